@@ -1,0 +1,25 @@
+"""What can go wrong for a user, each as one or two plain lines that say what to do next."""
+
+
+class DetrError(Exception):
+    """Anything that a user can cause or mend; its text is what the user reads."""
+
+
+class ModelError(DetrError):
+    """A model cannot be found, downloaded, read or built."""
+
+
+class DeviceError(DetrError):
+    """A device is not there, or cannot do what was asked of it."""
+
+
+class ImageError(DetrError):
+    """One picture cannot be read. Others are not concerned."""
+
+
+class ClassError(DetrError):
+    """A class name that the model does not know."""
+
+
+class OutputError(DetrError):
+    """An output cannot be written."""
