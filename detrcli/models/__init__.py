@@ -1,0 +1,1 @@
+"""The papers as PyTorch modules. Nothing here imports anything but torch."""

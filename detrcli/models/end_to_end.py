@@ -1,0 +1,68 @@
+"""Pixels in, finished detections out: what every backend runs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .predictions import Predictions
+
+
+class EndToEnd(nn.Module):
+    """Normalisation, the network, and the family's selection of answers, as one module.
+
+    Normalisation and selection run in float32 whatever the dtype of the network.
+
+    Args:
+        network: takes normalised pixels (B, 3, H, W) and gives `Predictions`.
+        select: takes `Predictions` in float32 and gives scores (B, K), labels (B, K) and boxes (B, K, 4).
+        scale: factor on the 8-bit values.
+        mean: of each channel, taken off after scaling.
+        std: of each channel, divided by at last.
+    """
+
+    factor: Tensor
+    offset: Tensor
+
+    def __init__(
+        self, network: nn.Module, select: nn.Module, *, scale: float, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.select = select
+        deviation = torch.tensor(std, dtype=torch.float64)
+        self.register_buffer("factor", (scale / deviation).float()[:, None, None])
+        self.register_buffer("offset", (-torch.tensor(mean, dtype=torch.float64) / deviation).float()[:, None, None])
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detect objects.
+
+        Args:
+            images: (B, H, W, 3) uint8, RGB, resized.
+            sizes: (B, 2) height and width of each picture before it was resized.
+
+        Returns:
+            Boxes (B, K, 4) as x1, y1, x2, y2 in pixels of the given sizes, scores (B, K), labels (B, K).
+        """
+        predictions = self.network(self.normalise(images).to(next(self.network.parameters()).dtype))
+        scores, labels, boxes = self.select(Predictions(*(answer.float() for answer in predictions)))
+        return corners(boxes) * sizes.flip(1).repeat(1, 2)[:, None], scores, labels
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 → (B, 3, H, W) float32, channels last in memory."""
+        return torch.addcmul(self.offset, images.permute(0, 3, 1, 2).float(), self.factor)
+
+
+class BestClass(nn.Module):
+    """DETR's selection (section 3.1): each query's most probable class other than no-object."""
+
+    def forward(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores (B, Q), labels (B, Q) and boxes (B, Q, 4)."""
+        scores, labels = predictions.logits.softmax(-1)[..., :-1].max(-1)
+        return scores, labels, predictions.boxes
+
+
+def corners(boxes: Tensor) -> Tensor:
+    """Boxes (…, 4) from cx, cy, w, h to x1, y1, x2, y2."""
+    centre, size = boxes[..., :2], boxes[..., 2:]
+    return torch.cat((centre - size / 2, centre + size / 2), dim=-1)

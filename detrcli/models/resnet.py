@@ -1,0 +1,91 @@
+"""ResNet (He et al. 2016) of bottleneck blocks with frozen batch norm, DETR's backbone (section 3.2)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EXPANSION = 4
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm whose statistics and scale never change: a fixed scale and shift for each channel."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    eps = 1e-5
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape."""
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions around a shortcut; the stride sits in the 3×3."""
+
+    def __init__(self, inputs: int, width: int, *, stride: int = 1, dilation: int = 1, project: bool = False) -> None:
+        super().__init__()
+        outputs = width * EXPANSION
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1: nn.Module = FrozenBatchNorm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+        self.bn2: nn.Module = FrozenBatchNorm(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3: nn.Module = FrozenBatchNorm(outputs)
+        self.downsample: nn.Module = nn.Identity()
+        if project:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), FrozenBatchNorm(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) → (B, 4·width, H/stride, W/stride)."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        y += self.downsample(x)
+        return F.relu(y, inplace=True)
+
+
+def _stage(inputs: int, width: int, blocks: int, *, stride: int, dilation: int) -> nn.Sequential:
+    first = Bottleneck(inputs, width, stride=stride, project=True)
+    rest = (Bottleneck(width * EXPANSION, width, dilation=dilation) for _ in range(blocks - 1))
+    return nn.Sequential(first, *rest)
+
+
+class ResNet(nn.Module):
+    """The convolutional part of a ResNet, from the picture to the last feature map.
+
+    Args:
+        depths: number of bottleneck blocks in each of the four stages, (3, 4, 6, 3) for ResNet-50.
+        dilation: DC5 (DETR, section 4.1): the last stage keeps its resolution and dilates instead of striding.
+    """
+
+    def __init__(self, depths: Sequence[int], *, dilation: bool = False) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1: nn.Module = FrozenBatchNorm(64)
+        last = {"stride": 1, "dilation": 2} if dilation else {"stride": 2, "dilation": 1}
+        self.layer1 = _stage(64, 64, depths[0], stride=1, dilation=1)
+        self.layer2 = _stage(256, 128, depths[1], stride=2, dilation=1)
+        self.layer3 = _stage(512, 256, depths[2], stride=2, dilation=1)
+        self.layer4 = _stage(1024, 512, depths[3], **last)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, H, W) → features (B, 2048, H/32, W/32), or H/16 and W/16 with dilation."""
+        x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        x = self.layer1(x)
+        x = self.layer2(x)
+        x = self.layer3(x)
+        return torch.as_tensor(self.layer4(x))

@@ -1,0 +1,132 @@
+"""DETR's transformer (section 3.2 and appendix A.3): post-norm, positions added in every layer."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Multi-head attention (appendix A.1) with a projection each for queries, keys, values and output."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Attend from each query to all visible keys.
+
+        Args:
+            queries: (B, Q, D).
+            keys: (B, S, D).
+            values: (B, S, D).
+            visible: (B, 1, 1, S) bool, True where a key may be seen, or None where all may.
+
+        Returns:
+            (B, Q, D).
+        """
+        mixed = F.scaled_dot_product_attention(
+            self._split(self.query(queries)),
+            self._split(self.key(keys)),
+            self._split(self.value(values)),
+            attn_mask=visible,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return torch.as_tensor(self.output(mixed.transpose(1, 2).flatten(2)))
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with a ReLU between them, (…, D) → (…, D)."""
+
+    def __init__(self, dim: int, inner: int, dropout: float) -> None:
+        super().__init__(nn.Linear(dim, inner), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(inner, dim))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention over the feature map, then a feed-forward network (figure 10, left)."""
+
+    def __init__(self, dim: int, heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attention = Attention(dim, heads, dropout)
+        self.norm1 = nn.LayerNorm(dim)
+        self.feedforward = FeedForward(dim, feedforward, dropout)
+        self.norm2 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, position: Tensor, visible: Tensor | None) -> Tensor:
+        """(B, S, D), with positions (B or 1, S, D) and `visible` as in `Attention` → (B, S, D)."""
+        placed = x + position
+        x = self.norm1(x + self.dropout(self.self_attention(placed, placed, x, visible)))
+        return torch.as_tensor(self.norm2(x + self.dropout(self.feedforward(x))))
+
+
+class DecoderLayer(nn.Module):
+    """Attention among the object queries, attention to the picture, feed-forward network (figure 10, right)."""
+
+    def __init__(self, dim: int, heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attention = Attention(dim, heads, dropout)
+        self.norm1 = nn.LayerNorm(dim)
+        self.cross_attention = Attention(dim, heads, dropout)
+        self.norm2 = nn.LayerNorm(dim)
+        self.feedforward = FeedForward(dim, feedforward, dropout)
+        self.norm3 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, queries: Tensor, memory: Tensor, placed: Tensor, visible: Tensor | None) -> Tensor:
+        """One round of refining what each object query has found.
+
+        Args:
+            x: (B, Q, D) state of each object query.
+            queries: (Q, D) learned object queries, added as positions.
+            memory: (B, S, D) the encoded picture.
+            placed: (B, S, D) the encoded picture plus its positions.
+            visible: (B, 1, 1, S) bool or None, as in `Attention`.
+
+        Returns:
+            (B, Q, D).
+        """
+        asked = x + queries
+        x = self.norm1(x + self.dropout(self.self_attention(asked, asked, x)))
+        x = self.norm2(x + self.dropout(self.cross_attention(x + queries, placed, memory, visible)))
+        return torch.as_tensor(self.norm3(x + self.dropout(self.feedforward(x))))
+
+
+class Encoder(nn.Module):
+    """A stack of encoder layers."""
+
+    def __init__(self, layers: int, dim: int, heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(dim, heads, feedforward, dropout) for _ in range(layers))
+
+    def forward(self, x: Tensor, position: Tensor, visible: Tensor | None) -> Tensor:
+        """(B, S, D), with positions (B or 1, S, D) and `visible` as in `Attention` → memory (B, S, D)."""
+        for layer in self.layers:
+            x = layer(x, position, visible)
+        return x
+
+
+class Decoder(nn.Module):
+    """A stack of decoder layers whose states share one closing norm."""
+
+    def __init__(self, layers: int, dim: int, heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(dim, heads, feedforward, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, queries: Tensor, memory: Tensor, position: Tensor, visible: Tensor | None) -> list[Tensor]:
+        """Object queries (Q, D) and memory (B, S, D) → the normed state (B, Q, D) after each layer, last one last."""
+        placed = memory + position
+        x = queries.new_zeros(memory.shape[0], *queries.shape)
+        states = []
+        for layer in self.layers:
+            x = layer(x, queries, memory, placed, visible)
+            states.append(self.norm(x))
+        return states
