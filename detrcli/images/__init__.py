@@ -1,0 +1,1 @@
+"""From what a user named to the pixels that a network takes."""
