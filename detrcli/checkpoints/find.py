@@ -1,0 +1,196 @@
+"""From a model's name to files on disk: a known name, a repository on the Hugging Face Hub, a folder, or a file."""
+
+import errno
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from .names import KNOWN_MODELS, known_model
+
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+MODEL_TYPES = ("detr",)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's files.
+
+    Attributes:
+        name: what the user called the model.
+        weights: path of the tensors.
+        config: contents of config.json, or None.
+        preprocessor: contents of preprocessor_config.json, or None.
+    """
+
+    name: str
+    weights: Path
+    config: dict[str, Any] | None
+    preprocessor: dict[str, Any] | None
+
+
+def find(model: str, *, revision: str | None = None, offline: bool = False) -> Checkpoint:
+    """Find a model's files, downloading what is not in the Hub's cache.
+
+    Args:
+        model: a known name, `org/name` on the Hub, a folder in the Hub's layout, or a weights file.
+        revision: branch, tag or commit on the Hub.
+        offline: use only what is in the cache.
+
+    Raises:
+        ModelError: with what to do next.
+    """
+    known = known_model(model)
+    if known is not None:
+        return _from_hub(known.name, known.repo, revision, offline)
+    path = Path(model).expanduser()
+    if path.exists():
+        if revision is not None:
+            raise ModelError(f"--revision goes with a model on the Hub; {model} is here on disk")
+        return _from_folder(path) if path.is_dir() else _from_file(path)
+    if path.suffix in FILE_SUFFIXES or model.startswith((".", "/", "~")):
+        raise ModelError(f"no such file or folder: {model}")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        return _from_hub(model, model, revision, offline)
+    raise ModelError(f"no model is called {model!r}; {_suggestion(model)}")
+
+
+def _suggestion(model: str) -> str:
+    import difflib
+
+    names = [known.name for known in KNOWN_MODELS]
+    near = difflib.get_close_matches(model, names, n=3)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return "`detr models` lists the known ones; org/name on the Hub, a folder or a weights file will do as well"
+
+
+def _from_folder(folder: Path) -> Checkpoint:
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise ModelError(f"{folder} holds no weights; it needs {' or '.join(WEIGHTS)}")
+    return Checkpoint(folder.resolve().name, weights, _read_config(folder / CONFIG), _read_json(folder / PREPROCESSOR))
+
+
+def _from_file(path: Path) -> Checkpoint:
+    config, preprocessor = _read_config(path.parent / CONFIG), _read_json(path.parent / PREPROCESSOR)
+    return Checkpoint(path.stem, path, config, preprocessor)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON file ({error})") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no JSON object")
+    return content
+
+
+def _read_config(path: Path) -> dict[str, Any] | None:
+    config = _read_json(path)
+    if config is not None and config.get("model_type") not in MODEL_TYPES:
+        raise ModelError(
+            f"{path} describes a model of type {config.get('model_type')!r}; this tool runs {', '.join(MODEL_TYPES)}"
+        )
+    return config
+
+
+def _from_hub(name: str, repo: str, revision: str | None, offline: bool) -> Checkpoint:
+    from huggingface_hub import constants
+
+    hub = _Repository(repo, revision, offline or constants.HF_HUB_OFFLINE)
+    config = hub.fetch(CONFIG)
+    if config is None:
+        raise ModelError(f"{repo} has no {CONFIG}, so it is no model that can be loaded from the Hub")
+    description = _read_config(config)
+    preprocessor = hub.fetch(PREPROCESSOR)
+    weights = hub.fetch(*WEIGHTS)
+    if weights is None:
+        raise ModelError(f"{repo} has neither {' nor '.join(WEIGHTS)}")
+    return Checkpoint(name, weights, description, _read_json(preprocessor) if preprocessor else None)
+
+
+@dataclass(frozen=True)
+class _Repository:
+    repo: str
+    revision: str | None
+    offline: bool
+
+    def fetch(self, *names: str) -> Path | None:
+        """Path in the cache of the first of these files that the repository has, or None where it has none of them."""
+        from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        unreachable: Exception | None = None
+        for name in names:
+            try:
+                return Path(hf_hub_download(self.repo, name, revision=self.revision, local_files_only=self.offline))
+            except LocalEntryNotFoundError as error:
+                if try_to_load_from_cache(self.repo, name, revision=self.revision) is not _CACHED_NO_EXIST:
+                    unreachable = unreachable or error
+            except EntryNotFoundError:
+                continue
+            except Exception as error:  # beside its own errors, the client lets those of its transports through
+                raise ModelError(self._explain(error)) from error
+        if unreachable is not None:
+            raise ModelError(self._explain(unreachable)) from unreachable
+        return None
+
+    def _explain(self, error: Exception) -> str:
+        """Say in plain words why a download failed."""
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        at = f"{self.repo} at revision {self.revision}" if self.revision else self.repo
+        match error:
+            case LocalEntryNotFoundError() if self.offline:
+                return f"{at} is not in the cache; run once without --offline (and HF_HUB_OFFLINE)"
+            case LocalEntryNotFoundError():
+                return (
+                    f"the Hub cannot be reached and {at} is not in the cache; check the network, or name a local folder"
+                )
+            case GatedRepoError():
+                return f"{self.repo} is gated: accept its terms on its Hub page, then run `hf auth login`"
+            case RepositoryNotFoundError():
+                return f"the Hub has no model {self.repo}, or it is private: check the spelling, or run `hf auth login`"
+            case RevisionNotFoundError():
+                return f"{self.repo} has no revision {self.revision!r}: look at the branches and tags on its Hub page"
+            case HFValidationError():
+                return f"{self.repo!r} cannot be the name of a model on the Hub"
+            case HfHubHTTPError():
+                return f"the Hub answered with an error for {at} ({_first_line(error)}); try again later"
+            case OSError() if error.errno == errno.ENOSPC:
+                return (
+                    f"the disk is full: {at} could not be downloaded; free some space, or set HF_HOME to another disk"
+                )
+            case PermissionError():
+                return f"the Hub's cache cannot be written ({error.filename}); set HF_HOME to a folder of yours"
+            case _:
+                return f"the download of {at} failed ({_first_line(error)}); try again"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def is_cached(repo: str) -> bool:
+    """Whether the weights of a repository lie in the Hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(repo, name), str) for name in WEIGHTS)

@@ -1,0 +1,70 @@
+"""From a file to named tensors. Nothing in a file is ever executed."""
+
+import argparse
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import ModelError
+
+PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the weights in a `.safetensors` file, or in a PyTorch file with restricted unpickling.
+
+    Of a training checkpoint, the dictionary under the key `model` is taken.
+
+    Raises:
+        ModelError: the file is missing, damaged, of another kind, or holds more than plain data.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ModelError(f"{path} is damaged or no safetensors file ({error}); {_cure(path)}") from error
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    if path.suffix not in PICKLE_SUFFIXES:
+        raise ModelError(f"{path}: weights come as .safetensors or {', '.join(PICKLE_SUFFIXES)}")
+    return _tensors_in(_unpickle(path), path)
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        # a training checkpoint keeps its command-line arguments, which are plain data
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "weights_only" in str(error):
+            raise ModelError(
+                f"{path} holds more than weights and was refused, since loading it could run foreign code; "
+                "ask its author for a .safetensors file"
+            ) from error
+        raise ModelError(f"{path} is damaged or no PyTorch file; {_cure(path)}") from error
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise ModelError(f"{path} is damaged or no PyTorch file; {_cure(path)}") from error
+
+
+def _cure(path: Path) -> str:
+    if path.is_symlink():  # as in the Hub's cache
+        return f"delete {path.resolve()} and run this again to download it anew"
+    return "get it again"
+
+
+def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        content = content["model"]
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no dictionary of weights")
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ModelError(f"{path} holds no weights")
+    return tensors
