@@ -1,0 +1,84 @@
+"""Runs a network with PyTorch on a CPU, CUDA or MPS device."""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..checkpoints.load import LoadedModel
+from ..errors import DeviceError
+from ..models.end_to_end import BestClass, EndToEnd
+from ..models.folding import fold_detr
+from . import Answers
+
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class TorchBackend:
+    """A network in its inference form on one device.
+
+    Args:
+        model: its network is folded in place and belongs to this backend from now on.
+        device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
+        precision: auto (fp16 on CUDA, else fp32), fp32, fp16 or bf16.
+
+    Raises:
+        DeviceError: there is no such device.
+    """
+
+    def __init__(self, model: LoadedModel, *, device: str = "auto", precision: Precision = "auto") -> None:
+        self.device = _device(device)
+        if precision == "auto":
+            precision = "fp16" if self.device.type == "cuda" else "fp32"
+        self.description = f"{self.device}, {precision}"
+        self.batch_size = 8 if self.device.type == "cuda" else 1
+        rules = model.preprocessing
+        network = fold_detr(model.network).to(self.device, DTYPES[precision])
+        module = EndToEnd(network, BestClass(), scale=rules.scale, mean=rules.mean, std=rules.std)
+        self._module = module.to(self.device).eval()
+
+    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
+        """Answer for each picture; see `Backend.run`.
+
+        Raises:
+            DeviceError: the device's memory does not hold so many pictures at once.
+        """
+        if self.device.type == "cpu" and len(pixels) > 1:
+            # a batch is no faster here than its pictures one by one, and takes more memory
+            return [self.run([one], [size])[0] for one, size in zip(pixels, sizes, strict=True)]
+        batch = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        np.stack(pixels, out=batch.numpy())
+        try:
+            with torch.inference_mode():
+                images = batch.to(self.device, non_blocking=True)
+                heights_widths = torch.tensor(sizes, dtype=torch.float32).to(self.device, non_blocking=True)
+                boxes, scores, labels = (answer.cpu().numpy() for answer in self._module(images, heights_widths))
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"the memory of {self.device} does not hold {len(pixels)} pictures of "
+                f"{pixels[0].shape[1]} × {pixels[0].shape[0]}; use a smaller --batch-size"
+            ) from error
+        return [Answers(*answers) for answers in zip(boxes, scores, labels, strict=True)]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise DeviceError(f"no device is called {name!r}; there are auto, cpu, cuda, cuda:N and mps")
+    device = torch.device(name)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("this machine has no MPS device; use --device auto or --device cpu")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise DeviceError("PyTorch finds no CUDA device here; use --device auto or --device cpu")
+        if (device.index or 0) >= count:
+            raise DeviceError(f"there is no {name}; the CUDA devices are cuda:0 to cuda:{count - 1}")
+    return device

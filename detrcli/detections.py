@@ -1,0 +1,127 @@
+"""What was found in one picture."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ClassError
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The objects of one picture, best first.
+
+    Attributes:
+        boxes: (N, 4) float32 as x1, y1, x2, y2 in the picture's own upright pixels, inside the picture.
+        scores: (N,) float32, falling.
+        labels: (N,) int64 class ids.
+        names: N class names.
+        width: of the upright picture, in pixels.
+        height: of the upright picture, in pixels.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    width: int
+    height: int
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which of a network's answers a user wants.
+
+    Attributes:
+        threshold: scores must lie above it, 0…1.
+        labels: the class ids to keep, or None for all.
+        limit: the most detections to keep for a picture, or None for all.
+    """
+
+    threshold: float = 0.5
+    labels: frozenset[int] | None = None
+    limit: int | None = None
+
+    def select(
+        self,
+        boxes: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        class_names: tuple[str, ...],
+        size: tuple[int, int],
+    ) -> Detections:
+        """Make a picture's detections of a network's answers for it.
+
+        Args:
+            boxes: (K, 4) as x1, y1, x2, y2 in pixels, not yet clipped.
+            scores: (K,).
+            labels: (K,).
+            class_names: the name of each label.
+            size: width and height of the picture.
+        """
+        keep = scores > self.threshold
+        if self.labels is not None:
+            keep &= np.isin(labels, list(self.labels))
+        chosen = np.flatnonzero(keep)
+        chosen = chosen[np.argsort(-scores[chosen], kind="stable")][: self.limit]
+        width, height = size
+        return Detections(
+            boxes=np.clip(boxes[chosen], 0, np.array([width, height, width, height], np.float32)),
+            scores=scores[chosen],
+            labels=labels[chosen],
+            names=tuple(class_names[label] for label in labels[chosen]),
+            width=width,
+            height=height,
+        )
+
+
+def labels_of(names: list[str], class_names: tuple[str, ...]) -> frozenset[int]:
+    """The class ids that bear these names, whatever their case.
+
+    Raises:
+        ClassError: a name that no class has; the message lists near ones.
+    """
+    ids: dict[str, set[int]] = {}
+    for label, name in enumerate(class_names):
+        ids.setdefault(name.casefold(), set()).add(label)
+    wanted: set[int] = set()
+    for name in names:
+        if name.casefold() not in ids:
+            raise ClassError(f"this model has no class {name!r}; {_near(name, class_names)}")
+        wanted |= ids[name.casefold()]
+    return frozenset(wanted)
+
+
+def _near(name: str, class_names: tuple[str, ...]) -> str:
+    import difflib
+
+    folded = {known.casefold(): known for known in class_names}
+    near = difflib.get_close_matches(name.casefold(), folded, n=5, cutoff=0.5)
+    if near:
+        return "did you mean " + ", ".join(repr(folded[known]) for known in near) + "?"
+    return f"it knows {len(folded)}, such as " + ", ".join(repr(known) for known in list(class_names)[1:6])
+
+
+def as_record(path: str, model: str, detections: Detections) -> dict[str, Any]:
+    """One picture as plain data for JSON: path, size, model, and its detections."""
+    return {
+        "path": path,
+        "size": {"width": detections.width, "height": detections.height},
+        "model": model,
+        "detections": [
+            {
+                "label_id": int(label),
+                "label": name,
+                "score": round(float(score), 6),
+                "box": [round(float(v), 4) for v in box],
+            }
+            for label, name, score, box in zip(
+                detections.labels, detections.names, detections.scores, detections.boxes, strict=True
+            )
+        ],
+    }
