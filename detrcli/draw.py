@@ -1,0 +1,130 @@
+"""Detections drawn onto a picture."""
+
+import colorsys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .detections import Detections
+from .errors import OutputError
+from .files import atomic_file
+from .images.decode import Picture
+
+Box = tuple[float, float, float, float]
+GOLDEN_RATIO = 0.618034
+
+
+def draw(picture: Picture, detections: Detections) -> Image.Image:
+    """A copy of a picture with a box and a label for each detection, the best on top.
+
+    Line width and text scale with the picture. A label stands at the first corner of its box where it stays inside the
+    picture and covers no other label, or where it covers the least.
+    """
+    image = picture.image.copy()
+    canvas = ImageDraw.Draw(image)
+    short, long = sorted(image.size)
+    scale = min(long / 55, short / 12)
+    line = max(1, round(scale / 7))
+    font = _font(max(8, round(scale)))
+    placed: list[Box] = []
+    plates = []
+    for index in range(len(detections)):
+        box = _on_pixels(detections.boxes[index].tolist(), image.size)
+        text = f"{detections.names[index]} {detections.scores[index]:.2f}"
+        plate = _place(box, _plate_size(text, font, line), image.size, placed)
+        placed.append(plate)
+        plates.append((box, text, plate, class_colour(int(detections.labels[index]))))
+    for box, _, _, colour in reversed(plates):
+        canvas.rectangle(box, outline=colour, width=line)
+    for _, text, plate, colour in reversed(plates):
+        canvas.rectangle(plate, fill=colour)
+        canvas.text((plate[0] + 2 * line, plate[1] + line), text, fill=_ink_on(colour), font=font, anchor="la")
+    return image
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """The colour of a class, always the same, far in hue from those of neighbouring classes."""
+    hue = (label * GOLDEN_RATIO + 0.58) % 1
+    saturation, value = ((0.85, 0.95), (0.55, 1.0), (0.95, 0.70))[label % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def save_drawing(image: Image.Image, picture: Picture, path: Path) -> Path:
+    """Save a drawing in the format of its picture, as PNG where that format cannot be written.
+
+    Args:
+        image: the drawing.
+        picture: what was drawn on.
+        path: where to, with the name of the picture.
+
+    Returns:
+        Where it went: `path`, or `path` with `.png` behind it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    kind = {"MPO": "JPEG", None: "PNG"}.get(picture.format, picture.format)
+    if kind not in _writable():
+        kind, path = "PNG", path.with_name(path.name + ".png")
+    options: dict[str, object] = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    if kind in ("WEBP", "AVIF"):
+        options["quality"] = 90
+    if picture.icc_profile and kind in ("JPEG", "PNG", "TIFF", "WEBP"):
+        options["icc_profile"] = picture.icc_profile
+    with atomic_file(path) as file:
+        try:
+            image.save(file, format=kind, **options)
+        except (KeyError, ValueError) as error:
+            raise OutputError(f"cannot write {path} as {kind}: {error}") from error
+    return path
+
+
+def _writable() -> frozenset[str]:
+    return frozenset(("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")) & set(Image.SAVE)
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _plate_size(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, line: int) -> tuple[float, float]:
+    left, _, right, _ = font.getbbox(text)
+    _, top, _, bottom = font.getbbox("Âgjp|")
+    return right - left + 4 * line, bottom - min(0, top) + 2 * line
+
+
+def _on_pixels(box: Sequence[float], size: tuple[int, int]) -> Box:
+    x1, y1, x2, y2 = box
+    last_column, last_row = size[0] - 1, size[1] - 1
+    left, top = min(round(x1), last_column), min(round(y1), last_row)
+    return left, top, max(left, min(round(x2), last_column)), max(top, min(round(y2), last_row))
+
+
+def _place(box: Box, plate: tuple[float, float], size: tuple[int, int], placed: Sequence[Box]) -> Box:
+    x1, y1, x2, y2 = box
+    width, height = plate
+    corners = ((x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x2 - width, y1),
+               (x1, y2), (x1, y2 - height), (x2 - width, y2), (x2 - width, y2 - height))  # fmt: skip
+    candidates = []
+    for left, top in corners:
+        inside_left = max(0.0, min(left, size[0] - width))
+        inside_top = max(0.0, min(top, size[1] - height))
+        candidate = (inside_left, inside_top, inside_left + width, inside_top + height)
+        moved = abs(inside_left - left) + abs(inside_top - top)
+        candidates.append((sum(_overlap(candidate, other) for other in placed), moved > 0, candidate))
+    return min(candidates, key=lambda item: item[:2])[2]
+
+
+def _overlap(a: Box, b: Box) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return width * height if width > 0 and height > 0 else 0.0
+
+
+def _ink_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    red, green, blue = colour
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
