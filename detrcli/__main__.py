@@ -1,0 +1,5 @@
+"""`python -m detrcli` is `detr`."""
+
+from .cli import main
+
+main()

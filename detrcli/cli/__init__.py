@@ -1,0 +1,51 @@
+"""The command line: it parses, calls `Detector`, and shows what came of it."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ..errors import DetrError
+from .console import complain
+from .exit_codes import INTERRUPTED, UNUSABLE
+from .models import models
+from .predict import predict
+
+app = typer.Typer(
+    name="detr",
+    help="Find objects in pictures with DETR.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(predict)
+app.command()(models)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        print(f"detr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and exit with one of the codes in `exit_codes`."""
+    try:
+        app()
+    except DetrError as error:
+        complain(str(error))
+        sys.exit(UNUSABLE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

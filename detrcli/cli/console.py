@@ -1,0 +1,52 @@
+"""Talk to a person, on stderr; stdout is for data."""
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def printable(text: str) -> str:
+    """Text in one line that any terminal can show: what is not printable is escaped."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def complain(text: str) -> None:
+    """Say in one line what went wrong."""
+    print(f"detr: {printable(text)}", file=sys.stderr)
+
+
+class Talk:
+    """What a command says beside its data.
+
+    Args:
+        quiet: say nothing but complaints.
+        verbose: say more.
+    """
+
+    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+        self.live: Console | None = None
+        """The console of a progress bar that is being shown, above which all has to be said."""
+
+    def say(self, text: str) -> None:
+        """Say a line, unless quiet."""
+        if not self.quiet:
+            self._print(text)
+
+    def detail(self, text: str) -> None:
+        """Say a line if verbose."""
+        if self.verbose:
+            self._print(text)
+
+    def complain(self, text: str) -> None:
+        """Say in one line what went wrong, always."""
+        self._print(f"detr: {printable(text)}")
+
+    def _print(self, text: str) -> None:
+        if self.live is None:
+            print(text, file=sys.stderr)
+        else:
+            self.live.print(text, markup=False, highlight=False, soft_wrap=True)

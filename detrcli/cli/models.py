@@ -1,0 +1,49 @@
+"""`detr models`: the known models."""
+
+import json
+import sys
+from dataclasses import asdict
+
+from ..checkpoints.names import DEFAULT_MODEL, KNOWN_MODELS
+
+
+def models() -> None:
+    """List the known models: a table on a terminal, JSON lines in a pipe.
+
+    AP is on COCO val2017 and GFLOPs are for one picture, both as published.
+    """
+    from ..checkpoints.find import is_cached
+
+    rows = [(model, is_cached(model.repo)) for model in KNOWN_MODELS]
+    if not sys.stdout.isatty():
+        for model, cached in rows:
+            print(json.dumps({**asdict(model), "cached": cached, "default": model.name == DEFAULT_MODEL}))
+        return
+
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for title in ("model", "on the Hub", "trained on"):
+        table.add_column(title)
+    for title in ("parameters", "GFLOPs", "AP"):
+        table.add_column(title, justify="right")
+    for title in ("licence", "in the cache"):
+        table.add_column(title)
+    for model, cached in rows:
+        table.add_row(
+            model.name,
+            model.repo,
+            model.classes,
+            f"{model.parameters:g} M",
+            f"{model.gflops:g}",
+            f"{model.ap:.1f}",
+            model.licence,
+            "yes" if cached else "no",
+            style="bold" if model.name == DEFAULT_MODEL else None,
+        )
+    Console().print(table)
+    print(
+        f"{DEFAULT_MODEL} is the default. Any DETR on the Hub (org/name), a folder or a weights file will do as well."
+    )

@@ -1,0 +1,234 @@
+"""`detr predict`: pictures in, detections and drawings out."""
+
+import json
+import os
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ..checkpoints.names import DEFAULT_MODEL
+from ..errors import ImageError
+from ..formats import FORMATS, Writer, open_writer
+from ..images.sources import STDIN, ImageReference, Sources
+from .console import Talk, printable
+from .exit_codes import SOME_FAILED
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ..detections import Detections
+    from ..detector import Outcome
+
+
+def _known_formats(names: list[str] | None) -> list[str]:
+    for name in names or ():
+        if name not in FORMATS:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(FORMATS)}.")
+    return names or []
+
+
+def predict(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE", help="Pictures, folders, globs, or - for a list of paths on stdin."),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="A known name (see `detr models`), org/name on the Hub, a folder or a file."
+        ),
+    ] = DEFAULT_MODEL,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    threshold: Annotated[
+        float, typer.Option("--threshold", "-t", min=0, max=1, help="Keep what scores above this.")
+    ] = 0.5,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", "-c", metavar="NAME", help="Keep only this class. Repeatable.")
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, help="Keep only so many for a picture, the best.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to run.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="How to compute; auto is fp16 on CUDA, else fp32.")
+    ] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pictures of one shape to run at once.  [default: 8 on CUDA, else 1]"),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for drawings and files.")] = Path("detections"),
+    draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw what was found onto copies.")] = True,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", "-f", metavar="|".join(FORMATS), callback=_known_formats, help="Write files. Repeatable."
+        ),
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go down into folders' folders.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only models in the cache.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+) -> None:
+    """Find objects in pictures.
+
+    On a terminal you see what was found and where the drawing went. In a pipe, stdout carries one JSON object per
+    picture. Exit codes: 0 all well, 1 some pictures failed, 2 wrong usage or no model, 130 interrupted.
+    """
+    talk = Talk(quiet=quiet, verbose=verbose)
+    if not verbose:
+        warnings.simplefilter("ignore")
+    pictures = Sources(tuple(sources), recursive, exclude=output)
+    if draw and os.path.realpath(output) == os.path.realpath(pictures.root()):
+        raise typer.BadParameter("drawings would overwrite the pictures; name another folder.", param_hint="--output")
+    references = iter(pictures)
+    first = list(islice(references, 2))
+    if not first:
+        if sources == [STDIN]:
+            talk.say("stdin named no pictures")
+            return
+        raise typer.BadParameter(f"no pictures in {', '.join(map(printable, sources))}.", param_hint="SOURCE")
+
+    if quiet:
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
+    began = time.perf_counter()
+    from ..detections import Wanted, labels_of
+    from ..detector import load
+    from ..images.decode import read_picture
+
+    detector = load(model, device=device, precision=precision, revision=revision, offline=offline)
+    talk.detail(f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s")
+    wanted = Wanted(threshold, labels_of(classes, detector.class_names) if classes else None, max_detections)
+
+    with ExitStack() as stack:
+        writers = [stack.enter_context(open_writer(name, output)) for name in dict.fromkeys(formats or ())]
+        report = stack.enter_context(_reporting(talk, pictures, detector.name, output, draw, writers, len(first) > 1))
+        for outcome in detector.stream(
+            chain(first, references),
+            wanted,
+            read=lambda reference: read_picture(reference.path),
+            batch_size=batch_size or detector.backend.batch_size,
+            keep_pictures=draw,
+        ):
+            report.take(outcome)
+    if report.failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+class _Report:
+    """Shows, draws and writes what came of each picture, and counts."""
+
+    def __init__(self, talk: Talk, model: str, output: Path, draw: bool, writers: Iterable[Writer], many: bool) -> None:
+        self.talk = talk
+        self.model = model
+        self.output = output
+        self.draw = draw
+        self.writers = writers
+        self.many = many
+        self.progress: Progress | None = None
+        self.done = 0
+        self.failed = 0
+        self.found = 0
+        self.began = time.perf_counter()
+
+    def take(self, outcome: "Outcome[ImageReference]") -> None:
+        """Deal with one picture."""
+        try:
+            if isinstance(outcome.result, ImageError):
+                raise outcome.result
+            drawing = self._draw(outcome, outcome.result)
+            for write in self.writers:
+                write(outcome.source, self.model, outcome.result)
+            self._show(outcome.source, outcome.result, drawing)
+            self.done += 1
+            self.found += len(outcome.result)
+        except ImageError as error:
+            self.talk.complain(str(error))
+            self.failed += 1
+        if self.progress is not None:
+            self.progress.advance(self.progress.task_ids[0])
+
+    def _draw(self, outcome: "Outcome[ImageReference]", detections: "Detections") -> Path | None:
+        if outcome.picture is None:
+            return None
+        from ..draw import draw, save_drawing
+
+        target = self.output / outcome.source.relative
+        if target.exists() and os.path.samefile(target, outcome.source.path):
+            raise ImageError(f"{outcome.source.path}: its drawing would overwrite it; choose another --output")
+        return save_drawing(draw(outcome.picture, detections), outcome.picture, target)
+
+    def _show(self, reference: ImageReference, detections: "Detections", drawing: Path | None) -> None:
+        if not sys.stdout.isatty():
+            from ..detections import as_record
+
+            line = json.dumps(as_record(reference.path, self.model, detections))
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        elif self.many:
+            counts = Counter(detections.names)
+            found = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
+            self._print_line(f"{printable(reference.path)}: {found}")
+        else:
+            from .table import print_table
+
+            print_table(detections)
+            if drawing is not None:
+                self._print_line(f"drawn to {printable(str(drawing))}")
+
+    def _print_line(self, text: str) -> None:
+        if self.talk.live is not None:
+            self.talk.say(text)
+        elif not self.talk.quiet:
+            print(text)
+
+    def summarise(self) -> None:
+        """Say what came of all pictures."""
+        seconds = time.perf_counter() - self.began
+        parts = [f"{_count(self.done, 'picture')}, {_count(self.found, 'detection')}"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        parts.append(f"{seconds:.1f} s ({(self.done + self.failed) / seconds:.1f} a second)")
+        if self.done and (self.draw or self.writers):
+            parts.append(f"outputs in {printable(str(self.output))}")
+        self.talk.say("; ".join(parts))
+
+
+@contextmanager
+def _reporting(
+    talk: Talk, pictures: Sources, model: str, output: Path, draw: bool, writers: list[Writer], many: bool
+) -> Iterator[_Report]:
+    report = _Report(talk, model, output, draw, writers, many)
+    with ExitStack() as stack:
+        if many and not talk.quiet and sys.stderr.isatty():
+            from .progress import progress_bar
+
+            report.progress = stack.enter_context(progress_bar())
+            talk.live = report.progress.console
+            if pictures.countable:
+                Thread(target=_count_up, args=(pictures, report.progress), daemon=True).start()
+        try:
+            yield report
+        finally:
+            talk.live = None
+            stack.close()
+            if many or report.failed:
+                report.summarise()
+
+
+def _count_up(pictures: Sources, progress: "Progress") -> None:
+    progress.update(progress.task_ids[0], total=sum(1 for _ in pictures))
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
