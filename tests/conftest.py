@@ -1,0 +1,17 @@
+"""What decides whether a marked test runs."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--hub", action="store_true", help="run the tests that download from the Hugging Face Hub")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    import torch
+
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if item.get_closest_marker("hub") and not config.getoption("--hub"):
+            item.add_marker(pytest.mark.skip(reason="needs the Hugging Face Hub; run with --hub"))

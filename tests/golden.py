@@ -1,0 +1,58 @@
+"""Golden answers of the original implementation, and the networks that must give them."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detrcli.checkpoints.config import IMAGENET_MEAN, IMAGENET_STD
+from detrcli.checkpoints.load import load_model
+from detrcli.models.detr import Detr
+
+from . import fill
+from .places import DATA
+
+CASES = ("single", "padded")
+
+
+@cache
+def answers(model: str) -> dict[str, NDArray[Any]]:
+    """Everything in a golden file."""
+    with np.load(DATA / f"{model}.npz") as archive:
+        return dict(archive)
+
+
+def original_checkpoint(model: str, folder: Path) -> Path:
+    """Write the checkpoint whose answers are golden, in the original layout."""
+    weights = fill.state_dict(str(DATA / f"{model}.keys.json"))
+    path = folder / f"{model}.pth"
+    torch.save({"model": {name: torch.from_numpy(value) for name, value in weights.items()}}, path)
+    return path
+
+
+def original_network(model: str, folder: Path) -> Detr:
+    """The network of that checkpoint."""
+    path = original_checkpoint(model, folder)
+    network = load_model(path)
+    path.unlink()
+    return network
+
+
+def pictures(model: str, case: str) -> list[NDArray[np.uint8]]:
+    """The pictures of a case, (H, W, 3) each."""
+    return [fill.image(*(int(value) for value in row)) for row in answers(model)[f"{case}.image"]]
+
+
+def batch(images: list[NDArray[np.uint8]], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Pictures normalised and padded to the largest, and the mask that says where, or None if nothing is padded."""
+    height, width = max(image.shape[0] for image in images), max(image.shape[1] for image in images)
+    pixels = torch.zeros(len(images), 3, height, width, dtype=torch.float64)
+    mask = torch.ones(len(images), height, width, dtype=torch.bool)
+    for index, image in enumerate(images):
+        normalised = (image / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+        pixels[index, :, : image.shape[0], : image.shape[1]] = torch.from_numpy(normalised.transpose(2, 0, 1))
+        mask[index, : image.shape[0], : image.shape[1]] = False
+    return pixels.to(dtype), mask if mask.any() else None

@@ -1,0 +1,153 @@
+"""Our DETR gives the answers of the original implementation, on the way and at the end."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from detrcli.checkpoints.config import Preprocessing
+from detrcli.images.decode import read_picture
+from detrcli.images.resize import resized_pixels
+from detrcli.models.detr import Detr, DetrConfig
+from detrcli.models.end_to_end import BestClass, EndToEnd, corners
+from detrcli.models.folding import fold_detr
+from detrcli.models.predictions import Predictions
+
+from .. import fill, golden
+from ..places import DATA
+
+MODELS = ("detr-resnet-50", "detr-resnet-101", "detr-resnet-50-dc5")
+TOLERANCE = {torch.float64: 2e-5, torch.float32: 2e-4}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def network(model: str, tmp_path_factory: pytest.TempPathFactory) -> Detr:
+    return golden.original_network(model, tmp_path_factory.mktemp("original"))
+
+
+@pytest.mark.parametrize("folded", [False, True], ids=["trained", "folded"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_answers(model: str, network: Detr, dtype: torch.dtype, folded: bool) -> None:
+    network = copy.deepcopy(network).to(dtype)
+    if folded:
+        network = fold_detr(network)
+    expected = golden.answers(model)
+    steps: dict[str, Tensor] = {}
+    network.input_projection.register_forward_hook(lambda _, args, out: steps.update(input_proj=out))
+    network.encoder.register_forward_hook(lambda _, args, out: steps.update(position=args[1], memory=out))
+    network.decoder.register_forward_hook(lambda _, args, out: steps.update(decoder_last=out[-1]))
+    for case in golden.CASES:
+        with torch.inference_mode():
+            predictions = network(*golden.batch(golden.pictures(model, case), dtype))
+        assert predictions.logits.dtype == predictions.boxes.dtype == dtype
+        steps |= {"pred_logits": predictions.logits, "pred_boxes": predictions.boxes}
+        if f"{case}.position" in expected:
+            position = expected[f"{case}.position"]
+            steps["position"] = steps["position"].mT.reshape(-1, *position.shape[1:]).expand(position.shape)
+        for name in {"input_proj", "position", "memory", "decoder_last", "pred_logits", "pred_boxes"}:
+            if f"{case}.{name}" in expected:
+                np.testing.assert_allclose(
+                    steps[name].numpy(), expected[f"{case}.{name}"], rtol=0, atol=TOLERANCE[dtype], err_msg=name
+                )
+
+
+def test_selection() -> None:
+    for model in MODELS:
+        expected = golden.answers(model)
+        for case in golden.CASES:
+            logits, boxes = (torch.from_numpy(expected[f"{case}.pred_{name}"]).double() for name in ("logits", "boxes"))
+            scores, labels, boxes = BestClass()(Predictions(logits, boxes))
+            np.testing.assert_allclose(scores, expected[f"{case}.post.scores"], rtol=0, atol=2e-5)
+            np.testing.assert_array_equal(labels, expected[f"{case}.post.labels"])
+            in_pixels = corners(boxes) * torch.tensor([640, 480, 640, 480])
+            np.testing.assert_allclose(in_pixels, expected[f"{case}.post.boxes"], rtol=0, atol=2e-5 * 640)
+
+
+def test_end_to_end(model: str, network: Detr) -> None:
+    rules = Preprocessing()
+    module = EndToEnd(network, BestClass(), scale=rules.scale, mean=rules.mean, std=rules.std)
+    images = torch.from_numpy(np.stack(golden.pictures(model, "single")))
+    with torch.inference_mode():
+        boxes, scores, labels = module(images, torch.tensor([[480, 640]]))
+    expected = golden.answers(model)
+    np.testing.assert_allclose(scores, expected["single.post.scores"], rtol=0, atol=2e-4)
+    np.testing.assert_array_equal(labels, expected["single.post.labels"])
+    np.testing.assert_allclose(boxes, expected["single.post.boxes"], rtol=0, atol=2e-4 * 640)
+
+
+def test_preprocessing(tmp_path: Path) -> None:
+    rules = Preprocessing()
+    module = EndToEnd(torch.nn.Identity(), BestClass(), scale=rules.scale, mean=rules.mean, std=rules.std)
+    with np.load(DATA / "preprocess.npz") as expected:
+        for case in sorted(name.removesuffix(".image") for name in expected if name.endswith(".image")):
+            path = tmp_path / f"{case}.png"
+            Image.fromarray(fill.image(*expected[f"{case}.image"])).save(path)
+            pixels = resized_pixels(read_picture(path).image, rules.resize, rules.resample)
+            normalised = module.normalise(torch.from_numpy(pixels.copy())[None])[0].numpy()
+            assert normalised.shape == tuple(expected[f"{case}.detr.shape"])
+            np.testing.assert_allclose(
+                normalised[:, ::23, ::23], expected[f"{case}.detr.every23"], rtol=0, atol=1e-5, err_msg=case
+            )
+            np.testing.assert_allclose(
+                normalised.mean((1, 2), dtype=np.float64), expected[f"{case}.detr.mean"], rtol=0, atol=1e-5
+            )
+
+
+SMALL = DetrConfig(
+    5, num_queries=7, depths=(1, 1, 1, 1), hidden_dim=32, heads=4, feedforward=16, encoder_layers=1, decoder_layers=3
+)
+
+
+def test_every_layer_ends_with_the_answer() -> None:
+    torch.manual_seed(0)
+    network = Detr(SMALL).eval()
+    pixels = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        answer, layers = network(pixels), network.every_layer(pixels)
+    assert len(layers) == 3
+    assert [layer.logits.shape for layer in layers] == [(2, 7, 6)] * 3
+    torch.testing.assert_close(layers[-1], answer)
+    assert not torch.allclose(layers[0].boxes, layers[1].boxes)
+
+
+def test_every_parameter_learns() -> None:
+    torch.manual_seed(0)
+    network = Detr(SMALL).train()
+    layers = network.every_layer(torch.randn(1, 3, 64, 64))
+    torch.autograd.backward([layer.logits.square().sum() + layer.boxes.square().sum() for layer in layers])
+    # with all states zero, the first layer's queries and keys among themselves attend to equal values
+    blind = ("decoder.layers.0.self_attention.query", "decoder.layers.0.self_attention.key")
+    without = [
+        name
+        for name, parameter in network.named_parameters()
+        if (parameter.grad is None or not parameter.grad.any()) and not name.startswith(blind)
+    ]
+    # softmax does not see what is added to all keys alike, nor does a value that is zero learn a weight
+    assert [name for name in without if not name.endswith("key.bias")] == [
+        "decoder.layers.0.self_attention.value.weight"
+    ]
+
+
+def test_padding_is_not_seen() -> None:
+    torch.manual_seed(0)
+    network = Detr(SMALL).eval().double()
+    mask = torch.zeros(1, 64, 128, dtype=torch.bool)
+    mask[:, :, 64:] = True
+    pixels = torch.zeros(1, 3, 64, 128, dtype=torch.float64)
+    pixels[..., :64] = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        answer = network(pixels, mask)
+        features = network.backbone(pixels)
+        features[..., 2:] += 1
+        network.backbone.register_forward_hook(lambda *_: features)
+        torch.testing.assert_close(network(pixels, mask), answer)
+        assert not torch.allclose(network(pixels).boxes, answer.boxes)

@@ -1,0 +1,1 @@
+"""Tests against the packages that people use today, on equal weights."""
