@@ -21,5 +21,9 @@ class ClassError(DetrError):
     """A class name that the model does not know."""
 
 
+class UsageError(DetrError):
+    """What was asked for makes no sense together, or names nothing."""
+
+
 class OutputError(DetrError):
     """An output cannot be written."""

@@ -25,16 +25,15 @@ def models() -> None:
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD)
-    for title in ("model", "on the Hub", "trained on"):
-        table.add_column(title)
-    for title in ("parameters", "GFLOPs", "AP"):
+    for title in ("model", "data"):
+        table.add_column(title, no_wrap=True)
+    for title in ("params", "GFLOPs", "AP"):
         table.add_column(title, justify="right")
-    for title in ("licence", "in the cache"):
+    for title in ("licence", "cached"):
         table.add_column(title)
     for model, cached in rows:
         table.add_row(
             model.name,
-            model.repo,
             model.classes,
             f"{model.parameters:g} M",
             f"{model.gflops:g}",

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..checkpoints.names import DEFAULT_MODEL
-from ..errors import ImageError
+from ..errors import ImageError, UsageError
 from ..formats import FORMATS, Writer, open_writer
 from ..images.sources import STDIN, ImageReference, Sources
 from .console import Talk, printable
 from .exit_codes import SOME_FAILED
+from .hub import hush_hub
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -88,19 +89,18 @@ def predict(
         warnings.simplefilter("ignore")
     pictures = Sources(tuple(sources), recursive, exclude=output)
     if draw and os.path.realpath(output) == os.path.realpath(pictures.root()):
-        raise typer.BadParameter("drawings would overwrite the pictures; name another folder.", param_hint="--output")
+        raise UsageError(f"drawings in {output} would overwrite the pictures; name another folder with --output")
     references = iter(pictures)
     first = list(islice(references, 2))
     if not first:
         if sources == [STDIN]:
             talk.say("stdin named no pictures")
             return
-        raise typer.BadParameter(f"no pictures in {', '.join(map(printable, sources))}.", param_hint="SOURCE")
+        deeper = "" if recursive else "; --recursive searches folders in folders too"
+        raise UsageError(f"no pictures in {', '.join(sources)}{deeper}")
 
-    if quiet:
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-
-        disable_progress_bars()
+    if not os.path.exists(model):
+        hush_hub(talk)
     began = time.perf_counter()
     from ..detections import Wanted, labels_of
     from ..detector import load
@@ -195,13 +195,14 @@ class _Report:
     def summarise(self) -> None:
         """Say what came of all pictures."""
         seconds = time.perf_counter() - self.began
-        parts = [f"{_count(self.done, 'picture')}, {_count(self.found, 'detection')}"]
+        parts = [_count(self.done, "picture"), _count(self.found, "detection")]
         if self.failed:
             parts.append(f"{self.failed} failed")
-        parts.append(f"{seconds:.1f} s ({(self.done + self.failed) / seconds:.1f} a second)")
-        if self.done and (self.draw or self.writers):
-            parts.append(f"outputs in {printable(str(self.output))}")
-        self.talk.say("; ".join(parts))
+        if self.done:
+            parts.append(f"{seconds:.1f} s ({self.done / seconds:.1f} a second)")
+            if self.draw or self.writers:
+                parts.append(f"outputs in {printable(str(self.output))}")
+        self.talk.say(", ".join(parts))
 
 
 @contextmanager

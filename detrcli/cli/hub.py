@@ -1,0 +1,32 @@
+"""Keep the Hub's client from saying more than a user wants to read."""
+
+import logging
+
+from .console import Talk
+
+
+class _SaysOnce(logging.Handler):
+    """Instead of the client's warning at each retry, one line of ours."""
+
+    def __init__(self, talk: Talk) -> None:
+        super().__init__(logging.WARNING)
+        self.talk = talk
+        self.said = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.said:
+            self.talk.say("the Hub does not answer as it should; trying again for half a minute")
+            self.said = True
+
+
+def hush_hub(talk: Talk) -> None:
+    """Show the client's own messages only if verbose, and its progress bars unless quiet."""
+    from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if talk.quiet:
+        disable_progress_bars()
+    if not talk.verbose:
+        logger = hub_logging.get_logger("huggingface_hub")
+        logger.handlers[:] = [_SaysOnce(talk)]
+        logger.propagate = False
