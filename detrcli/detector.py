@@ -220,10 +220,11 @@ def load(
         ModelError: the model cannot be found, downloaded, read or built.
         DeviceError: there is no such device.
     """
+    checkpoint = find(os.fspath(model), revision=revision, offline=offline)  # at once, before PyTorch is loaded
     from .backends.torch import TorchBackend
     from .checkpoints.load import load_checkpoint
 
-    loaded = load_checkpoint(find(os.fspath(model), revision=revision, offline=offline))
+    loaded = load_checkpoint(checkpoint)
     backend = TorchBackend(loaded, device=device, precision=precision)
     rules = loaded.preprocessing
     return Detector(loaded.name, backend, loaded.class_names, rules.resize, rules.resample)

@@ -48,22 +48,32 @@ def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrCo
     """
     config = checkpoint.config or {}
     _refuse_unknown(config)
+    heads, dropout = config.get("encoder_attention_heads", 8), config.get("dropout", 0.1)
+    if not isinstance(dropout, int | float):
+        raise ModelError(f"config.json of {checkpoint.name} says dropout = {dropout!r}, which is no number")
     try:
         classes, hidden = tensors["class_head.weight"].shape
+        if type(heads) is not int or heads < 1 or hidden % heads:
+            raise ModelError(
+                f"config.json of {checkpoint.name} says encoder_attention_heads = {heads!r}, "
+                f"which does not divide the width {hidden}"
+            )
         return DetrConfig(
             num_classes=classes - 1,
             num_queries=tensors["object_queries.weight"].shape[0],
             depths=tuple(_count(tensors, rf"backbone\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)),
             dilation=_dilation(checkpoint),
             hidden_dim=hidden,
-            heads=int(config.get("encoder_attention_heads", 8)),
+            heads=heads,
             feedforward=tensors["encoder.layers.0.feedforward.0.weight"].shape[0],
             encoder_layers=_count(tensors, r"encoder\.layers\.(\d+)\."),
             decoder_layers=_count(tensors, r"decoder\.layers\.(\d+)\."),
-            dropout=float(config.get("dropout", 0.1)),
+            dropout=dropout,
         )
     except KeyError as error:
         raise ModelError(f"{checkpoint.weights} is not a whole DETR: it lacks {error.args[0]}") from error
+    except (ValueError, IndexError) as error:
+        raise ModelError(f"{checkpoint.weights} is no DETR: its tensors have other shapes") from error
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
@@ -81,6 +91,8 @@ def _dilation(checkpoint: Checkpoint) -> bool:
 
 def _refuse_unknown(config: Mapping[str, Any]) -> None:
     nested = config.get("backbone_config") or {}
+    if not isinstance(nested, dict):
+        raise ModelError(f"config.json says backbone_config = {nested!r}, which is no object")
     expected = [
         ("activation_function", config.get("activation_function", "relu"), "relu"),
         ("position_embedding_type", config.get("position_embedding_type", "sine"), "sine"),
@@ -117,7 +129,7 @@ def preprocessing(checkpoint: Checkpoint) -> Preprocessing:
             resample=Image.Resampling(settings.get("resample", Image.Resampling.BILINEAR)),
             scale=float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
             mean=_triple(settings.get("image_mean", IMAGENET_MEAN)) if normalise else (0.0, 0.0, 0.0),
-            std=_triple(settings.get("image_std", IMAGENET_STD)) if normalise else (1.0, 1.0, 1.0),
+            std=_nonzero(_triple(settings.get("image_std", IMAGENET_STD))) if normalise else (1.0, 1.0, 1.0),
         )
     except (TypeError, ValueError) as error:
         raise ModelError(f"preprocessor_config.json of {checkpoint.name} cannot be understood: {error}") from error
@@ -130,19 +142,31 @@ def _triple(values: Any) -> tuple[float, ...]:
     return triple
 
 
+def _nonzero(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(values):
+        raise ValueError(f"division by {values!r}")
+    return values
+
+
+def _pixels(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"a size of {value!r}")
+    return value
+
+
 def _resize_rule(settings: Mapping[str, Any]) -> ResizeRule:
     if not settings.get("do_resize", True):
         raise ValueError("do_resize is false, but a size is needed")
     size = settings.get("size", {"shortest_edge": 800, "longest_edge": 1333})
     match size:
         case int():
-            return ShortestEdge(size, settings.get("max_size", 1333))
-        case {"shortest_edge": int(shortest), "longest_edge": int(longest)}:
-            return ShortestEdge(shortest, longest)
-        case {"shortest_edge": int(shortest)}:
-            return ShortestEdge(shortest, settings.get("max_size"))
-        case {"height": int(height), "width": int(width)}:
-            return Exactly(width, height)
-        case {"max_height": int(height), "max_width": int(width)}:
-            return Within(width, height)
-    raise ValueError(f"size {size!r}")
+            shortest, longest = size, settings.get("max_size", 1333)
+        case {"shortest_edge": shortest}:
+            longest = size.get("longest_edge", settings.get("max_size"))
+        case {"height": height, "width": width}:
+            return Exactly(_pixels(width), _pixels(height))
+        case {"max_height": height, "max_width": width}:
+            return Within(_pixels(width), _pixels(height))
+        case _:
+            raise ValueError(f"size {size!r}")
+    return ShortestEdge(_pixels(shortest), None if longest is None else _pixels(longest))

@@ -2,8 +2,9 @@
 
 import errno
 import json
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def find(model: str, *, revision: str | None = None, offline: bool = False) -> C
     known = known_model(model)
     if known is not None:
         return _from_hub(known.name, known.repo, revision, offline)
-    path = Path(model).expanduser()
-    if path.exists():
+    path = Path(os.path.expanduser(model))
+    if model and os.path.exists(path):
         if revision is not None:
             raise ModelError(f"--revision goes with a model on the Hub; {model} is here on disk")
         return _from_folder(path) if path.is_dir() else _from_file(path)
@@ -90,10 +91,17 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise ModelError(f"{path} is no JSON file ({error})") from error
+        raise ModelError(f"{path} is no JSON file ({error}); {cure(path)}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds no JSON object")
     return content
+
+
+def cure(path: Path) -> str:
+    """What a user can do about a damaged file of a model."""
+    if path.is_symlink():  # as in the Hub's cache
+        return f"delete {path.resolve()} and run this again to download it anew"
+    return "get it again"
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:
@@ -113,6 +121,7 @@ def _from_hub(name: str, repo: str, revision: str | None, offline: bool) -> Chec
     if config is None:
         raise ModelError(f"{repo} has no {CONFIG}, so it is no model that can be loaded from the Hub")
     description = _read_config(config)
+    hub = replace(hub, commit=config.parent.name)
     preprocessor = hub.fetch(PREPROCESSOR)
     weights = hub.fetch(*WEIGHTS)
     if weights is None:
@@ -122,9 +131,12 @@ def _from_hub(name: str, repo: str, revision: str | None, offline: bool) -> Chec
 
 @dataclass(frozen=True)
 class _Repository:
+    """A repository on the Hub; once its commit is known, all files come from that one."""
+
     repo: str
     revision: str | None
     offline: bool
+    commit: str | None = None
 
     def fetch(self, *names: str) -> Path | None:
         """Path in the cache of the first of these files that the repository has, or None where it has none of them."""
@@ -133,11 +145,13 @@ class _Repository:
 
         unreachable: Exception | None = None
         for name in names:
+            if self.commit and try_to_load_from_cache(self.repo, name, revision=self.commit) is _CACHED_NO_EXIST:
+                continue
             try:
-                return Path(hf_hub_download(self.repo, name, revision=self.revision, local_files_only=self.offline))
+                revision = self.commit or self.revision
+                return Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline))
             except LocalEntryNotFoundError as error:
-                if try_to_load_from_cache(self.repo, name, revision=self.revision) is not _CACHED_NO_EXIST:
-                    unreachable = unreachable or error
+                unreachable = unreachable or error
             except EntryNotFoundError:
                 continue
             except Exception as error:  # beside its own errors, the client lets those of its transports through
@@ -161,6 +175,8 @@ class _Repository:
         match error:
             case LocalEntryNotFoundError() if self.offline:
                 return f"{at} is not in the cache; run once without --offline (and HF_HUB_OFFLINE)"
+            case LocalEntryNotFoundError(__cause__=HfHubHTTPError() as cause):
+                return f"the Hub answered with an error for {at} ({_first_line(cause)}); try again later"
             case LocalEntryNotFoundError():
                 return (
                     f"the Hub cannot be reached and {at} is not in the cache; check the network, or name a local folder"

@@ -78,15 +78,16 @@ def _check(
             f"{origin[name]} is {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
             for name, tensor in wanted.items()
             if given[name].shape != tensor.shape
-        ][:SHOWN]
+        ]
+        complaints = [_some(complaints, "; ")] if complaints else []
     if complaints:
         raise ModelError(f"the weights in {checkpoint.weights} do not fit: {'; '.join(complaints)}")
 
 
-def _some(names: Collection[str] | Iterable[str]) -> str:
+def _some(names: Collection[str] | Iterable[str], comma: str = ", ") -> str:
     names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return comma.join(names[:SHOWN]) + more
 
 
 def load_model(

@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import ModelError
+from .find import cure
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 
@@ -27,7 +29,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ModelError(f"{path} is damaged or no safetensors file ({error}); {_cure(path)}") from error
+            raise ModelError(f"{path} is damaged or no safetensors file ({error}); {cure(path)}") from error
         except OSError as error:
             raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     if path.suffix not in PICKLE_SUFFIXES:
@@ -41,22 +43,16 @@ def _unpickle(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "weights_only" in str(error):
+        if re.search(r"\bGLOBAL\b|unrecognized function|Can only (create|build)", str(error)):
             raise ModelError(
                 f"{path} holds more than weights and was refused, since loading it could run foreign code; "
                 "ask its author for a .safetensors file"
             ) from error
-        raise ModelError(f"{path} is damaged or no PyTorch file; {_cure(path)}") from error
+        raise ModelError(f"{path} is damaged or no PyTorch file; {cure(path)}") from error
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise ModelError(f"{path} is damaged or no PyTorch file; {_cure(path)}") from error
-
-
-def _cure(path: Path) -> str:
-    if path.is_symlink():  # as in the Hub's cache
-        return f"delete {path.resolve()} and run this again to download it anew"
-    return "get it again"
+        raise ModelError(f"{path} is damaged or no PyTorch file; {cure(path)}") from error
 
 
 def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,301 @@
+"""Models from the Hub: the real client, in processes of its own, against a Hub on the loopback."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ..hub_server import Hub
+from ..tiny import save_tiny
+
+FIND = """
+import json, sys
+from detrcli.checkpoints.find import find
+found = find(sys.argv[1], **json.loads(sys.argv[2]))
+print(json.dumps([found.name, str(found.weights), found.config, found.preprocessor]))
+"""
+DETR = "from detrcli.cli import main; main()"
+HASTE = "import time; time.sleep = lambda seconds: None\n"
+"""The client waits between its attempts, half a minute in all."""
+NO_WAITING = "import sys, time; time.sleep = lambda seconds: sys.exit('waits for the Hub')\n"
+
+CONFIG = {"model_type": "detr", "id2label": {"0": "cat"}}
+PREPROCESSOR = {"size": 480}
+WHOLE = {
+    "config.json": json.dumps(CONFIG).encode(),
+    "preprocessor_config.json": json.dumps(PREPROCESSOR).encode(),
+    "model.safetensors": b"weights",
+}
+ONCE_EACH = dict.fromkeys(WHOLE, 1)
+REPO = "some-org/some.model_1"
+
+
+def without(name: str) -> dict[str, bytes]:
+    return {other: content for other, content in WHOLE.items() if other != name}
+
+
+@dataclass
+class User:
+    """Somebody with a cache of their own."""
+
+    hub: Hub
+    home: Path
+
+    def python(self, program: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a program with these settings in the environment."""
+        environment = {
+            name: value for name, value in os.environ.items() if not name.upper().startswith(("HF_", "HUGGING"))
+        }
+        environment |= {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", **settings}
+        return subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+    def find(self, model: str, *, before: str = "", settings: dict[str, str] | None = None, **options: Any) -> Any:
+        """What `find` gives: name, weights, config and preprocessor."""
+        run = self.python(before + FIND, model, json.dumps(options), **(settings or {}))
+        assert run.returncode == 0, run.stderr
+        return json.loads(run.stdout)
+
+    def refused(self, *arguments: str, haste: bool = False, **settings: str) -> str:
+        """What `detr predict` complains about when it cannot get the model, in one line."""
+        picture = self.home.parent / "picture.png"
+        Image.new("RGB", (8, 8)).save(picture)
+        program = HASTE + DETR if haste else DETR
+        run = self.python(program, "predict", str(picture), "--no-draw", "--device", "cpu", *arguments, **settings)
+        assert run.returncode == 2, run.stderr
+        assert run.stdout == ""
+        assert "Traceback" not in run.stderr
+        *notices, complaint = run.stderr.splitlines()
+        assert complaint.startswith("detr: ")
+        if haste:
+            assert len(notices) <= 1
+            assert all("trying again" in notice for notice in notices)
+        else:
+            assert notices == []
+        return complaint
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def user(hub: Hub, tmp_path: Path) -> User:
+    return User(hub, tmp_path / "home")
+
+
+@pytest.mark.parametrize(("model", "repo"), [("detr-resnet-101", "facebook/detr-resnet-101"), (REPO, REPO)])
+def test_download(hub: Hub, user: User, model: str, repo: str) -> None:
+    hub.add(repo, WHOLE)
+    name, weights, config, preprocessor = user.find(model)
+    assert (name, config, preprocessor) == (model, CONFIG, PREPROCESSOR)
+    assert Path(weights).is_relative_to(user.home)
+    assert Path(weights).name == "model.safetensors"
+    assert Path(weights).read_bytes() == b"weights"
+    assert hub.downloads(repo) == ONCE_EACH
+    assert user.find(model) == [name, weights, config, preprocessor]
+    assert hub.downloads(repo) == ONCE_EACH
+
+
+def test_a_newer_revision_is_downloaded(hub: Hub, user: User) -> None:
+    hub.add(REPO, WHOLE)
+    user.find(REPO)
+    hub.add(REPO, WHOLE | {"model.safetensors": b"better weights"})
+    assert Path(user.find(REPO)[1]).read_bytes() == b"better weights"
+    assert hub.downloads(REPO) == ONCE_EACH | {"model.safetensors": 2}
+
+
+def test_revision(hub: Hub, user: User) -> None:
+    hub.add(REPO, WHOLE)
+    repository = hub.add(REPO, WHOLE | {"model.safetensors": b"tagged"}, revision="v1.0")
+    assert Path(user.find(REPO, revision="v1.0")[1]).read_bytes() == b"tagged"
+    assert Path(user.find(REPO)[1]).read_bytes() == b"weights"
+    commit, _ = repository.find("v1.0") or ("", {})
+    assert Path(user.find(REPO, revision=commit)[1]).read_bytes() == b"tagged"
+    assert Path(user.find(REPO, revision="v1.0", offline=True)[1]).read_bytes() == b"tagged"
+
+
+@pytest.mark.parametrize("missing", [None, "preprocessor_config.json", "model.safetensors"])
+def test_the_cache_is_enough(hub: Hub, user: User, missing: str | None) -> None:
+    files = without(missing) if missing else WHOLE
+    hub.add(REPO, files | {"pytorch_model.bin": b"pickled weights"})
+    found = user.find(REPO)
+    assert (found[3] is None) == (missing == "preprocessor_config.json")
+    assert Path(found[1]).name == ("pytorch_model.bin" if missing == "model.safetensors" else "model.safetensors")
+    hub.requests.clear()
+    assert user.find(REPO, offline=True) == found
+    assert user.find(REPO, settings={"HF_HUB_OFFLINE": "1"}) == found
+    assert not hub.requests
+    hub.stop()
+    assert user.find(REPO, before=NO_WAITING) == found
+
+
+def test_interrupted_download_is_tried_again(hub: Hub, user: User) -> None:
+    content = bytes(range(256)) * 1000
+    hub.add(REPO, WHOLE | {"model.safetensors": content})
+    hub.faults[REPO, "model.safetensors"] = "cut once"
+    assert Path(user.find(REPO, before=HASTE)[1]).read_bytes() == content
+    assert hub.downloads(REPO)["model.safetensors"] == 2
+
+
+def test_download_of_the_wrong_size_is_not_kept(hub: Hub, user: User) -> None:
+    hub.add(REPO, WHOLE | {"model.safetensors": b"the whole of the weights"})
+    hub.faults[REPO, "model.safetensors"] = "short"
+    said = user.refused("--model", REPO)
+    assert f"the download of {REPO} failed" in said
+    assert "try again" in said
+    hub.faults.clear()
+    assert Path(user.find(REPO)[1]).read_bytes() == b"the whole of the weights"
+
+
+def test_no_such_repository(user: User) -> None:
+    assert f"the Hub has no model {REPO}" in user.refused("--model", REPO)
+
+
+def test_no_such_revision(hub: Hub, user: User) -> None:
+    hub.add(REPO, WHOLE)
+    assert f"{REPO} has no revision 'v9'" in user.refused("--model", REPO, "--revision", "v9")
+    assert hub.downloads(REPO) == {}
+
+
+def test_gated(hub: Hub, user: User) -> None:
+    hub.add(REPO, WHOLE, gated=True)
+    said = user.refused("--model", REPO)
+    assert f"{REPO} is gated" in said
+    assert "`hf auth login`" in said
+
+
+def test_no_config(hub: Hub, user: User) -> None:
+    hub.add(REPO, without("config.json"))
+    assert f"{REPO} has no config.json" in user.refused("--model", REPO)
+    assert hub.downloads(REPO) == {}
+
+
+def test_config_that_is_no_json(hub: Hub, user: User) -> None:
+    hub.add(REPO, WHOLE | {"config.json": b"<html>"})
+    assert re.search(r"config\.json is no JSON file", user.refused("--model", REPO))
+    assert "model.safetensors" not in hub.downloads(REPO)
+
+
+def test_no_weights(hub: Hub, user: User) -> None:
+    hub.add(REPO, without("model.safetensors"))
+    assert f"{REPO} has neither model.safetensors nor pytorch_model.bin" in user.refused("--model", REPO)
+
+
+def test_another_kind_of_model_is_refused_before_its_weights_are_downloaded(hub: Hub, user: User) -> None:
+    hub.add(REPO, WHOLE | {"config.json": b'{"model_type": "yolos"}'})
+    said = user.refused("--model", REPO)
+    assert "'yolos'" in said
+    assert "detr" in said.removeprefix("detr: ")
+    assert {name for _, _, name in hub.requests} == {"config.json"}
+
+
+@pytest.mark.parametrize("name", ["org/two..dots", "org/name.git"])
+def test_name_that_no_model_can_have(hub: Hub, user: User, name: str) -> None:
+    assert f"{name!r} cannot be the name of a model on the Hub" in user.refused("--model", name)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("how", ["--offline", "HF_HUB_OFFLINE"])
+def test_offline_with_nothing_in_the_cache(hub: Hub, user: User, how: str) -> None:
+    hub.add(REPO, WHOLE)
+    if how == "--offline":
+        said = user.refused("--model", REPO, "--offline")
+    else:
+        said = user.refused("--model", REPO, HF_HUB_OFFLINE="1")
+    assert f"{REPO} is not in the cache" in said
+    assert "run once without --offline" in said
+    assert not hub.requests
+
+
+def test_offline_with_another_revision_in_the_cache(hub: Hub, user: User) -> None:
+    hub.add(REPO, WHOLE)
+    user.find(REPO)
+    said = user.refused("--model", REPO, "--revision", "v1", "--offline")
+    assert f"{REPO} at revision v1 is not in the cache" in said
+
+
+def test_hub_out_of_reach_with_nothing_in_the_cache(hub: Hub, user: User) -> None:
+    hub.stop()
+    said = user.refused("--model", REPO, haste=True)
+    assert f"the Hub cannot be reached and {REPO} is not in the cache" in said
+
+
+def test_hub_in_trouble(hub: Hub, user: User) -> None:
+    hub.add(REPO, WHOLE)
+    hub.faults[REPO, "config.json"] = "error"
+    said = user.refused("--model", REPO, haste=True)
+    assert REPO in said
+    assert "500" in said
+    assert "cannot be reached" not in said
+
+
+def test_hub_in_trouble_while_it_sends(hub: Hub, user: User) -> None:
+    hub.add(REPO, WHOLE)
+    hub.faults[REPO, "model.safetensors"] = "error on GET"
+    said = user.refused("--model", REPO)
+    assert f"the Hub answered with an error for {REPO}" in said
+    assert "500" in said
+
+
+def test_hub_in_trouble_with_a_full_cache(hub: Hub, user: User) -> None:
+    hub.add(REPO, WHOLE)
+    found = user.find(REPO)
+    hub.faults |= dict.fromkeys([(REPO, name) for name in WHOLE], "error")
+    assert user.find(REPO, before=NO_WAITING) == found
+
+
+def test_damaged_weights_are_mended_by_deleting_what_the_error_names(hub: Hub, user: User, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "tiny")
+    hub.add(REPO, {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()})
+    hub.faults[REPO, "model.safetensors"] = "garbage once"
+    said = user.refused("--model", REPO)
+    assert "damaged" in said
+    named = re.search(r"delete (\S+) and run this again", said)
+    assert named is not None
+    damaged = Path(named[1])
+    assert damaged.is_relative_to(user.home)
+    damaged.unlink()
+    picture = tmp_path / "picture.png"
+    arguments = ("predict", str(picture), "-m", REPO, "--no-draw", "--device", "cpu", "--threshold", "0")
+    run = user.python(DETR, *arguments)
+    assert run.returncode == 0, run.stderr
+    (line,) = run.stdout.splitlines()
+    assert json.loads(line)["detections"][0]["label"].startswith("thing ")
+    assert hub.downloads(REPO) == ONCE_EACH | {"model.safetensors": 2}
+
+
+def test_models_says_what_is_in_the_cache(hub: Hub, user: User) -> None:
+    def cached() -> dict[str, bool]:
+        run = user.python(DETR, "models")
+        assert run.returncode == 0, run.stderr
+        rows = [json.loads(line) for line in run.stdout.splitlines()]
+        assert [row["name"] for row in rows if row["default"]] == ["detr-resnet-50"]
+        return {row["name"]: row["cached"] for row in rows}
+
+    before = cached()
+    assert len(before) == 4
+    assert not any(before.values())
+    assert not hub.requests
+    hub.add("facebook/detr-resnet-50", WHOLE)
+    user.find("detr-resnet-50")
+    hub.requests.clear()
+    assert cached() == before | {"detr-resnet-50": True}
+    assert not hub.requests

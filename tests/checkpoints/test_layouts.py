@@ -1,0 +1,249 @@
+"""Each published layout maps one to one onto our network, and what does not is said by name."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from detrcli.checkpoints.find import find
+from detrcli.checkpoints.layouts import DETR_HUB, DETR_ORIGINAL, LAYOUTS, Layout
+from detrcli.checkpoints.load import load_checkpoint, load_model
+from detrcli.errors import ModelError
+from detrcli.models.detr import Detr, DetrConfig
+
+from ..places import DATA
+from ..tiny import in_hub_layout
+
+CONFIGS = {
+    "detr-resnet-50": DetrConfig(91),
+    "detr-resnet-50.hf-backbone": DetrConfig(91),
+    "detr-resnet-50.timm-backbone": DetrConfig(91),
+    "detr-resnet-50-dc5": DetrConfig(91, dilation=True),
+    "detr-resnet-101": DetrConfig(91, depths=(3, 4, 23, 3)),
+}
+SHARED = (".query.", ".key.", ".value.")
+
+
+@cache
+def shapes(file: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor in a published file."""
+    content = json.loads((DATA / f"{file}.keys.json").read_text())
+    return {name: tuple(shape) for name, shape in content.items()}
+
+
+def layout_of(file: str) -> Layout:
+    (layout,) = (layout for layout in LAYOUTS if layout.mark in shapes(file))
+    return layout
+
+
+def ours(config: DetrConfig) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return Detr(config).state_dict()
+
+
+def constant(file: str) -> dict[str, Tensor]:
+    """A published file's tensors, each full of one number; those that cost no memory."""
+    return {
+        name: torch.tensor(float(number)).expand(shape) for number, (name, shape) in enumerate(shapes(file).items())
+    }
+
+
+@pytest.mark.parametrize("file", CONFIGS)
+def test_every_name_maps_one_to_one(file: str) -> None:
+    published = {name: torch.empty(shape, device="meta") for name, shape in shapes(file).items()}
+    tensors, origin = layout_of(file).translate(published)
+    wanted = ours(CONFIGS[file])
+    assert sorted(tensors) == sorted(wanted)
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        name: tensor.shape for name, tensor in wanted.items()
+    }
+    assert origin.keys() == tensors.keys()
+    counted = {name for name in published if not name.endswith("num_batches_tracked")}
+    assert set(origin.values()) == counted
+    shared = {name for name in tensors if any(part in name for part in SHARED)} if "." not in file else set()
+    assert len(tensors) - len(shared) + len(shared) // 3 == len(counted)
+
+
+def test_the_layouts_are_told_apart() -> None:
+    kinds = {file: layout_of(file) for file in CONFIGS}
+    assert {file for file, layout in kinds.items() if layout is DETR_HUB} == {
+        "detr-resnet-50.hf-backbone",
+        "detr-resnet-50.timm-backbone",
+    }
+    assert {id(layout) for layout in kinds.values()} == {id(DETR_HUB), id(DETR_ORIGINAL)}
+
+
+def test_joint_projections_are_query_key_value() -> None:
+    name = "transformer.decoder.layers.0.multihead_attn.in_proj"
+    weight, bias = torch.randn(12, 4), torch.randn(12)
+    tensors, origin = DETR_ORIGINAL.translate({f"{name}_weight": weight, f"{name}_bias": bias})
+    attention = torch.nn.MultiheadAttention(4, 1)
+    torch.testing.assert_close(attention.in_proj_weight.shape, weight.shape)
+    for place, part in enumerate(("query", "key", "value")):
+        rows = slice(4 * place, 4 * place + 4)
+        for kind, joint in (("weight", weight), ("bias", bias)):
+            given = f"decoder.layers.0.cross_attention.{part}.{kind}"
+            torch.testing.assert_close(tensors[given], joint[rows], rtol=0, atol=0)
+            assert origin[given] == f"{name}_{kind}"
+
+
+def in_original_layout(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors by the names and in the joint projections of DETR's authors."""
+    renames = {
+        "backbone.": "backbone.0.body.",
+        "input_projection.": "input_proj.",
+        "object_queries.": "query_embed.",
+        "class_head.": "class_embed.",
+        "box_head.": "bbox_embed.",
+        "encoder.": "transformer.encoder.",
+        "decoder.": "transformer.decoder.",
+    }
+    within = {
+        ".self_attention.": ".self_attn.",
+        ".cross_attention.": ".multihead_attn.",
+        "_attn.output.": "_attn.out_proj.",
+        ".feedforward.0.": ".linear1.",
+        ".feedforward.3.": ".linear2.",
+    }
+    published = {}
+    for name, tensor in tensors.items():
+        start = next(start for start in renames if name.startswith(start))
+        renamed = renames[start] + name.removeprefix(start)
+        for ours, theirs in within.items():
+            renamed = renamed.replace(ours, theirs)
+        if ".query." in name:
+            parts = [tensors[name.replace(".query.", part)] for part in SHARED]
+            published[renamed.replace(".query.", ".in_proj_")] = torch.cat(parts)
+        elif not any(part in name for part in SHARED):
+            published[renamed] = tensor
+    return published
+
+
+def in_timm_layout(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors as transformers names them around timm's ResNet, whose names ours are."""
+    backbone = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in backbone}
+    renamed = {
+        f"model.backbone.conv_encoder.model.{name.removeprefix('backbone.')}": value for name, value in backbone.items()
+    }
+    return renamed | in_hub_layout(rest)
+
+
+WRITERS = {
+    "detr-resnet-50": in_original_layout,
+    "detr-resnet-50.hf-backbone": in_hub_layout,
+    "detr-resnet-50.timm-backbone": in_timm_layout,
+}
+
+
+def test_all_layouts_of_one_network_are_equal(tmp_path: Path) -> None:
+    values = {name: torch.tensor(float(i)).expand(tensor.shape) for i, (name, tensor) in enumerate(ours_50().items())}
+    for file, writer in WRITERS.items():
+        written = writer(values)
+        counters = {name for name in shapes(file) if name.endswith("num_batches_tracked")}
+        assert {name: tuple(tensor.shape) for name, tensor in written.items()} == {
+            name: shape for name, shape in shapes(file).items() if name not in counters
+        }
+        torch.save(written, tmp_path / f"{file}.pth")
+        network = load_model(tmp_path / f"{file}.pth")
+        assert network.config == DetrConfig(91)
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, values[name]), name
+
+
+def ours_50() -> dict[str, Tensor]:
+    return ours(DetrConfig(91))
+
+
+def test_counters_of_batches_are_ignored(tmp_path: Path) -> None:
+    file = "detr-resnet-50"
+    counters = {
+        name.replace("running_mean", "num_batches_tracked"): torch.tensor(7)
+        for name in shapes(file)
+        if name.endswith("running_mean")
+    }
+    assert counters
+    torch.save(constant(file) | counters, tmp_path / "weights.pth")
+    names = load_model(tmp_path / "weights.pth").state_dict().keys()
+    assert names == ours_50().keys()
+
+
+def said_of(tensors: dict[str, Tensor], folder: Path) -> str:
+    path = folder / "weights.pth"
+    torch.save(tensors, path)
+    with pytest.raises(ModelError) as caught:
+        load_checkpoint(find(str(path)))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing_tensors_are_named(tmp_path: Path) -> None:
+    tensors = constant("detr-resnet-50.hf-backbone")
+    missing = [name for name in tensors if name.startswith("model.encoder.layers.2.")]
+    for name in missing:
+        del tensors[name]
+    said = said_of(tensors, tmp_path)
+    assert "missing encoder.layers.2." in said
+    assert said.count("encoder.layers.2.") == 4
+    assert f"and {len(missing) - 4} more" in said
+    assert "unexpected" not in said
+
+
+def test_one_missing_tensor_is_named(tmp_path: Path) -> None:
+    tensors = constant("detr-resnet-50")
+    del tensors["bbox_embed.layers.1.bias"]
+    assert said_of(tensors, tmp_path).endswith("do not fit: missing box_head.layers.1.bias")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["class_embed.weight", "query_embed.weight", "transformer.encoder.layers.0.linear1.weight"],
+)
+def test_missing_tensors_that_tell_sizes_are_named(tmp_path: Path, name: str) -> None:
+    tensors = constant("detr-resnet-50")
+    del tensors[name]
+    (lost,) = DETR_ORIGINAL.translate({name: torch.zeros(2)})[0]
+    if name == DETR_ORIGINAL.mark:
+        lost = name
+    assert lost in said_of(tensors, tmp_path)
+
+
+def test_unexpected_tensors_are_named_as_in_the_file(tmp_path: Path) -> None:
+    more = {f"mask_head.lay{number}.weight": torch.zeros(1) for number in range(6)}
+    said = said_of(constant("detr-resnet-50") | more, tmp_path)
+    assert "unexpected mask_head.lay0.weight, mask_head.lay1.weight" in said
+    assert "mask_head.lay3.weight and 2 more" in said
+    assert "missing" not in said
+
+
+def test_wrong_shapes_are_named_as_in_the_file(tmp_path: Path) -> None:
+    tensors = constant("detr-resnet-50")
+    tensors["input_proj.weight"] = torch.zeros(1).expand(256, 512, 1, 1)
+    assert "input_proj.weight is (256, 512, 1, 1), not (256, 2048, 1, 1)" in said_of(tensors, tmp_path)
+
+
+def test_many_wrong_shapes_are_counted(tmp_path: Path) -> None:
+    tensors = constant("detr-resnet-50")
+    wrong = [name for name in tensors if name.endswith("norm2.weight")]
+    for name in wrong:
+        tensors[name] = torch.zeros(7)
+    said = said_of(tensors, tmp_path)
+    assert said.count("is (7,), not (256,)") == 4
+    assert f"and {len(wrong) - 4} more" in said
+
+
+def test_joint_projection_that_cannot_be_shared_out(tmp_path: Path) -> None:
+    tensors = constant("detr-resnet-50")
+    name = "transformer.encoder.layers.1.self_attn.in_proj_weight"
+    tensors[name] = torch.zeros(1).expand(767, 256)
+    assert name in said_of(tensors, tmp_path)
+
+
+def test_another_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
+    said = said_of({f"yolo.{number}.weight": torch.zeros(1) for number in range(9)}, tmp_path)
+    assert "yolo.0.weight" in said
+    assert "and 5 more" in said
