@@ -1,0 +1,114 @@
+"""The PyTorch backend: devices, precision, and answers that depend on the picture alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import detrcli
+from detrcli.backends.torch import Precision, TorchBackend
+from detrcli.checkpoints.config import Preprocessing
+from detrcli.checkpoints.find import find
+from detrcli.checkpoints.load import LoadedModel, load_checkpoint
+from detrcli.errors import DeviceError
+from detrcli.models.end_to_end import BestClass, EndToEnd
+
+from .. import fill, golden
+from ..tiny import save_tiny
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(folder)
+    return folder
+
+
+def loaded(model: Path) -> LoadedModel:
+    return load_checkpoint(find(str(model)))
+
+
+def pictures(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
+    return [fill.image(seed, height, width) for seed in range(count)]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:0", "", "CPU"])
+def test_no_such_device(tiny: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match="there are auto, cpu, cuda, cuda:N and mps"):
+        detrcli.load(tiny, device=device)
+
+
+def test_absent_cuda(tiny: Path) -> None:
+    absent = f"cuda:{torch.cuda.device_count() if torch.cuda.is_available() else 0}"
+    with pytest.raises(DeviceError, match=r"--device cpu|the CUDA devices are"):
+        detrcli.load(tiny, device=absent)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05)])
+def test_precision_on_the_cpu(tiny: Path, precision: Precision, tolerance: float) -> None:
+    images = pictures(2, 64, 96)
+    sizes = [(640, 960)] * 2
+    trained, rules = loaded(tiny).network, Preprocessing()
+    module = EndToEnd(trained, BestClass(), scale=rules.scale, mean=rules.mean, std=rules.std)
+    with torch.inference_mode():
+        boxes, scores, _ = module(torch.from_numpy(np.stack(images)), torch.tensor(sizes))
+    answers = TorchBackend(loaded(tiny), device="cpu", precision=precision).run(images, sizes)
+    for index, answer in enumerate(answers):
+        assert answer.boxes.dtype == answer.scores.dtype == np.float32
+        assert answer.labels.dtype == np.int64
+        np.testing.assert_allclose(answer.scores, scores[index], rtol=0, atol=tolerance)
+        np.testing.assert_allclose(answer.boxes, boxes[index], rtol=0, atol=tolerance * 960)
+
+
+def test_a_batch_answers_like_its_pictures(tiny: Path) -> None:
+    backend = TorchBackend(loaded(tiny), device="cpu")
+    images = pictures(5, 64, 80)
+    sizes = [(100 + index, 200) for index in range(5)]
+    together = backend.run(images, sizes)
+    for index in (3, 0):
+        (alone,) = backend.run([images[index]], [sizes[index]])
+        np.testing.assert_array_equal(alone.boxes, together[index].boxes)
+        np.testing.assert_array_equal(alone.scores, together[index].scores)
+    assert not np.allclose(together[0].boxes, together[1].boxes)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return golden.original_checkpoint("detr-resnet-50", tmp_path_factory.mktemp("original"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-3), ("fp16", 2e-2), ("bf16", 0.15)])
+def test_precision_on_the_gpu(original: Path, precision: Precision, tolerance: float) -> None:
+    images, sizes = pictures(2, 256, 320), [(480, 640)] * 2
+    expected = TorchBackend(loaded(original), device="cpu", precision="fp32").run(images, sizes)
+    answers = TorchBackend(loaded(original), device="cuda", precision=precision).run(images, sizes)
+    for ours, theirs in zip(answers, expected, strict=True):
+        assert np.abs(ours.scores - theirs.scores).mean() < tolerance
+        assert np.abs(ours.boxes - theirs.boxes).mean() < tolerance * 640
+
+
+@pytest.mark.gpu
+def test_a_batch_answers_like_its_pictures_on_the_gpu(original: Path) -> None:
+    backend = TorchBackend(loaded(original), device="cuda", precision="fp32")
+    images, sizes = pictures(8, 256, 320), [(480, 640)] * 8
+    together = backend.run(images, sizes)
+    for index in range(8):
+        (alone,) = backend.run([images[index]], [sizes[index]])
+        np.testing.assert_allclose(alone.scores, together[index].scores, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(alone.boxes, together[index].boxes, rtol=0, atol=0.5)
+
+
+@pytest.mark.gpu
+def test_memory_on_the_gpu_stays_flat(original: Path) -> None:
+    backend = TorchBackend(loaded(original), device="cuda")
+    images, sizes = pictures(4, 800, 1066), [(480, 640)] * 4
+    backend.run(images, sizes)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    for _ in range(5):
+        backend.run(images, sizes)
+    assert torch.cuda.memory_allocated() == before
+    assert torch.cuda.max_memory_allocated() < 3 * 2**30

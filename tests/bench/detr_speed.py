@@ -1,0 +1,49 @@
+"""How fast DETR with ResNet-50 is beside transformers', and how soon `detr --help` answers.
+
+    python -m tests.bench.detr_speed [ROUNDS]
+
+Both networks have the same random weights and run in float32 on one tensor of 800 × 1066, batch 1, on the CPU.
+"""
+
+import subprocess
+import sys
+import tempfile
+
+import torch
+from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+
+import detrcli
+from detrcli.models.folding import fold_detr
+
+from .side_by_side import times
+
+
+def main() -> None:
+    """Print the medians and the ratios."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    torch.manual_seed(0)
+    backbone = ResNetConfig(out_features=["stage4"])
+    peer = DetrForObjectDetection(DetrConfig(backbone_config=backbone, use_timm_backbone=False, num_labels=91)).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        peer.save_pretrained(folder)
+        trained, folded = detrcli.load_model(folder), fold_detr(detrcli.load_model(folder))
+    pixels = torch.randn(1, 3, 800, 1066)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    with torch.inference_mode():
+        seconds = times(
+            {
+                "transformers": lambda: peer(pixels),
+                "detrcli as trained (load_model)": lambda: trained(pixels),
+                "detrcli folded (Detector)": lambda: folded(pixels),
+            },
+            rounds,
+        )
+    for name, value in seconds.items():
+        print(f"{name:32} {value * 1000:7.0f} ms   {value / seconds['transformers']:.2f}")
+    command = [sys.executable, "-m", "detrcli", "--help"]
+    started = times({"help": lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True)}, rounds)
+    print(f"{'detr --help':32} {started['help'] * 1000:7.0f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The Python interface, and the stream that the command line runs on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+import detrcli
+from detrcli import Detector
+from detrcli.backends import Answers
+from detrcli.detections import Detections, Wanted
+from detrcli.detector import LOOK_AHEAD
+from detrcli.errors import ClassError, ImageError
+from detrcli.images.decode import Picture
+from detrcli.images.resize import Exactly, ResizeRule
+
+from . import fill
+from .tiny import save_tiny
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    folder = tmp_path_factory.mktemp("model") / "my-model"
+    folder.mkdir()
+    save_tiny(folder)
+    return detrcli.load(folder, device="cpu", precision="fp32")
+
+
+def same(a: Detections, b: Detections) -> None:
+    np.testing.assert_array_equal(a.boxes, b.boxes)
+    np.testing.assert_array_equal(a.scores, b.scores)
+    np.testing.assert_array_equal(a.labels, b.labels)
+
+
+def test_paths_images_and_arrays_are_alike(detector: Detector, tmp_path: Path) -> None:
+    pixels = fill.image(1, 90, 120)
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    answers = detector.predict([str(path), path, Image.fromarray(pixels), pixels], threshold=0)
+    assert (answers[0].width, answers[0].height) == (120, 90)
+    assert len(answers[0]) > 0
+    for answer in answers[1:]:
+        same(answer, answers[0])
+    for single in (str(path), path, Image.fromarray(pixels), pixels):
+        (answer,) = detector.predict(single, threshold=0)
+        same(answer, answers[0])
+    assert detector.predict([]) == []
+
+
+def test_filters(detector: Detector) -> None:
+    pixels = fill.image(2, 64, 64)
+    (everything,) = detector.predict(pixels, threshold=0)
+    assert (np.diff(everything.scores) <= 0).all()
+    best = everything.names[0]
+    (only,) = detector.predict(pixels, threshold=0, classes=[best])
+    assert set(only.names) == {best}
+    (two,) = detector.predict(pixels, threshold=0, max_detections=2)
+    np.testing.assert_array_equal(two.scores, everything.scores[:2])
+    middle = float(everything.scores[2])
+    (above,) = detector.predict(pixels, threshold=middle)
+    assert (above.scores > middle).all()
+    with pytest.raises(ClassError, match="no class 'nonesuch'"):
+        detector.predict(pixels, classes=["nonesuch"])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        "missing.jpg",
+    ],
+    ids=["grey", "rgba", "float", "empty", "missing"],
+)
+def test_what_is_no_picture(detector: Detector, bad: NDArray[np.uint8] | str) -> None:
+    with pytest.raises(ImageError):
+        detector.predict([bad])
+
+
+class Scribe:
+    """A backend that notes its batches and answers with each picture's first pixel and size."""
+
+    description = "none"
+    batch_size = 1
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, ...]]] = []
+
+    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
+        self.batches.append([one.shape for one in pixels])
+        return [
+            Answers(
+                np.array([[0, 0, width, height]], np.float32),
+                np.array([1 - one[0, 0, 0] / 1000], np.float32),
+                np.array([0]),
+            )
+            for one, (height, width) in zip(pixels, sizes, strict=True)
+        ]
+
+
+class AsIs:
+    """A resize rule that keeps every picture's size."""
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        return width, height
+
+
+Source = tuple[int, int] | None  # brightness and width, or one that cannot be read
+
+
+def read(source: Source) -> Picture:
+    if source is None:
+        raise ImageError("no picture")
+    brightness, width = source
+    return Picture(Image.new("RGB", (width, 2), (brightness, 0, 0)))
+
+
+def run(sources: Sequence[Source], batch_size: int, rule: ResizeRule) -> tuple[list[float | None], Scribe]:
+    scribe = Scribe()
+    stream = Detector("m", scribe, ("thing",), rule).stream(sources, Wanted(0), read=read, batch_size=batch_size)
+    scores: list[float | None] = []
+    for source, outcome in zip(sources, stream, strict=True):
+        assert outcome.source == source
+        if isinstance(outcome.result, ImageError):
+            assert source is None
+            scores.append(None)
+        else:
+            assert source is not None
+            assert outcome.result.width == source[1]
+            scores.append(float(outcome.result.scores[0]))
+    return scores, scribe
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.none() | st.tuples(st.integers(0, 255), st.integers(1, 3)), max_size=40),
+    st.integers(1, 5),
+)
+def test_order_and_batches(sources: list[Source], batch_size: int) -> None:
+    scores, scribe = run(sources, batch_size, AsIs())
+    expected, _ = run(sources, 1, AsIs())
+    assert scores == expected
+    assert all(len(set(batch)) == 1 and len(batch) <= batch_size for batch in scribe.batches)
+    if len({source[1] for source in sources if source}) == 1:
+        assert [len(batch) for batch in scribe.batches[:-1]] == [batch_size] * (len(scribe.batches) - 1)
+
+
+def test_pictures_of_one_size_fill_every_batch() -> None:
+    _, scribe = run([(1, width) for width in (1, 2, 3) * 4], 4, Exactly(8, 8))
+    assert [len(batch) for batch in scribe.batches] == [4, 4, 4]
+
+
+def test_only_so_many_wait() -> None:
+    taken = 0
+
+    def sources() -> "list[Source]":
+        return [(0, 1), *[(1, width) for width in range(2, 500)]]
+
+    def counted(source: Source) -> Picture:
+        nonlocal taken
+        taken += 1
+        return read(source)
+
+    stream = Detector("m", Scribe(), ("thing",), AsIs()).stream(sources(), Wanted(0), read=counted, batch_size=8)
+    next(stream)
+    assert taken <= LOOK_AHEAD * 8 + 1

@@ -1,0 +1,50 @@
+"""The published weights give the published answers. Needs the Hub and the picture's own server."""
+
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import detrcli
+from detrcli.checkpoints.config import IMAGENET_MEAN, IMAGENET_STD
+from detrcli.images.decode import read_picture
+from detrcli.images.resize import ShortestEdge, resized_pixels
+
+CATS = "http://images.cocodataset.org/val2017/000000039769.jpg"
+
+
+@pytest.fixture(scope="module")
+def cats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "cats.jpg"
+    urllib.request.urlretrieve(CATS, path)
+    return path
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize("revision", [None, "no_timm"])
+def test_detr_resnet_50(cats: Path, revision: str | None) -> None:
+    from PIL import Image
+
+    network = detrcli.load_model("detr-resnet-50", revision=revision)
+    image = resized_pixels(read_picture(cats).image, ShortestEdge(), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy((image / 255 - IMAGENET_MEAN) / IMAGENET_STD).permute(2, 0, 1)[None].float()
+    with torch.inference_mode():
+        answer = network(pixels)
+    logits = [[-19.1194, -0.0893, -11.0154], [-17.3640, -1.8035, -14.0219], [-20.0461, -0.5837, -11.1060]]
+    boxes = [[0.4433, 0.5302, 0.8853], [0.5494, 0.2517, 0.0529], [0.4998, 0.5360, 0.9956]]
+    np.testing.assert_allclose(answer.logits[0, :3, :3], logits, rtol=0, atol=1e-2)
+    np.testing.assert_allclose(answer.boxes[0, :3, :3], boxes, rtol=0, atol=1e-3)
+
+    (found,) = detrcli.load("detr-resnet-50", device="cpu", revision=revision).predict(cats, threshold=0.3)
+    np.testing.assert_allclose(found.scores, [0.9988, 0.9987, 0.9982, 0.9960, 0.9955], rtol=0, atol=1e-3)
+    assert found.names == ("cat", "cat", "remote", "remote", "couch")
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize("model", ["detr-resnet-50-dc5", "detr-resnet-101", "detr-resnet-101-dc5"])
+def test_the_others_see_the_cats(cats: Path, model: str) -> None:
+    (found,) = detrcli.load(model, device="cpu").predict(cats, threshold=0.9)
+    assert found.names.count("cat") == 2
+    assert found.names.count("remote") == 2
