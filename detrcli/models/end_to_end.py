@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .detr import Detr
+from .lwdetr import LwDetr
 from .predictions import Predictions
 
 
@@ -60,6 +62,31 @@ class BestClass(nn.Module):
         """Scores (B, Q), labels (B, Q) and boxes (B, Q, 4)."""
         scores, labels = predictions.logits.softmax(-1)[..., :-1].max(-1)
         return scores, labels, predictions.boxes
+
+
+class BestScores(nn.Module):
+    """LW-DETR's selection: the best of all scores of every query for every class, so that a query can answer twice.
+
+    Args:
+        count: how many, if there are so many.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores (B, K), falling, labels (B, K) and boxes (B, K, 4), K at most `count`."""
+        classes = predictions.logits.shape[-1]
+        every = predictions.logits.sigmoid().flatten(1)
+        scores, places = every.topk(min(self.count, every.shape[1]), dim=1)
+        query = (places // classes)[..., None].expand(-1, -1, 4)
+        return scores, places % classes, predictions.boxes.gather(1, query)
+
+
+def selection_for(network: Detr | LwDetr) -> nn.Module:
+    """The selection that goes with a network."""
+    return BestClass() if isinstance(network, Detr) else BestScores(network.config.num_queries)
 
 
 def corners(boxes: Tensor) -> Tensor:

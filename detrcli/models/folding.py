@@ -1,17 +1,27 @@
-"""The form of a network for inference: equal to the trained one, without the work that is known beforehand."""
+"""The form of a network for inference: equal to the trained one, without the work that is known beforehand.
+
+Each function changes a network in place, part by part: what has become needless gives way to `nn.Identity`. The answers
+stay the same up to rounding (new weights are computed in float64); the network is for inference from then on.
+"""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .detr import Detr
+from .lwdetr import LwDetr
+from .projector import ConvNorm
 from .resnet import Bottleneck, FrozenBatchNorm, ResNet
+from .vit import Block, LayerScale, Positions, SelfAttention
+
+
+def fold(network: Detr | LwDetr) -> Detr | LwDetr:
+    """Bring a network of either family into its form for inference, in place."""
+    return fold_detr(network) if isinstance(network, Detr) else fold_lwdetr(network)
 
 
 def fold_detr(model: Detr) -> Detr:
-    """Fold each frozen batch norm of the backbone into the convolution before it, in place.
-
-    A frozen batch norm is a scale and a shift for each channel, which the convolution's weight and a new bias take over
-    (computed in float64). The answers stay the same up to rounding; the network is for inference from then on.
+    """Fold each frozen batch norm of the backbone into the convolution before it.
 
     Returns:
         The same model, with its convolutions in channels-last order.
@@ -29,12 +39,101 @@ def fold_detr(model: Detr) -> Detr:
     return model.to(memory_format=torch.channels_last)
 
 
+def fold_lwdetr(model: LwDetr) -> LwDetr:
+    """Fold what can be folded, and leave out what only training needs.
+
+    Batch norms go into the convolutions before them and LayerScale into the projections before it; queries, keys and
+    values come of one product; positions are resized once for each size; one query group stays.
+
+    Returns:
+        The same model, with its convolutions in channels-last order.
+    """
+    model.proposals = model.proposals[:1]
+    count = model.config.num_queries
+    for embedding in (model.query_boxes, model.object_queries):
+        embedding.weight = _constant(embedding.weight[:count])
+    for module in list(model.modules()):
+        if isinstance(module, ConvNorm):
+            conv, norm, activation = module
+            module[0], module[1], module[2] = _folded(conv, norm), nn.Identity(), _in_place(activation)
+        elif isinstance(module, Block):
+            assert isinstance(module.attention, SelfAttention)
+            _scale(module.attention.output, module.scale1)
+            _scale(module.feedforward[2], module.scale2)
+            module.attention = JointSelfAttention(module.attention)
+            module.scale1, module.scale2 = nn.Identity(), nn.Identity()
+    assert isinstance(model.backbone.positions, Positions)
+    model.backbone.positions = KeptPositions(model.backbone.positions)
+    return model.to(memory_format=torch.channels_last)
+
+
+class JointSelfAttention(nn.Module):
+    """`SelfAttention` with one product for queries, keys and values."""
+
+    def __init__(self, attention: SelfAttention) -> None:
+        super().__init__()
+        query, key, value = attention.query, attention.key, attention.value
+        self.heads = attention.heads
+        self.weight = _constant(torch.cat((query.weight, key.weight, value.weight)))
+        self.bias = _constant(torch.cat((query.bias, torch.zeros_like(query.bias), value.bias)))
+        self.output = attention.output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, S, D) → (B, S, D)."""
+        joint = F.linear(x, self.weight, self.bias).view(*x.shape[:2], 3, self.heads, -1)
+        query, key, value = joint.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return torch.as_tensor(self.output(mixed.transpose(1, 2).flatten(2)))
+
+
+class KeptPositions(nn.Module):
+    """`Positions` that remembers the grids it was last asked for."""
+
+    KEPT = 8
+
+    def __init__(self, positions: Positions) -> None:
+        super().__init__()
+        self.positions = positions
+        self._grids: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """(1, height, width, D)."""
+        weight = self.positions.weight
+        key = (height, width, weight.device, weight.dtype)
+        if key not in self._grids:
+            if len(self._grids) == self.KEPT:
+                self._grids.clear()
+            self._grids[key] = self.positions(height, width)
+        return self._grids[key]
+
+
 def _folded(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
     assert isinstance(conv, nn.Conv2d)
-    assert isinstance(norm, FrozenBatchNorm)
+    assert isinstance(norm, FrozenBatchNorm | nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
     shift = norm.bias.double() - norm.running_mean.double() * scale
-    weight = conv.weight.detach().double() * scale[:, None, None, None]
-    conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
-    conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=False)
+    dtype = conv.weight.dtype
+    conv.weight = _constant((conv.weight.double() * scale[:, None, None, None]).to(dtype))
+    conv.bias = _constant(shift.to(dtype))
     return conv
+
+
+def _scale(linear: nn.Module, scale: nn.Module) -> None:
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(scale, LayerScale)
+    factor = scale.weight.double()
+    dtype = linear.weight.dtype
+    linear.weight = _constant((linear.weight.double() * factor[:, None]).to(dtype))
+    linear.bias = _constant((linear.bias.double() * factor).to(dtype))
+
+
+def _in_place(activation: nn.Module) -> nn.Module:
+    if isinstance(activation, nn.ReLU | nn.SiLU):
+        activation.inplace = True
+    return activation
+
+
+def _constant(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value.detach(), requires_grad=False)

@@ -1,0 +1,133 @@
+"""Plain ViT with interleaved window and global attention, LW-DETR's encoder (Chen et al. 2024, section 3.1)."""
+
+import math
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PATCH = 16
+WINDOWS = 4
+"""The feature map is cut into 4 × 4 windows, whatever its size."""
+EPS = 1e-6
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention whose keys have no bias (softmax would not see one)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, S, D) → (B, S, D)."""
+        query, key, value = (
+            part(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2) for part in (self.query, self.key, self.value)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return torch.as_tensor(self.output(mixed.transpose(1, 2).flatten(2)))
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel of a branch (Touvron et al. 2021)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((dim,), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, D) → the same shape."""
+        return x * self.weight
+
+
+class Positions(nn.Module):
+    """Learned positions of a grid of 14 × 14 cells and of a class token, which is not used."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1 + 14 * 14, dim))
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """The grid's positions, resized bicubically: (1, height, width, D)."""
+        side = math.isqrt(self.weight.shape[1] - 1)
+        grid = self.weight[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        exact = grid.to(torch.promote_types(grid.dtype, torch.float32))
+        return F.interpolate(exact, (height, width), mode="bicubic").permute(0, 2, 3, 1).to(grid.dtype)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer layer with LayerScale, over single windows or the whole picture."""
+
+    def __init__(self, dim: int, heads: int, *, window: bool) -> None:
+        super().__init__()
+        self.window = window
+        self.norm1 = nn.LayerNorm(dim, eps=EPS)
+        self.attention: nn.Module = SelfAttention(dim, heads)
+        self.scale1: nn.Module = LayerScale(dim)
+        self.norm2 = nn.LayerNorm(dim, eps=EPS)
+        self.feedforward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.scale2: nn.Module = LayerScale(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, windows, S, D) → the same shape."""
+        y = self.norm1(x)
+        y = self.attention(y.flatten(0, 1) if self.window else y.flatten(1, 2)).view(x.shape)
+        x = x + self.scale1(y)
+        return torch.as_tensor(x + self.scale2(self.feedforward(self.norm2(x))))
+
+
+class ViT(nn.Module):
+    """Feature maps of a picture, from several depths.
+
+    The tokens are laid out window by window once, before the first block, and stay so until the feature maps leave:
+    a block over single windows and one over the whole picture then differ by a view alone.
+
+    Args:
+        dim: width.
+        heads: attention heads.
+        depth: number of blocks.
+        window_blocks: the blocks that attend within windows; the others see the whole picture.
+        features: the blocks whose outputs are given.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, depth: int, window_blocks: Collection[int], features: Collection[int]
+    ) -> None:
+        super().__init__()
+        self.features = frozenset(features)
+        self.patches = nn.Conv2d(3, dim, PATCH, stride=PATCH)
+        self.positions: nn.Module = Positions(dim)
+        self.blocks = nn.ModuleList(Block(dim, heads, window=index in window_blocks) for index in range(depth))
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Normalised pixels (B, 3, H, W), sides multiples of 64 → feature maps (B, D, H/16, W/16), shallow to deep."""
+        if pixels.shape[-2] % (PATCH * WINDOWS) or pixels.shape[-1] % (PATCH * WINDOWS):
+            raise ValueError(f"sides must be multiples of {PATCH * WINDOWS}, not {tuple(pixels.shape[-2:])}")
+        x = self.patches(pixels)
+        height, width = x.shape[-2:]
+        x = to_windows(x.permute(0, 2, 3, 1) + self.positions(height, width))
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.features:
+                maps.append(from_windows(x, height, width))
+        return maps
+
+
+def to_windows(x: Tensor) -> Tensor:
+    """(B, H, W, D) → (B, 16, H·W/16, D), window by window."""
+    batch, height, width, dim = x.shape
+    x = x.view(batch, WINDOWS, height // WINDOWS, WINDOWS, width // WINDOWS, dim)
+    return x.transpose(2, 3).reshape(batch, WINDOWS * WINDOWS, -1, dim)
+
+
+def from_windows(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, 16, H·W/16, D) → (B, D, H, W), channels last in memory."""
+    batch, _, _, dim = x.shape
+    x = x.view(batch, WINDOWS, WINDOWS, height // WINDOWS, width // WINDOWS, dim)
+    return x.transpose(2, 3).reshape(batch, height, width, dim).permute(0, 3, 1, 2)
