@@ -20,6 +20,7 @@ from .images.resize import ResizeRule, resized_pixels
 
 if TYPE_CHECKING:
     from .backends.torch import Precision
+    from .checkpoints.families import Size
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 Source = TypeVar("Source")
@@ -204,6 +205,7 @@ def load(
     *,
     device: str = "auto",
     precision: "Precision" = "auto",
+    size: "Size | None" = None,
     revision: str | None = None,
     offline: bool = False,
 ) -> Detector:
@@ -212,7 +214,9 @@ def load(
     Args:
         model: a known name, `org/name` on the Hugging Face Hub, a folder in the Hub's layout, or a weights file.
         device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
-        precision: auto (fp16 on CUDA, else fp32), fp32, fp16 or bf16.
+        precision: auto (fp16 on CUDA, bf16 on a CPU that computes in it, else fp32), fp32, fp16 or bf16.
+        size: what to resize pictures to: width and height, or one number (the side for LW-DETR, the shorter side for
+            DETR); what the model's files or the paper say if not given.
         revision: branch, tag or commit on the Hub.
         offline: use only what is in the Hub's cache.
 
@@ -224,7 +228,7 @@ def load(
     from .backends.torch import TorchBackend
     from .checkpoints.load import load_checkpoint
 
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, size=size)
     backend = TorchBackend(loaded, device=device, precision=precision)
     rules = loaded.preprocessing
     return Detector(loaded.name, backend, loaded.class_names, rules.resize, rules.resample)

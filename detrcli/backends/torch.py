@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ..checkpoints.load import LoadedModel
 from ..errors import DeviceError
-from ..models.end_to_end import BestClass, EndToEnd
-from ..models.folding import fold_detr
+from ..models.end_to_end import EndToEnd, selection_for
+from ..models.folding import fold
 from . import Answers
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -24,7 +24,7 @@ class TorchBackend:
     Args:
         model: its network is folded in place and belongs to this backend from now on.
         device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
-        precision: auto (fp16 on CUDA, else fp32), fp32, fp16 or bf16.
+        precision: auto (fp16 on CUDA, bf16 on a CPU that computes in it, else fp32), fp32, fp16 or bf16.
 
     Raises:
         DeviceError: there is no such device.
@@ -33,12 +33,12 @@ class TorchBackend:
     def __init__(self, model: LoadedModel, *, device: str = "auto", precision: Precision = "auto") -> None:
         self.device = _device(device)
         if precision == "auto":
-            precision = "fp16" if self.device.type == "cuda" else "fp32"
+            precision = _native_precision(self.device)
         self.description = f"{self.device}, {precision}"
         self.batch_size = 8 if self.device.type == "cuda" else 1
         rules = model.preprocessing
-        network = fold_detr(model.network).to(self.device, DTYPES[precision])
-        module = EndToEnd(network, BestClass(), scale=rules.scale, mean=rules.mean, std=rules.std)
+        network = fold(model.network).to(self.device, DTYPES[precision])
+        module = EndToEnd(network, selection_for(network), scale=rules.scale, mean=rules.mean, std=rules.std)
         self._module = module.to(self.device).eval()
 
     def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
@@ -63,6 +63,15 @@ class TorchBackend:
                 f"{pixels[0].shape[1]} × {pixels[0].shape[0]}; use a smaller --batch-size"
             ) from error
         return [Answers(*answers) for answers in zip(boxes, scores, labels, strict=True)]
+
+
+def _native_precision(device: torch.device) -> Precision:
+    if device.type == "cuda":
+        return "fp16"
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in old versions
+    if device.type == "cpu" and (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
+        return "bf16"
+    return "fp32"
 
 
 def _device(name: str) -> torch.device:

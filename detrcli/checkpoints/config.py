@@ -1,41 +1,17 @@
-"""From config.json, preprocessor_config.json and the tensors' shapes to a model's configuration."""
+"""From config.json and the tensors' shapes to a network's configuration."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
 from ..errors import ModelError
-from ..images.resize import Exactly, ResizeRule, ShortestEdge, Within
 from ..models.detr import DetrConfig
+from ..models.lwdetr import SIZES, LwDetrConfig
 from .classes import names_for
 from .find import Checkpoint
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What becomes of a picture before the network sees it.
-
-    Attributes:
-        resize: how large it becomes.
-        resample: Pillow's filter for that.
-        scale: factor on the 8-bit values.
-        mean: of each channel, taken off after scaling.
-        std: of each channel, divided by at last.
-    """
-
-    resize: ResizeRule = field(default_factory=ShortestEdge)
-    resample: Image.Resampling = Image.Resampling.BILINEAR
-    scale: float = 1 / 255
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
 
 
 def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrConfig:
@@ -47,7 +23,15 @@ def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrCo
         ModelError: tensors are missing, or config.json asks for something that this DETR has not.
     """
     config = checkpoint.config or {}
-    _refuse_unknown(config)
+    nested = _nested(config)
+    _refuse_others(
+        "DETR",
+        ("activation_function", config.get("activation_function", "relu"), "relu"),
+        ("position_embedding_type", config.get("position_embedding_type", "sine"), "sine"),
+        ("decoder_attention_heads", config.get("decoder_attention_heads"), config.get("encoder_attention_heads")),
+        ("backbone_config.layer_type", nested.get("layer_type", "bottleneck"), "bottleneck"),
+        ("backbone_config.downsample_in_bottleneck", nested.get("downsample_in_bottleneck", False), False),
+    )
     heads, dropout = config.get("encoder_attention_heads", 8), config.get("dropout", 0.1)
     if not isinstance(dropout, int | float):
         raise ModelError(f"config.json of {checkpoint.name} says dropout = {dropout!r}, which is no number")
@@ -83,26 +67,96 @@ def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
 
 def _dilation(checkpoint: Checkpoint) -> bool:
     if checkpoint.config is not None:
-        nested = checkpoint.config.get("backbone_config") or {}
-        return bool(checkpoint.config.get("dilation")) or nested.get("output_stride") == 16
+        return bool(checkpoint.config.get("dilation")) or _nested(checkpoint.config).get("output_stride") == 16
     place: Path = checkpoint.weights.absolute()
     return "dc5" in f"{place.parent.name}/{place.name}".lower()
 
 
-def _refuse_unknown(config: Mapping[str, Any]) -> None:
+def lwdetr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LwDetrConfig:
+    """The sizes of an LW-DETR: off its tensors (by our names), what no shape tells off config.json.
+
+    A file without config.json has its number of heads by the paper's rule, and the windows and feature levels of the
+    published size that is as deep.
+
+    Raises:
+        ModelError: tensors are missing, or config.json asks for something that this LW-DETR has not.
+    """
+    config = checkpoint.config or {}
+    nested = _nested(config)
+    _refuse_others(
+        "LW-DETR",
+        ("activation_function", config.get("activation_function", "silu"), "silu"),
+        ("decoder_activation_function", config.get("decoder_activation_function", "relu"), "relu"),
+        ("backbone_config.hidden_act", nested.get("hidden_act", "gelu"), "gelu"),
+        ("backbone_config.num_windows", nested.get("num_windows", 16), 16),
+        ("backbone_config.patch_size", nested.get("patch_size", 16), 16),
+        ("backbone_config.qkv_bias", nested.get("qkv_bias", True), True),
+    )
+    depth = _count(tensors, r"backbone\.blocks\.(\d+)\.")
+    like = next((size for size in SIZES.values() if size.vit_depth == depth), None)
+    windows, features = nested.get("window_block_indices"), nested.get("out_indices")
+    if like is None and (windows is None or features is None):
+        raise ModelError(f"{checkpoint.weights} needs a config.json: no published LW-DETR has a ViT of {depth} blocks")
+    like = like or SIZES["tiny"]
+    try:
+        classes, hidden = tensors["class_head.weight"].shape
+        stages = range(_count(tensors, r"projector\.stages\.(\d+)\."))
+        groups = _count(tensors, r"proposals\.(\d+)\.")
+        cross_heads = _whole(config.get("decoder_cross_attention_heads", hidden // 16), "decoder_cross_attention_heads")
+        places = tensors["decoder.layers.0.cross_attention.weights.weight"].shape[0]
+        return LwDetrConfig(
+            num_classes=classes,
+            vit_dim=tensors["backbone.patches.weight"].shape[0],
+            vit_heads=_whole(nested.get("num_attention_heads", like.vit_heads), "num_attention_heads"),
+            vit_depth=depth,
+            window_blocks=like.window_blocks if windows is None else tuple(windows),
+            # the stem counts as the first in the file
+            features=like.features if features is None else tuple(index - 1 for index in features),
+            scales=tuple(_scale_of(tensors, stage) for stage in stages),
+            c2f_depth=_count(tensors, r"projector\.stages\.0\.c2f\.bottlenecks\.(\d+)\."),
+            hidden_dim=hidden,
+            num_queries=tensors["object_queries.weight"].shape[0] // groups,
+            num_groups=groups,
+            decoder_layers=_count(tensors, r"decoder\.layers\.(\d+)\."),
+            self_heads=_whole(config.get("decoder_self_attention_heads", hidden // 32), "decoder_self_attention_heads"),
+            cross_heads=cross_heads,
+            points=places // (cross_heads * len(stages)),
+            feedforward=tensors["decoder.layers.0.feedforward.0.weight"].shape[0],
+        )
+    except KeyError as error:
+        raise ModelError(f"{checkpoint.weights} is not a whole LW-DETR: it lacks {error.args[0]}") from error
+    except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise ModelError(f"{checkpoint.weights} is no LW-DETR: its config.json and tensors do not agree") from error
+
+
+def _scale_of(tensors: Mapping[str, Tensor], stage: int) -> float:
+    kernels = {
+        tensor.shape[2]
+        for name, tensor in tensors.items()
+        if name.startswith(f"projector.stages.{stage}.resamplers.0.") and tensor.dim() == 4
+    }
+    if 2 in kernels:
+        return 2
+    return 0.5 if 3 in kernels else 1
+
+
+def _whole(value: Any, name: str) -> int:
+    if type(value) is not int or value < 1:
+        raise ModelError(f"config.json says {name} = {value!r}, which is no positive whole number")
+    return value
+
+
+def _nested(config: Mapping[str, Any]) -> Mapping[str, Any]:
     nested = config.get("backbone_config") or {}
     if not isinstance(nested, dict):
         raise ModelError(f"config.json says backbone_config = {nested!r}, which is no object")
-    expected = [
-        ("activation_function", config.get("activation_function", "relu"), "relu"),
-        ("position_embedding_type", config.get("position_embedding_type", "sine"), "sine"),
-        ("decoder_attention_heads", config.get("decoder_attention_heads"), config.get("encoder_attention_heads")),
-        ("backbone_config.layer_type", nested.get("layer_type", "bottleneck"), "bottleneck"),
-        ("backbone_config.downsample_in_bottleneck", nested.get("downsample_in_bottleneck", False), False),
-    ]
+    return nested
+
+
+def _refuse_others(family: str, *expected: tuple[str, Any, Any]) -> None:
     for name, value, known in expected:
         if value != known:
-            raise ModelError(f"config.json says {name} = {value!r}; this tool runs DETR with {known!r} only")
+            raise ModelError(f"config.json says {name} = {value!r}; this tool runs {family} with {known!r} only")
 
 
 def class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
@@ -111,62 +165,3 @@ def class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
     if not isinstance(names, dict):
         return names_for(count)
     return tuple(str(names.get(str(label), f"class {label}")) for label in range(count))
-
-
-def preprocessing(checkpoint: Checkpoint) -> Preprocessing:
-    """What becomes of a picture: off preprocessor_config.json, or as the paper has it.
-
-    Raises:
-        ModelError: the file says something that cannot be understood.
-    """
-    settings = checkpoint.preprocessor
-    if settings is None:
-        return Preprocessing()
-    normalise = settings.get("do_normalize", True)
-    try:
-        return Preprocessing(
-            resize=_resize_rule(settings),
-            resample=Image.Resampling(settings.get("resample", Image.Resampling.BILINEAR)),
-            scale=float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
-            mean=_triple(settings.get("image_mean", IMAGENET_MEAN)) if normalise else (0.0, 0.0, 0.0),
-            std=_nonzero(_triple(settings.get("image_std", IMAGENET_STD))) if normalise else (1.0, 1.0, 1.0),
-        )
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"preprocessor_config.json of {checkpoint.name} cannot be understood: {error}") from error
-
-
-def _triple(values: Any) -> tuple[float, ...]:
-    triple = tuple(float(value) for value in values)
-    if len(triple) != 3:
-        raise ValueError(f"{len(triple)} channels in {values!r}")
-    return triple
-
-
-def _nonzero(values: tuple[float, ...]) -> tuple[float, ...]:
-    if not all(values):
-        raise ValueError(f"division by {values!r}")
-    return values
-
-
-def _pixels(value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError(f"a size of {value!r}")
-    return value
-
-
-def _resize_rule(settings: Mapping[str, Any]) -> ResizeRule:
-    if not settings.get("do_resize", True):
-        raise ValueError("do_resize is false, but a size is needed")
-    size = settings.get("size", {"shortest_edge": 800, "longest_edge": 1333})
-    match size:
-        case int():
-            shortest, longest = size, settings.get("max_size", 1333)
-        case {"shortest_edge": shortest}:
-            longest = size.get("longest_edge", settings.get("max_size"))
-        case {"height": height, "width": width}:
-            return Exactly(_pixels(width), _pixels(height))
-        case {"max_height": height, "max_width": width}:
-            return Within(_pixels(width), _pixels(height))
-        case _:
-            raise ValueError(f"size {size!r}")
-    return ShortestEdge(_pixels(shortest), None if longest is None else _pixels(longest))

@@ -15,7 +15,7 @@ CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-MODEL_TYPES = ("detr",)
+MODEL_TYPES = ("detr", "lw_detr")
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,6 @@ class Layout:
         ours: dict[str, Tensor] = {}
         origin: dict[str, str] = {}
         for name, tensor in tensors.items():
-            if name.endswith("num_batches_tracked"):
-                continue
             renamed = name
             for pattern, replacement in self.renames:
                 renamed = re.sub(pattern, replacement, renamed)
@@ -49,6 +47,11 @@ class Layout:
                 return [(name.replace(part, share), piece) for share, piece in zip(shares, pieces, strict=True)]
         return [(name, tensor)]
 
+
+_IN_PROJ = {
+    ".in_proj_weight": (".query.weight", ".key.weight", ".value.weight"),
+    ".in_proj_bias": (".query.bias", ".key.bias", ".value.bias"),
+}
 
 DETR_ORIGINAL = Layout(
     title="original DETR",
@@ -66,9 +69,8 @@ DETR_ORIGINAL = Layout(
         (r"\.linear1\.", ".feedforward.0."),
         (r"\.linear2\.", ".feedforward.3."),
     ),
-    splits={".in_proj_weight": (".query.weight", ".key.weight", ".value.weight"),
-            ".in_proj_bias": (".query.bias", ".key.bias", ".value.bias")},
-)  # fmt: skip
+    splits=_IN_PROJ,
+)
 
 DETR_HUB = Layout(
     title="DETR on the Hub",
@@ -103,4 +105,89 @@ DETR_HUB = Layout(
     ),
 )
 
-LAYOUTS = (DETR_ORIGINAL, DETR_HUB)
+_DECODER_PARTS = (
+    (r"\.self_attn\.", ".self_attention."),
+    (r"\.cross_attn\.", ".cross_attention."),
+    (r"\.sampling_offsets\.", ".offsets."),
+    (r"\.attention_weights\.", ".weights."),
+    (r"\.value_proj\.", ".value."),
+    (r"\.out(put)?_proj\.", ".output."),
+    (r"\.ref_point_head\.", ".position_head."),
+    (r"^query_feat\.", "object_queries."),
+    (r"^class_embed\.", "class_head."),
+    (r"^bbox_embed\.", "box_head."),
+    (r"^enc_output\.(\d+)\.", r"proposals.\1.embed."),
+    (r"^enc_output_norm\.(\d+)\.", r"proposals.\1.norm."),
+    (r"^enc_out_class_embed\.(\d+)\.", r"proposals.\1.class_head."),
+    (r"^enc_out_bbox_embed\.(\d+)\.", r"proposals.\1.box_head."),
+)
+
+LWDETR_ORIGINAL = Layout(
+    title="original LW-DETR",
+    mark="refpoint_embed.weight",
+    renames=(
+        (r"^transformer\.", ""),
+        (r"^refpoint_embed\.", "query_boxes."),
+        *_DECODER_PARTS,
+        (r"^(decoder.*)\.linear1\.", r"\1.feedforward.0."),
+        (r"^(decoder.*)\.linear2\.", r"\1.feedforward.3."),
+        (r"^backbone\.0\.encoder\.", "backbone."),
+        (r"^backbone\.pos_embed$", "backbone.positions.weight"),
+        (r"^backbone\.patch_embed\.proj\.", "backbone.patches."),
+        (r"\.gamma_([12])$", r".scale\1.weight"),
+        (r"\.attn\.q_bias$", ".attention.query.bias"),
+        (r"\.attn\.v_bias$", ".attention.value.bias"),
+        (r"\.attn\.qkv\.", ".attention.qkv."),
+        (r"\.attn\.proj\.", ".attention.output."),
+        (r"\.mlp\.fc1\.", ".feedforward.0."),
+        (r"\.mlp\.fc2\.", ".feedforward.2."),
+        (r"^backbone\.0\.projector\.stages_sampling\.(\d+)\.(\d+)\.", r"projector.stages.\1.resamplers.\2."),
+        (r"^backbone\.0\.projector\.stages\.(\d+)\.0\.", r"projector.stages.\1.c2f."),
+        (r"^backbone\.0\.projector\.stages\.(\d+)\.1\.", r"projector.stages.\1.norm."),
+        (r"\.c2f\.m\.(\d+)\.cv1\.", r".c2f.bottlenecks.\1.0."),
+        (r"\.c2f\.m\.(\d+)\.cv2\.", r".c2f.bottlenecks.\1.1."),
+        (r"\.c2f\.cv1\.", ".c2f.split."),
+        (r"\.c2f\.cv2\.", ".c2f.join."),
+        (r"^(projector.*)\.conv\.", r"\1.0."),
+        (r"^(projector.*)\.bn\.", r"\1.1."),
+    ),
+    splits=_IN_PROJ | {".qkv.weight": (".query.weight", ".key.weight", ".value.weight")},
+)
+
+LWDETR_HUB = Layout(
+    title="LW-DETR on the Hub",
+    mark="model.reference_point_embed.weight",
+    renames=(
+        (r"^model\.", ""),
+        (r"^reference_point_embed\.", "query_boxes."),
+        *_DECODER_PARTS,
+        *((rf"\.self_attention\.{short}_proj\.", f".self_attention.{part}.")
+          for short, part in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "output"))),
+        (r"\.self_attn_layer_norm\.", ".norm1."),
+        (r"\.cross_attn_layer_norm\.", ".norm2."),
+        (r"^(decoder.*)\.layer_norm\.", r"\1.norm3."),
+        (r"^decoder\.layernorm\.", "decoder.norm."),
+        (r"\.mlp\.fc1\.", ".feedforward.0."),
+        (r"\.mlp\.fc2\.", ".feedforward.3."),
+        (r"^backbone\.backbone\.", "backbone."),
+        (r"^backbone\.embeddings\.position_embeddings$", "backbone.positions.weight"),
+        (r"^backbone\.embeddings\.projection\.", "backbone.patches."),
+        (r"^backbone\.encoder\.layer\.", "backbone.blocks."),
+        (r"\.attention\.attention\.", ".attention."),
+        (r"\.intermediate\.fc1\.", ".feedforward.0."),
+        (r"\.intermediate\.fc2\.", ".feedforward.2."),
+        (r"\.layernorm_before\.", ".norm1."),
+        (r"\.layernorm_after\.", ".norm2."),
+        (r"\.gamma_([12])$", r".scale\1.weight"),
+        (r"^backbone\.projector\.scale_layers\.", "projector.stages."),
+        (r"^(projector.*)\.conv\.", r"\1.0."),
+        (r"^(projector.*)\.norm\.", r"\1.1."),
+        (r"^(projector.*)\.layer_norm\.", r"\1.norm."),
+        (r"\.sampling_layers\.(\d+)\.layers\.", r".resamplers.\1."),
+        (r"\.projector_layer\.", ".c2f."),
+        (r"\.bottlenecks\.(\d+)\.conv1\.", r".bottlenecks.\1.0."),
+        (r"\.bottlenecks\.(\d+)\.conv2\.", r".bottlenecks.\1.1."),
+        (r"\.c2f\.conv1\.", ".c2f.split."),
+        (r"\.c2f\.conv2\.", ".c2f.join."),
+    ),
+)  # fmt: skip

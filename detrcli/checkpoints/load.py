@@ -2,21 +2,23 @@
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from ..models.detr import Detr
-from .config import Preprocessing, class_names, detr_config, preprocessing
+from .config import class_names
+from .families import FAMILIES, Family, Network, Size
 from .find import Checkpoint, find
-from .layouts import LAYOUTS
+from .layouts import Layout
 from .names import DEFAULT_MODEL
+from .preprocessing import Preprocessing, preprocessing
 from .read import read_tensors
 
 SHOWN = 4
 """How many keys an error names."""
+COUNTER = ".num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -31,36 +33,49 @@ class LoadedModel:
     """
 
     name: str
-    network: Detr
+    network: Network
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
 
 
-def load_checkpoint(checkpoint: Checkpoint) -> LoadedModel:
+def load_checkpoint(checkpoint: Checkpoint, *, size: Size | None = None) -> LoadedModel:
     """Build the network that a checkpoint holds.
+
+    Args:
+        checkpoint: the model's files.
+        size: what to resize pictures to, if not to what the files or the paper say.
 
     Raises:
         ModelError: the files are damaged, of another model, or their tensors do not fit one to one.
     """
-    tensors, origin = _our_names(read_tensors(checkpoint.weights), checkpoint)
-    config = detr_config(checkpoint, tensors)
+    family, layout, tensors = _read(checkpoint)
+    ours, origin = layout.translate(tensors)
     with torch.device("meta"):
-        network = Detr(config)
-    _check(network.state_dict(), tensors, origin, checkpoint)
-    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    network.load_state_dict(tensors, assign=True)
-    network = network.eval().to(memory_format=torch.channels_last)
-    return LoadedModel(checkpoint.name, network, class_names(checkpoint, config.num_classes), preprocessing(checkpoint))
+        network = family.build(checkpoint, ours)
+    wanted = network.state_dict()
+    # how many batches a batch norm has seen is of no use here, and not all files say it
+    counters = {name: torch.tensor(0) for name in wanted if name.endswith(COUNTER)}
+    ours = {name: tensor for name, tensor in ours.items() if not name.endswith(COUNTER)}
+    _check({name: wanted[name] for name in wanted if name not in counters}, ours, origin, checkpoint)
+    network.load_state_dict({name: tensor.float() for name, tensor in ours.items()} | counters, assign=True)
+    rules = preprocessing(checkpoint, family.resize)
+    if size is not None:
+        rules = replace(rules, resize=family.rule_for(size))
+    family.check(rules.resize)
+    names = class_names(checkpoint, network.config.num_classes)
+    return LoadedModel(checkpoint.name, network.eval().to(memory_format=torch.channels_last), names, rules)
 
 
-def _our_names(tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, str]]:
-    layout = next((layout for layout in LAYOUTS if layout.mark in tensors), None)
-    if layout is None:
-        raise ModelError(
-            f"{checkpoint.weights} holds no model that is known here; it holds {_some(tensors)} "
-            f"where {' or '.join(layout.mark for layout in LAYOUTS)} is expected"
-        )
-    return layout.translate(tensors)
+def _read(checkpoint: Checkpoint) -> tuple[Family, Layout, dict[str, Tensor]]:
+    tensors = read_tensors(checkpoint.weights)
+    for family in FAMILIES:
+        for layout in family.layouts:
+            if layout.mark in tensors:
+                return family, layout, tensors
+    marks = " or ".join(layout.mark for family in FAMILIES for layout in family.layouts)
+    raise ModelError(
+        f"{checkpoint.weights} holds no model that is known here; it holds {_some(tensors)} where {marks} is expected"
+    )
 
 
 def _check(
@@ -92,11 +107,11 @@ def _some(names: Collection[str] | Iterable[str], comma: str = ", ") -> str:
 
 def load_model(
     model: str | os.PathLike[str] = DEFAULT_MODEL, *, revision: str | None = None, offline: bool = False
-) -> Detr:
+) -> Network:
     """Load the bare network, as trained, in eval mode and float32, on the CPU.
 
-    Its `forward` takes normalised pixels (B, 3, H, W) and a mask (B, H, W), True on padding, or None, and returns an
-    object with `logits` (B, Q, C) and `boxes` (B, Q, 4) as cx, cy, w, h in 0…1.
+    Its `forward` takes normalised pixels (B, 3, H, W) and, for DETR, a mask (B, H, W), True on padding, or None. It
+    returns an object with `logits` (B, Q, C) and `boxes` (B, Q, 4) as cx, cy, w, h in 0…1.
 
     Args:
         model: a known name, `org/name` on the Hugging Face Hub, a folder in the Hub's layout, or a weights file.

@@ -12,7 +12,7 @@ class KnownModel:
         repo: where it is on the Hugging Face Hub.
         parameters: how many, in millions.
         gflops: work for one picture, in 10⁹ operations, as published.
-        ap: average precision on COCO val2017 in percent, as published.
+        ap: average precision on COCO val2017 in percent, as published, or None for other classes.
         classes: what it was trained to find.
         licence: SPDX name of the licence of the weights.
     """
@@ -21,18 +21,31 @@ class KnownModel:
     repo: str
     parameters: float
     gflops: float
-    ap: float
+    ap: float | None
     classes: str
     licence: str
 
 
+def _lwdetr(size: str, parameters: float, gflops: float, ap: float) -> tuple[KnownModel, KnownModel]:
+    coco, objects365 = f"AnnaZhang/lwdetr_{size}_60e_coco", f"AnnaZhang/lwdetr_{size}_30e_objects365"
+    return (
+        KnownModel(f"lwdetr-{size}", coco, parameters, gflops, ap, "COCO", "Apache-2.0"),
+        KnownModel(f"lwdetr-{size}-objects365", objects365, parameters, gflops, None, "Objects365", "Apache-2.0"),
+    )
+
+
 KNOWN_MODELS = (
+    *_lwdetr("tiny", 12.1, 11.2, 42.6),
+    *_lwdetr("small", 14.6, 16.6, 48.0),
+    *_lwdetr("medium", 28.2, 42.8, 52.5),
+    *_lwdetr("large", 46.8, 71.6, 56.1),
+    *_lwdetr("xlarge", 118.0, 174.2, 58.3),
     KnownModel("detr-resnet-50", "facebook/detr-resnet-50", 41, 86, 42.0, "COCO", "Apache-2.0"),
     KnownModel("detr-resnet-50-dc5", "facebook/detr-resnet-50-dc5", 41, 187, 43.3, "COCO", "Apache-2.0"),
     KnownModel("detr-resnet-101", "facebook/detr-resnet-101", 60, 152, 43.5, "COCO", "Apache-2.0"),
     KnownModel("detr-resnet-101-dc5", "facebook/detr-resnet-101-dc5", 60, 253, 44.9, "COCO", "Apache-2.0"),
 )
-DEFAULT_MODEL = "detr-resnet-50"
+DEFAULT_MODEL = "lwdetr-small"
 
 
 def known_model(name: str) -> KnownModel | None:

@@ -20,7 +20,7 @@ PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the weights in a `.safetensors` file, or in a PyTorch file with restricted unpickling.
 
-    Of a training checkpoint, the dictionary under the key `model` is taken.
+    Of a training checkpoint, the dictionary under the key `ema_model` is taken, or else that under `model`.
 
     Raises:
         ModelError: the file is missing, damaged, of another kind, or holds more than plain data.
@@ -56,11 +56,14 @@ def _unpickle(path: Path) -> Any:
 
 
 def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        content = content["model"]
+    if isinstance(content, dict):
+        # the averaged weights of a training are the ones to use
+        content = next((content[key] for key in ("ema_model", "model") if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds no dictionary of weights")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if all(name.startswith("module.") for name in tensors):  # as it is within a parallel or averaged model
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     if not tensors:
         raise ModelError(f"{path} holds no weights")
     return tensors

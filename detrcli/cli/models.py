@@ -37,12 +37,10 @@ def models() -> None:
             model.classes,
             f"{model.parameters:g} M",
             f"{model.gflops:g}",
-            f"{model.ap:.1f}",
+            "" if model.ap is None else f"{model.ap:.1f}",
             model.licence,
             "yes" if cached else "no",
             style="bold" if model.name == DEFAULT_MODEL else None,
         )
     Console().print(table)
-    print(
-        f"{DEFAULT_MODEL} is the default. Any DETR on the Hub (org/name), a folder or a weights file will do as well."
-    )
+    print(f"{DEFAULT_MODEL} is the default. Any DETR or LW-DETR on the Hub, a folder or a file will do as well.")

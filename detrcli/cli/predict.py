@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 import warnings
@@ -26,6 +27,7 @@ from .hub import hush_hub
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from ..checkpoints.families import Size
     from ..detections import Detections
     from ..detector import Outcome
 
@@ -35,6 +37,16 @@ def _known_formats(names: list[str] | None) -> list[str]:
         if name not in FORMATS:
             raise typer.BadParameter(f"{name!r} is none of {', '.join(FORMATS)}.")
     return names or []
+
+
+def _parse_size(text: str | None) -> "Size | None":
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,4})(?:[x×]([1-9]\d{0,4}))?", text)
+    if match is None:
+        raise UsageError(f"--size takes one number, or WIDTHxHEIGHT, not {text!r}")
+    width, height = match.groups()
+    return (int(width), int(height)) if height else int(width)
 
 
 def predict(
@@ -59,8 +71,13 @@ def predict(
         int | None, typer.Option(min=1, help="Keep only so many for a picture, the best.")
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to run.")] = "auto",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="N|WIDTHxHEIGHT", help="What pictures are resized to.  [default: as the model says]"),
+    ] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="How to compute; auto is fp16 on CUDA, else fp32.")
+        Literal["auto", "fp32", "fp16", "bf16"],
+        typer.Option(help="How to compute; auto is what the device is fast in."),
     ] = "auto",
     batch_size: Annotated[
         int | None,
@@ -106,7 +123,9 @@ def predict(
     from ..detector import load
     from ..images.decode import read_picture
 
-    detector = load(model, device=device, precision=precision, revision=revision, offline=offline)
+    detector = load(
+        model, device=device, precision=precision, size=_parse_size(size), revision=revision, offline=offline
+    )
     talk.detail(f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s")
     wanted = Wanted(threshold, labels_of(classes, detector.class_names) if classes else None, max_detections)
 
