@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detrcli.checkpoints.config import IMAGENET_MEAN, IMAGENET_STD
+from detrcli.checkpoints.families import Network
 from detrcli.checkpoints.load import load_model
-from detrcli.models.detr import Detr
+from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 from . import fill
 from .places import DATA
@@ -33,7 +33,7 @@ def original_checkpoint(model: str, folder: Path) -> Path:
     return path
 
 
-def original_network(model: str, folder: Path) -> Detr:
+def original_network(model: str, folder: Path) -> Network:
     """The network of that checkpoint."""
     path = original_checkpoint(model, folder)
     network = load_model(path)

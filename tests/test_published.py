@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import detrcli
-from detrcli.checkpoints.config import IMAGENET_MEAN, IMAGENET_STD
+from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from detrcli.images.decode import read_picture
 from detrcli.images.resize import ShortestEdge, resized_pixels
 

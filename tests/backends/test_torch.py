@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 import detrcli
 from detrcli.backends.torch import Precision, TorchBackend
-from detrcli.checkpoints.config import Preprocessing
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
+from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.errors import DeviceError
 from detrcli.models.end_to_end import BestClass, EndToEnd
 

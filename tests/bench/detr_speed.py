@@ -13,7 +13,7 @@ import torch
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 import detrcli
-from detrcli.models.folding import fold_detr
+from detrcli.models.folding import fold
 
 from .side_by_side import times
 
@@ -26,7 +26,7 @@ def main() -> None:
     peer = DetrForObjectDetection(DetrConfig(backbone_config=backbone, use_timm_backbone=False, num_labels=91)).eval()
     with tempfile.TemporaryDirectory() as folder:
         peer.save_pretrained(folder)
-        trained, folded = detrcli.load_model(folder), fold_detr(detrcli.load_model(folder))
+        trained, folded = detrcli.load_model(folder), fold(detrcli.load_model(folder))
     pixels = torch.randn(1, 3, 800, 1066)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
     with torch.inference_mode():

@@ -11,20 +11,20 @@ from PIL import Image
 from torch import Tensor
 
 from detrcli.checkpoints.classes import COCO
-from detrcli.checkpoints.config import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Preprocessing,
-    class_names,
-    detr_config,
-    preprocessing,
-)
+from detrcli.checkpoints.config import class_names, detr_config
 from detrcli.checkpoints.find import Checkpoint
+from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from detrcli.checkpoints.preprocessing import preprocessing as family_preprocessing
 from detrcli.errors import ModelError
 from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge, Within
 from detrcli.models.detr import Detr, DetrConfig
 
 from ..places import DATA
+
+
+def preprocessing(checkpoint: Checkpoint) -> Preprocessing:
+    return family_preprocessing(checkpoint, ShortestEdge(800, 1333))
+
 
 SMALL = DetrConfig(
     7,

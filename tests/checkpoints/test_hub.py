@@ -287,11 +287,11 @@ def test_models_says_what_is_in_the_cache(hub: Hub, user: User) -> None:
         run = user.python(DETR, "models")
         assert run.returncode == 0, run.stderr
         rows = [json.loads(line) for line in run.stdout.splitlines()]
-        assert [row["name"] for row in rows if row["default"]] == ["detr-resnet-50"]
+        assert [row["name"] for row in rows if row["default"]] == ["lwdetr-small"]
         return {row["name"]: row["cached"] for row in rows}
 
     before = cached()
-    assert len(before) == 4
+    assert len(before) == 14
     assert not any(before.values())
     assert not hub.requests
     hub.add("facebook/detr-resnet-50", WHOLE)

@@ -1,7 +1,7 @@
 """Our DETR gives the answers of the original implementation, on the way and at the end."""
 
 import copy
-from pathlib import Path
+import io
 
 import numpy as np
 import pytest
@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detrcli.checkpoints.config import Preprocessing
-from detrcli.images.decode import read_picture
-from detrcli.images.resize import resized_pixels
+from detrcli.checkpoints.preprocessing import Preprocessing
+from detrcli.images.decode import upright_rgb
+from detrcli.images.resize import ResizeRule, ShortestEdge, resized_pixels
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.end_to_end import BestClass, EndToEnd, corners
 from detrcli.models.folding import fold_detr
@@ -31,7 +31,9 @@ def model(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def network(model: str, tmp_path_factory: pytest.TempPathFactory) -> Detr:
-    return golden.original_network(model, tmp_path_factory.mktemp("original"))
+    network = golden.original_network(model, tmp_path_factory.mktemp("original"))
+    assert isinstance(network, Detr)
+    return network
 
 
 @pytest.mark.parametrize("folded", [False, True], ids=["trained", "folded"])
@@ -84,22 +86,25 @@ def test_end_to_end(model: str, network: Detr) -> None:
     np.testing.assert_allclose(boxes, expected["single.post.boxes"], rtol=0, atol=2e-4 * 640)
 
 
-def test_preprocessing(tmp_path: Path) -> None:
-    rules = Preprocessing()
+def check_preprocessing(family: str, rule: ResizeRule) -> None:
+    rules = Preprocessing(rule)
     module = EndToEnd(torch.nn.Identity(), BestClass(), scale=rules.scale, mean=rules.mean, std=rules.std)
     with np.load(DATA / "preprocess.npz") as expected:
         for case in sorted(name.removesuffix(".image") for name in expected if name.endswith(".image")):
-            path = tmp_path / f"{case}.png"
-            Image.fromarray(fill.image(*expected[f"{case}.image"])).save(path)
-            pixels = resized_pixels(read_picture(path).image, rules.resize, rules.resample)
+            png = io.BytesIO()
+            Image.fromarray(fill.image(*expected[f"{case}.image"])).save(png, "PNG")
+            with Image.open(png) as image:
+                pixels = resized_pixels(upright_rgb(image), rules.resize, rules.resample)
             normalised = module.normalise(torch.from_numpy(pixels.copy())[None])[0].numpy()
-            assert normalised.shape == tuple(expected[f"{case}.detr.shape"])
-            np.testing.assert_allclose(
-                normalised[:, ::23, ::23], expected[f"{case}.detr.every23"], rtol=0, atol=1e-5, err_msg=case
-            )
-            np.testing.assert_allclose(
-                normalised.mean((1, 2), dtype=np.float64), expected[f"{case}.detr.mean"], rtol=0, atol=1e-5
-            )
+            every23, mean = expected[f"{case}.{family}.every23"], expected[f"{case}.{family}.mean"]
+            np.testing.assert_allclose(normalised[:, ::23, ::23], every23, rtol=0, atol=1e-5, err_msg=case)
+            np.testing.assert_allclose(normalised.mean((1, 2), dtype=np.float64), mean, rtol=0, atol=1e-5)
+            if family == "detr":
+                assert normalised.shape == tuple(expected[f"{case}.detr.shape"])
+
+
+def test_preprocessing() -> None:
+    check_preprocessing("detr", ShortestEdge())
 
 
 SMALL = DetrConfig(
