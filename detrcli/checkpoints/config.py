@@ -106,7 +106,7 @@ def lwdetr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LwDe
         places = tensors["decoder.layers.0.cross_attention.weights.weight"].shape[0]
         return LwDetrConfig(
             num_classes=classes,
-            vit_dim=tensors["backbone.patches.weight"].shape[0],
+            vit_dim=tensors["backbone.embedding.patches.weight"].shape[0],
             vit_heads=_whole(nested.get("num_attention_heads", like.vit_heads), "num_attention_heads"),
             vit_depth=depth,
             window_blocks=like.window_blocks if windows is None else tuple(windows),

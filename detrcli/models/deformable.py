@@ -22,11 +22,11 @@ class DeformableAttention(nn.Module):
         self.heads, self.levels, self.points = heads, levels, points
         self.offsets = nn.Linear(dim, heads * levels * points * 2)
         self.weights = nn.Linear(dim, heads * levels * points)
-        self.value = nn.Linear(dim, dim)
+        self.value: nn.Module = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
 
     def forward(self, queries: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """Look.
+        """Look. Places are computed, and maps sampled there, in the precision of the boxes.
 
         Args:
             queries: (B, Q, D).
@@ -44,11 +44,11 @@ class DeformableAttention(nn.Module):
         weights = self.weights(queries).view(batch, count, self.heads, -1).softmax(-1)
         weights = weights.transpose(1, 2).flatten(0, 1)[:, None]  # (B·heads, 1, Q, levels·points)
         seen = [
-            F.grid_sample(self._by_head(one), part.to(queries.dtype), align_corners=False)
+            F.grid_sample(self._by_head(one).to(grid.dtype), part, align_corners=False)
             for one, part in zip(maps, grid.split(self.points, dim=2), strict=True)
         ]
         mixed = (torch.cat(seen, dim=-1) * weights).sum(-1)  # (B·heads, D/heads, Q)
-        return torch.as_tensor(self.output(mixed.view(batch, dim, count).transpose(1, 2)))
+        return torch.as_tensor(self.output(mixed.view(batch, dim, count).transpose(1, 2).to(queries.dtype)))
 
     def _by_head(self, one: Tensor) -> Tensor:
         batch, height, width, _ = one.shape

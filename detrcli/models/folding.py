@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .deformable import DeformableAttention
 from .detr import Detr
-from .lwdetr import LwDetr
+from .lwdetr import LwDetr, ProposalHead
 from .projector import ConvNorm
 from .resnet import Bottleneck, FrozenBatchNorm, ResNet
-from .vit import Block, LayerScale, Positions, SelfAttention
+from .vit import PATCH, WINDOWS, Block, Embedding, LayerScale, SelfAttention, to_windows
 
 
 def fold(network: Detr | LwDetr) -> Detr | LwDetr:
@@ -43,7 +44,8 @@ def fold_lwdetr(model: LwDetr) -> LwDetr:
     """Fold what can be folded, and leave out what only training needs.
 
     Batch norms go into the convolutions before them and LayerScale into the projections before it; queries, keys and
-    values come of one product; positions are resized once for each size; one query group stays.
+    values come of one product; patches are gathered window by window, and positions resized once for each size; one
+    query group stays.
 
     Returns:
         The same model, with its convolutions in channels-last order.
@@ -62,8 +64,8 @@ def fold_lwdetr(model: LwDetr) -> LwDetr:
             _scale(module.feedforward[2], module.scale2)
             module.attention = JointSelfAttention(module.attention)
             module.scale1, module.scale2 = nn.Identity(), nn.Identity()
-    assert isinstance(model.backbone.positions, Positions)
-    model.backbone.positions = KeptPositions(model.backbone.positions)
+    assert isinstance(model.backbone.embedding, Embedding)
+    model.backbone.embedding = PatchProduct(model.backbone.embedding)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -74,37 +76,86 @@ class JointSelfAttention(nn.Module):
         super().__init__()
         query, key, value = attention.query, attention.key, attention.value
         self.heads = attention.heads
-        self.weight = _constant(torch.cat((query.weight, key.weight, value.weight)))
-        self.bias = _constant(torch.cat((query.bias, torch.zeros_like(query.bias), value.bias)))
-        self.output = attention.output
+        self.window = attention.window
+        self.joint: nn.Module = _linear(
+            torch.cat((query.weight, key.weight, value.weight)),
+            torch.cat((query.bias, torch.zeros_like(query.bias), value.bias)),
+        )
+        self.output: nn.Module = attention.output
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, S, D) → (B, S, D)."""
-        joint = F.linear(x, self.weight, self.bias).view(*x.shape[:2], 3, self.heads, -1)
+        """(B, windows, S, D) → the same shape."""
+        seen = x.shape[0] * x.shape[1] if self.window else x.shape[0]
+        joint = self.joint(x).view(seen, -1, 3, self.heads, x.shape[-1] // self.heads)
         query, key, value = joint.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        return torch.as_tensor(self.output(mixed.transpose(1, 2).flatten(2)))
+        return torch.as_tensor(self.output(mixed.transpose(1, 2).reshape(x.shape)))
 
 
-class KeptPositions(nn.Module):
-    """`Positions` that remembers the grids it was last asked for."""
+def convolve_linears(model: LwDetr) -> LwDetr:
+    """Turn the linear layers that run over whole feature maps into 1×1 convolutions, in place.
+
+    A CPU's libraries may take a convolution to a faster kernel than a matrix product (on some, to one that is twice as
+    fast). For a folded model.
+    """
+    for module in list(model.modules()):
+        if isinstance(module, Block):
+            module.feedforward[0] = Pointwise(module.feedforward[0])
+            module.feedforward[2] = Pointwise(module.feedforward[2])
+        elif isinstance(module, JointSelfAttention):
+            module.joint, module.output = Pointwise(module.joint), Pointwise(module.output)
+        elif isinstance(module, DeformableAttention):
+            module.value = Pointwise(module.value)
+        elif isinstance(module, ProposalHead):
+            module.embed, module.class_head = Pointwise(module.embed), Pointwise(module.class_head)
+    return model
+
+
+class Pointwise(nn.Module):
+    """A linear layer as a 1×1 convolution, (B, S, inputs) or (B, H, W, inputs) → the same with outputs."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(linear, nn.Linear)
+        weight = linear.weight.detach()[:, :, None, None]
+        self.weight = _constant(weight.contiguous(memory_format=torch.channels_last))
+        self.bias = _constant(linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows stay where they are in memory: channels last is what a convolution likes best."""
+        grid = x[:, None] if x.dim() == 3 else x
+        y = F.conv2d(grid.permute(0, 3, 1, 2), self.weight, self.bias).permute(0, 2, 3, 1)
+        return y[:, 0] if x.dim() == 3 else y
+
+
+class PatchProduct(nn.Module):
+    """`Embedding` as one product over patches gathered window by window, with positions kept for each size."""
 
     KEPT = 8
 
-    def __init__(self, positions: Positions) -> None:
+    def __init__(self, embedding: Embedding) -> None:
         super().__init__()
-        self.positions = positions
-        self._grids: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
+        self.weight = _constant(embedding.patches.weight.permute(0, 2, 3, 1).flatten(1))
+        assert embedding.patches.bias is not None
+        self.bias = _constant(embedding.patches.bias)
+        self.positions = embedding.positions
+        self._kept: dict[tuple[object, ...], Tensor] = {}
 
-    def forward(self, height: int, width: int) -> Tensor:
-        """(1, height, width, D)."""
-        weight = self.positions.weight
-        key = (height, width, weight.device, weight.dtype)
-        if key not in self._grids:
-            if len(self._grids) == self.KEPT:
-                self._grids.clear()
-            self._grids[key] = self.positions(height, width)
-        return self._grids[key]
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, 16, H·W/16³, D)."""
+        batch, _, height, width = pixels.shape
+        rows, columns = height // (WINDOWS * PATCH), width // (WINDOWS * PATCH)
+        x = pixels.view(batch, 3, WINDOWS, rows, PATCH, WINDOWS, columns, PATCH).permute(0, 2, 5, 3, 6, 4, 7, 1)
+        x = F.linear(x.reshape(batch, WINDOWS * WINDOWS, rows * columns, -1), self.weight)
+        return x.add_(self._positions(height // PATCH, width // PATCH))
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        key = (height, width, self.weight.device, self.weight.dtype)
+        if key not in self._kept:
+            if len(self._kept) == self.KEPT:
+                self._kept.clear()
+            self._kept[key] = to_windows(self.positions(height, width) + self.bias)
+        return self._kept[key]
 
 
 def _folded(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
@@ -118,6 +169,12 @@ def _folded(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
     conv.weight = _constant((conv.weight.double() * scale[:, None, None, None]).to(dtype))
     conv.bias = _constant(shift.to(dtype))
     return conv
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight, linear.bias = _constant(weight), _constant(bias)
+    return linear
 
 
 def _scale(linear: nn.Module, scale: nn.Module) -> None:

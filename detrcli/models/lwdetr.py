@@ -91,9 +91,9 @@ class ProposalHead(nn.Module):
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()
-        self.embed = nn.Linear(dim, dim)
+        self.embed: nn.Module = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
-        self.class_head = nn.Linear(dim, num_classes)
+        self.class_head: nn.Module = nn.Linear(dim, num_classes)
         self.box_head = Perceptron(dim, dim, dim, 4)
 
     def forward(self, memory: Tensor, anchors: Tensor, inside: Tensor, count: int) -> Tensor:
@@ -186,13 +186,22 @@ class LwDetr(nn.Module):
             Logits (B, Q, K) and boxes (B, Q, 4); a picture of fewer cells than object queries has as many as cells.
         """
         maps = [one.permute(0, 2, 3, 1) for one in self.projector(self.backbone(pixels))]
-        proposed = self._propose(maps, self.proposals[0])
+        return self.answer(maps, self.propose(maps, self.proposals[0]))
+
+    def answer(self, maps: Sequence[Tensor], proposed: Tensor) -> Predictions:
+        """Let the first query group start at proposed boxes.
+
+        Args:
+            maps: (B, H, W, D) feature maps.
+            proposed: (B, Q, 4) boxes as cx, cy, w, h, at least float32, best first.
+        """
         count = proposed.shape[1]
         boxes = move(proposed, self.query_boxes.weight[:count])
         state = self.decoder(self.object_queries.weight[:count], boxes, maps)[-1]
         return Predictions(self.class_head(state), move(boxes, self.box_head(state)))
 
-    def _propose(self, maps: Sequence[Tensor], head: nn.Module) -> Tensor:
+    def propose(self, maps: Sequence[Tensor], head: nn.Module) -> Tensor:
+        """The boxes (B, Q, 4) of the best cells of feature maps (B, H, W, D), as a proposal head judges them."""
         memory = torch.cat([one.flatten(1, 2) for one in maps], dim=1)
         anchors = cell_boxes([(one.shape[1], one.shape[2]) for one in maps], memory)
         inside = ((anchors > 0.01) & (anchors < 0.99)).all(-1)

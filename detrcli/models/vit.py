@@ -14,23 +14,32 @@ EPS = 1e-6
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention whose keys have no bias (softmax would not see one)."""
+    """Multi-head self-attention whose keys have no bias (softmax would not see one).
 
-    def __init__(self, dim: int, heads: int) -> None:
+    Args:
+        dim: width.
+        heads: attention heads.
+        window: whether a token sees those of its window alone, or all.
+    """
+
+    def __init__(self, dim: int, heads: int, *, window: bool) -> None:
         super().__init__()
         self.heads = heads
+        self.window = window
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, S, D) → (B, S, D)."""
+        """(B, windows, S, D) → the same shape."""
+        seen = x.shape[0] * x.shape[1] if self.window else x.shape[0]
         query, key, value = (
-            part(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2) for part in (self.query, self.key, self.value)
+            part(x).view(seen, -1, self.heads, x.shape[-1] // self.heads).transpose(1, 2)
+            for part in (self.query, self.key, self.value)
         )
         mixed = F.scaled_dot_product_attention(query, key, value)
-        return torch.as_tensor(self.output(mixed.transpose(1, 2).flatten(2)))
+        return torch.as_tensor(self.output(mixed.transpose(1, 2).reshape(x.shape)))
 
 
 class LayerScale(nn.Module):
@@ -60,14 +69,27 @@ class Positions(nn.Module):
         return F.interpolate(exact, (height, width), mode="bicubic").permute(0, 2, 3, 1).to(grid.dtype)
 
 
+class Embedding(nn.Module):
+    """From pixels to tokens with their positions, laid out window by window."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, dim, PATCH, stride=PATCH)
+        self.positions = Positions(dim)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, 16, H·W/16³, D)."""
+        x = self.patches(pixels).permute(0, 2, 3, 1)
+        return to_windows(x + self.positions(*x.shape[1:3]))
+
+
 class Block(nn.Module):
     """A pre-norm transformer layer with LayerScale, over single windows or the whole picture."""
 
     def __init__(self, dim: int, heads: int, *, window: bool) -> None:
         super().__init__()
-        self.window = window
         self.norm1 = nn.LayerNorm(dim, eps=EPS)
-        self.attention: nn.Module = SelfAttention(dim, heads)
+        self.attention: nn.Module = SelfAttention(dim, heads, window=window)
         self.scale1: nn.Module = LayerScale(dim)
         self.norm2 = nn.LayerNorm(dim, eps=EPS)
         self.feedforward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
@@ -75,9 +97,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, windows, S, D) → the same shape."""
-        y = self.norm1(x)
-        y = self.attention(y.flatten(0, 1) if self.window else y.flatten(1, 2)).view(x.shape)
-        x = x + self.scale1(y)
+        x = x + self.scale1(self.attention(self.norm1(x)))
         return torch.as_tensor(x + self.scale2(self.feedforward(self.norm2(x))))
 
 
@@ -100,17 +120,15 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         self.features = frozenset(features)
-        self.patches = nn.Conv2d(3, dim, PATCH, stride=PATCH)
-        self.positions: nn.Module = Positions(dim)
+        self.embedding: nn.Module = Embedding(dim)
         self.blocks = nn.ModuleList(Block(dim, heads, window=index in window_blocks) for index in range(depth))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Normalised pixels (B, 3, H, W), sides multiples of 64 → feature maps (B, D, H/16, W/16), shallow to deep."""
         if pixels.shape[-2] % (PATCH * WINDOWS) or pixels.shape[-1] % (PATCH * WINDOWS):
             raise ValueError(f"sides must be multiples of {PATCH * WINDOWS}, not {tuple(pixels.shape[-2:])}")
-        x = self.patches(pixels)
-        height, width = x.shape[-2:]
-        x = to_windows(x.permute(0, 2, 3, 1) + self.positions(height, width))
+        height, width = pixels.shape[-2] // PATCH, pixels.shape[-1] // PATCH
+        x = self.embedding(pixels)
         maps = []
         for index, block in enumerate(self.blocks):
             x = block(x)

@@ -2,6 +2,7 @@
 
 import argparse
 import fractions
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from safetensors.torch import save_file
 from detrcli.checkpoints.load import load_model
 from detrcli.checkpoints.read import read_tensors
 from detrcli.errors import ModelError
+from detrcli.models.lwdetr import SIZES
 
+from ..places import DATA
 from ..tiny import in_hub_layout, tiny_network
 
 WEIGHTS = {"first.weight": torch.arange(6.0).reshape(2, 3), "first.bias": torch.zeros(2)}
@@ -205,3 +208,22 @@ def test_networks_are_float32_whatever_the_file_is(tmp_path: Path, dtype: torch.
     torch.testing.assert_close(network.class_head.weight, weights["class_labels_classifier.weight"].float())
     with torch.inference_mode():
         assert network(torch.zeros(1, 3, 64, 64)).boxes.dtype == torch.float32
+
+
+def test_the_averaged_weights_of_a_training_are_taken(tmp_path: Path) -> None:
+    shapes = json.loads((DATA / "lwdetr-tiny.keys.json").read_text())
+    content = {
+        "model": {name: torch.zeros(shape) for name, shape in shapes.items()},
+        "ema_model": {f"module.{name}": torch.ones(shape) for name, shape in shapes.items()},
+        "optimizer": {"state": {0: {"step": torch.tensor(9.0)}}, "param_groups": [{"lr": 1e-4, "params": [0]}]},
+        "lr_scheduler": {"last_epoch": 59},
+        "epoch": 59,
+        "args": argparse.Namespace(encoder="vit_tiny", lr=4e-4, group_detr=13),
+    }
+    path = tmp_path / "LWDETR_tiny_60e_coco.pth"
+    torch.save(content, path)
+    network = load_model(path)
+    assert network.config == SIZES["tiny"]
+    assert all((parameter == 1).all() for parameter in network.parameters())
+    torch.save(content | {"args": fractions.Fraction(1, 2)}, path)
+    assert "was refused" in refused(path)

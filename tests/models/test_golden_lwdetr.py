@@ -1,6 +1,7 @@
 """Our LW-DETR gives the answers of the original implementation, on the way and at the end, in both its forms."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from detrcli.images.resize import Exactly
 from detrcli.models.end_to_end import BestScores, EndToEnd, corners
-from detrcli.models.folding import fold_lwdetr
+from detrcli.models.folding import convolve_linears, fold_lwdetr
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.models.predictions import Predictions
 
@@ -36,12 +37,17 @@ def network(model: str, tmp_path_factory: pytest.TempPathFactory) -> LwDetr:
     return network
 
 
-@pytest.mark.parametrize("folded", [False, True], ids=["trained", "folded"])
+FORMS: dict[str, Callable[[LwDetr], LwDetr]] = {
+    "trained": lambda network: network,
+    "folded": fold_lwdetr,
+    "convolved": lambda network: convolve_linears(fold_lwdetr(network)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-def test_answers(model: str, network: LwDetr, dtype: torch.dtype, folded: bool) -> None:
-    network = copy.deepcopy(network).to(dtype)
-    if folded:
-        network = fold_lwdetr(network)
+def test_answers(model: str, network: LwDetr, dtype: torch.dtype, form: str) -> None:
+    network = FORMS[form](copy.deepcopy(network).to(dtype))
     expected = golden.answers(model)
     steps: dict[str, Tensor] = {}
     network.backbone.register_forward_hook(lambda *args: steps.update(vit2=args[2][-1]))
@@ -93,3 +99,52 @@ def test_end_to_end_gives_the_selection_for_each_picture(network: LwDetr) -> Non
             queries = (logits[picture, :, label].sigmoid() - score).abs() < 1e-4
             candidates = corners(relative[picture]) * torch.tensor(size)
             assert ((candidates - box).abs().amax(-1)[queries] < 1e-2).any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 64), (64, 448)])
+def test_pictures_of_fewer_cells_than_queries(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    network = LwDetr(SIZES["tiny"]).eval()
+    with torch.inference_mode():
+        answer = network(torch.randn(2, 3, height, width))
+        folded = fold_lwdetr(copy.deepcopy(network))(torch.zeros(1, 3, height, width))
+    assert answer.boxes.shape == (2, min(100, height * width // 256), 4)
+    assert answer.boxes.isfinite().all()
+    assert folded.boxes.isfinite().all()
+
+
+def test_sides_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="multiples of 64"):
+        LwDetr(SIZES["tiny"]).eval()(torch.zeros(1, 3, 640, 600))
+
+
+def test_a_picture_does_not_see_its_neighbour() -> None:
+    torch.manual_seed(0)
+    network = fold_lwdetr(LwDetr(SIZES["tiny"]).eval().double())
+    pixels = torch.randn(3, 3, 192, 256, dtype=torch.float64)
+    with torch.inference_mode():
+        together = network(pixels)
+        for index in (2, 0):
+            alone = network(pixels[index : index + 1])
+            torch.testing.assert_close(alone.logits[0], together.logits[index])
+            torch.testing.assert_close(alone.boxes[0], together.boxes[index])
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)], ids=str)
+def test_half_precision(network: LwDetr, device: str, dtype: torch.dtype, tolerance: float) -> None:
+    """With the same cells proposed: which those are hangs on differences that half precision cannot hold."""
+    model = fold_lwdetr(copy.deepcopy(network))
+    pixels, _ = golden.batch(golden.pictures("lwdetr-tiny", "batch"), torch.float32)
+    with torch.inference_mode():
+        maps = [one.permute(0, 2, 3, 1) for one in model.projector(model.backbone(pixels))]
+        boxes = model.propose(maps, model.proposals[0])
+        exact = model.answer(maps, boxes)
+        half = model.to(device, dtype)
+        rough_maps = [one.permute(0, 2, 3, 1) for one in half.projector(half.backbone(pixels.to(device, dtype)))]
+        rough = half.answer(rough_maps, boxes.to(device))
+    for one, other in zip(rough_maps, maps, strict=True):
+        assert (one.float().cpu() - other).abs().mean() < tolerance * other.abs().mean()
+    assert rough.boxes.dtype == torch.float32
+    assert (rough.logits.float().cpu() - exact.logits).abs().mean() < tolerance * exact.logits.abs().mean()
+    assert (rough.boxes.cpu() - exact.boxes).abs().mean() < tolerance * exact.boxes.abs().mean()

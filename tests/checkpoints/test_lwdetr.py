@@ -1,0 +1,176 @@
+"""LW-DETR's sizes come from its files; classes, resize rule and `--size` reach the detector."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import detrcli
+from detrcli.checkpoints.classes import OBJECTS365
+from detrcli.checkpoints.find import find
+from detrcli.checkpoints.load import load_checkpoint
+from detrcli.checkpoints.names import KNOWN_MODELS, known_model
+from detrcli.errors import ModelError
+from detrcli.images.resize import Exactly
+from detrcli.models.lwdetr import SIZES, LwDetr, LwDetrConfig
+
+from .. import fill
+from ..places import DATA
+
+ODD = LwDetrConfig(
+    5, vit_dim=48, vit_heads=4, vit_depth=3, window_blocks=(1,), features=(0, 2), scales=(2, 0.5), c2f_depth=1,
+    hidden_dim=64, num_queries=11, num_groups=2, decoder_layers=2, self_heads=4, cross_heads=8, points=3,
+    feedforward=32,
+)  # fmt: skip
+"""A size that nobody published."""
+ODD_JSON: dict[str, Any] = {
+    "model_type": "lw_detr",
+    "backbone_config": {"num_attention_heads": 4, "window_block_indices": [1], "out_indices": [1, 3]},
+    "decoder_self_attention_heads": 4,
+    "decoder_cross_attention_heads": 8,
+    "id2label": {str(label): f"thing {label}" for label in range(5)},
+}
+
+
+def in_hub_layout(network: LwDetr) -> dict[str, torch.Tensor]:
+    """The network's tensors under the Hub's names, the renaming the other way round."""
+    published = {}
+    for name, tensor in network.state_dict().items():
+        renamed = name
+        for ours, theirs in (
+            ("query_boxes.", "model.reference_point_embed."),
+            ("object_queries.", "model.query_feat."),
+            ("class_head.", "class_embed."),
+            ("box_head.", "bbox_embed."),
+        ):
+            renamed = renamed.replace(ours, theirs) if renamed.startswith(ours) else renamed
+        if name.startswith("proposals."):
+            _, group, part, *rest = name.split(".")
+            part = {"embed": "enc_output", "norm": "enc_output_norm", "class_head": "enc_out_class_embed",
+                    "box_head": "enc_out_bbox_embed"}[part]  # fmt: skip
+            renamed = ".".join(("model", part, group, *rest))
+        if name.startswith("decoder."):
+            renamed = "model." + name
+            for ours, theirs in (
+                (".self_attention.query.", ".self_attn.q_proj."), (".self_attention.key.", ".self_attn.k_proj."),
+                (".self_attention.value.", ".self_attn.v_proj."), (".self_attention.output.", ".self_attn.o_proj."),
+                (".cross_attention.offsets.", ".cross_attn.sampling_offsets."),
+                (".cross_attention.weights.", ".cross_attn.attention_weights."),
+                (".cross_attention.value.", ".cross_attn.value_proj."),
+                (".cross_attention.output.", ".cross_attn.output_proj."),
+                (".norm1.", ".self_attn_layer_norm."), (".norm2.", ".cross_attn_layer_norm."),
+                (".norm3.", ".layer_norm."),
+                (".feedforward.0.", ".mlp.fc1."), (".feedforward.3.", ".mlp.fc2."),
+                ("model.decoder.norm.", "model.decoder.layernorm."),
+                (".position_head.", ".ref_point_head."),
+            ):  # fmt: skip
+                renamed = renamed.replace(ours, theirs)
+        if name.startswith("backbone."):
+            renamed = "model.backbone." + name
+            for ours, theirs in (
+                (".embedding.positions.weight", ".embeddings.position_embeddings"),
+                (".embedding.patches.", ".embeddings.projection."), (".blocks.", ".encoder.layer."),
+                (".attention.output.", ".attention.OUT."), (".attention.query.", ".attention.attention.query."),
+                (".attention.key.", ".attention.attention.key."), (".attention.value.", ".attention.attention.value."),
+                (".attention.OUT.", ".attention.output."), (".norm1.", ".layernorm_before."),
+                (".norm2.", ".layernorm_after."), (".scale1.weight", ".gamma_1"), (".scale2.weight", ".gamma_2"),
+                (".feedforward.0.", ".intermediate.fc1."), (".feedforward.2.", ".intermediate.fc2."),
+            ):  # fmt: skip
+                renamed = renamed.replace(ours, theirs)
+        if name.startswith("projector."):
+            _, _, stage, part, *rest = name.split(".")
+            if part == "resamplers":
+                first, layer, *end = rest
+                kind = {"0": "conv.", "1": "norm."}.get(end[0], "")
+                renamed = f"sampling_layers.{first}.layers.{layer}.{kind}{end[-1]}"
+            elif part == "norm":
+                renamed = f"layer_norm.{rest[-1]}"
+            elif rest[0] == "bottlenecks":
+                _, block, conv, kind, end_name = rest
+                kind = ("conv", "norm")[int(kind)]
+                renamed = f"projector_layer.bottlenecks.{block}.conv{int(conv) + 1}.{kind}.{end_name}"
+            else:
+                conv = {"split": "conv1", "join": "conv2"}[rest[0]]
+                renamed = f"projector_layer.{conv}.{('conv', 'norm')[int(rest[1])]}.{rest[2]}"
+            renamed = f"model.backbone.projector.scale_layers.{stage}.{renamed}"
+        published[renamed] = tensor
+    return published
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = LwDetr(ODD)
+    torch.nn.init.normal_(network.class_head.weight)
+    save_file(in_hub_layout(network), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(ODD_JSON))
+    return tmp_path
+
+
+def test_an_unpublished_size(folder: Path) -> None:
+    loaded = load_checkpoint(find(str(folder)))
+    assert loaded.network.config == ODD
+    assert loaded.class_names == ("thing 0", "thing 1", "thing 2", "thing 3", "thing 4")
+    assert loaded.preprocessing.resize == Exactly(640, 640)
+    detector = detrcli.load(folder, device="cpu", precision="fp32", size=(192, 128))
+    (found,) = detector.predict(fill.image(1, 90, 120), threshold=0.01)
+    assert len(found) > 0
+    assert (found.boxes <= np.array([120, 90, 120, 90])).all()
+
+
+@pytest.mark.parametrize("size", [100, (640, 600), (96, 64)])
+def test_sizes_that_do_not_fit(folder: Path, size: int | tuple[int, int]) -> None:
+    with pytest.raises(ModelError, match="multiples of 64"):
+        load_checkpoint(find(str(folder)), size=size)
+
+
+def test_a_resize_rule_that_does_not_fit(folder: Path) -> None:
+    (folder / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 640}}')
+    with pytest.raises(ModelError, match="multiples of 64"):
+        load_checkpoint(find(str(folder)))
+    assert load_checkpoint(find(str(folder)), size=128).preprocessing.resize == Exactly(128, 128)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"activation_function": "gelu"}, "activation_function = 'gelu'"),
+        ({"decoder_cross_attention_heads": 0}, "decoder_cross_attention_heads = 0"),
+        ({"backbone_config": {}}, "a ViT of 3 blocks"),
+        ({"backbone_config": ODD_JSON["backbone_config"] | {"num_windows": 4}}, "num_windows = 4"),
+        ({"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": [1, 2, 3]}}, "do not fit: missing"),
+    ],
+)
+def test_what_this_network_has_not(folder: Path, changes: dict[str, Any], says: str) -> None:
+    (folder / "config.json").write_text(json.dumps(ODD_JSON | changes))
+    with pytest.raises(ModelError) as caught:
+        load_checkpoint(find(str(folder)))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("size", ["tiny", "large"])
+def test_a_published_config(size: str, tmp_path: Path) -> None:
+    shapes = json.loads((DATA / f"lwdetr-{size}.hub.keys.json").read_text())
+    save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "model.safetensors")
+    assert load_checkpoint(find(str(tmp_path / "model.safetensors"))).network.config == SIZES[size]
+    (tmp_path / "config.json").write_text((DATA / f"lwdetr-{size}.hub.config.json").read_text())
+    assert load_checkpoint(find(str(tmp_path))).network.config == SIZES[size]
+
+
+def test_every_size_has_the_published_number_of_parameters() -> None:
+    for size, config in SIZES.items():
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in LwDetr(config).parameters())
+        known = known_model(f"lwdetr-{size}")
+        assert known is not None
+        assert count / 1e6 == pytest.approx(known.parameters, rel=0.01)
+
+
+def test_the_names_of_the_classes() -> None:
+    assert len(OBJECTS365) == 366
+    assert (OBJECTS365[1], OBJECTS365[133], OBJECTS365[140]) == ("Person", "Remote", "Cat")
+    assert {model.classes for model in KNOWN_MODELS} == {"COCO", "Objects365"}
