@@ -104,7 +104,8 @@ def _near(name: str, class_names: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(name.casefold(), folded, n=5, cutoff=0.5)
     if near:
         return "did you mean " + ", ".join(repr(folded[known]) for known in near) + "?"
-    return f"it knows {len(folded)}, such as " + ", ".join(repr(known) for known in list(class_names)[1:6])
+    known = [known for known in dict.fromkeys(class_names) if known != "N/A"]
+    return f"it knows {len(known)}, such as " + ", ".join(map(repr, known[:5]))
 
 
 def as_record(path: str, model: str, detections: Detections) -> dict[str, Any]:

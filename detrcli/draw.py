@@ -1,6 +1,7 @@
 """Detections drawn onto a picture."""
 
 import colorsys
+import io
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ def draw(picture: Picture, detections: Detections) -> Image.Image:
     picture and covers no other label, or where it covers the least.
     """
     image = picture.image.copy()
+    image.info = {}  # Pillow would save by it: a grey picture's colour profile, a fax's compression
     canvas = ImageDraw.Draw(image)
     short, long = sorted(image.size)
     scale = min(long / 55, short / 12)
@@ -74,11 +76,13 @@ def save_drawing(image: Image.Image, picture: Picture, path: Path) -> Path:
         options["quality"] = 90
     if picture.icc_profile and kind in ("JPEG", "PNG", "TIFF", "WEBP"):
         options["icc_profile"] = picture.icc_profile
+    encoded = io.BytesIO()  # given a file, Pillow's encoders take a write cut short by a full disk for a whole one
+    try:
+        image.save(encoded, format=kind, **options)
+    except (KeyError, ValueError, OSError) as error:
+        raise OutputError(f"cannot write {path} as {kind}: {error}") from error
     with atomic_file(path) as file:
-        try:
-            image.save(file, format=kind, **options)
-        except (KeyError, ValueError) as error:
-            raise OutputError(f"cannot write {path} as {kind}: {error}") from error
+        file.write(encoded.getbuffer())
     return path
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STDIN = "-"
+_OUTSIDE = "_outside"
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .gif .tif .tiff .avif .heic .heif .jp2 .jpx .j2k"
     " .ppm .pgm .pbm .pnm .tga .ico .mpo .pcx .psd .qoi .sgi".split()
@@ -74,8 +75,8 @@ class Sources:
                 yield name
 
     def _match(self, pattern: str) -> Iterator[str]:
-        for path in sorted(glob.iglob(pattern, recursive=True)):
-            if not os.path.isdir(path):
+        for path in sorted(_expand(pattern)):
+            if not os.path.isdir(path) and not self._excluded(path):
                 yield path
 
     def _search(self, folder: str) -> Iterator[str]:
@@ -89,10 +90,13 @@ class Sources:
             if entry.name.startswith("."):
                 continue
             if self.recursive and entry.is_dir(follow_symlinks=False):
-                if self.exclude is None or os.path.realpath(entry.path) != os.path.realpath(self.exclude):
+                if not self._excluded(entry.path):
                     yield from self._search(entry.path)
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                 yield entry.path
+
+    def _excluded(self, path: str) -> bool:
+        return self.exclude is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.exclude))
 
 
 def read_list(lines: Iterable[bytes]) -> Iterator[str]:
@@ -101,6 +105,23 @@ def read_list(lines: Iterable[bytes]) -> Iterator[str]:
         path = os.fsdecode(line.rstrip(b"\r\n"))
         if path:
             yield path
+
+
+def _expand(pattern: str) -> set[str]:
+    """What a glob matches; `**` does not pass symlinks to folders, for glob's own would follow loops of them."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        return set(glob.glob(pattern))
+    at = parts.index("**")
+    starts = glob.glob(os.sep.join([*parts[:at], ""])) if at else [""]
+    rest = os.sep.join(parts[at + 1 :]) or "*"
+    found: set[str] = set()
+    for start in starts:
+        for folder, below, _ in os.walk(start or os.curdir):
+            below[:] = [name for name in below if not name.startswith(".")]
+            folder = folder if start else os.path.relpath(folder)
+            found |= _expand(rest if folder == os.curdir else os.path.join(glob.escape(folder), rest))
+    return found
 
 
 def _folder(name: str) -> str:
@@ -115,7 +136,7 @@ def _folder(name: str) -> str:
 
 def _below(root: str, path: str) -> Path:
     relative = os.path.relpath(path, root)
-    if relative.split(os.sep)[0] != os.pardir:
+    if relative.split(os.sep)[0] not in (os.pardir, _OUTSIDE):
         return Path(relative)
     drive, outside = os.path.splitdrive(path)
-    return Path("_outside", drive.rstrip(":"), outside.lstrip(os.sep))
+    return Path(_OUTSIDE, drive.rstrip(":"), outside.lstrip(os.sep))

@@ -1,0 +1,84 @@
+"""The sizes that pictures are resized to."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge, Within, resized_pixels
+
+SIDE = st.one_of(st.integers(1, 4000), st.integers(1, 1_000_000))
+
+
+@given(width=SIDE, height=SIDE)
+@example(width=1, height=1)
+@example(width=20_000, height=10)
+@example(width=800, height=1333)
+@example(width=1333, height=800)
+@example(width=8800, height=10)
+def test_shortest_edge(width: int, height: int) -> None:
+    new_width, new_height = ShortestEdge(800, 1333).size(width, height)
+    assert ShortestEdge(800, 1333).size(height, width) == (new_height, new_width)
+    short, long = sorted((width, height))
+    new_short, new_long = sorted((new_width, new_height))
+    assert new_short >= 1
+    assert (new_width < new_height) <= (width < height)  # the longer side stays the longer
+    if 800 * long <= 1333 * short:
+        assert new_short == 800
+    else:
+        assert new_short == 1 or abs(new_short - 1333 * short / long) <= 0.5
+    assert new_long <= 1333 + math.ceil(long / short / 2)  # rounding the shorter side can take half a pixel more
+    if new_short > 1:
+        assert abs(new_long - new_short * long / short) <= 1
+    else:
+        assert new_long <= 1333
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1, 1), (800, 800)),
+        ((640, 480), (1066, 800)),
+        ((480, 640), (800, 1066)),
+        ((1000, 500), (1332, 666)),
+        ((20_000, 10), (1333, 1)),
+        ((10, 1_000_000), (1, 1333)),
+    ],
+)
+def test_shortest_edge_of_known_sizes(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert ShortestEdge().size(*size) == expected
+
+
+def test_shortest_edge_without_a_longest() -> None:
+    assert ShortestEdge(800, None).size(4000, 400) == (8000, 800)
+
+
+@given(width=SIDE, height=SIDE)
+def test_exactly_is_one_size_for_all(width: int, height: int) -> None:
+    assert Exactly(640, 480).size(width, height) == (640, 480)
+
+
+@given(width=SIDE, height=SIDE, frame=st.tuples(st.integers(1, 2000), st.integers(1, 2000)))
+@example(width=10, height=1_000_000, frame=(640, 640))
+@example(width=1, height=1, frame=(640, 320))
+def test_within_fits_the_frame_and_fills_one_side(width: int, height: int, frame: tuple[int, int]) -> None:
+    new_width, new_height = Within(*frame).size(width, height)
+    assert 1 <= new_width <= frame[0]
+    assert 1 <= new_height <= frame[1]
+    assert new_width >= frame[0] - 1 or new_height >= frame[1] - 1
+    scale = min(frame[0] / width, frame[1] / height)
+    assert new_width == 1 or abs(new_width - width * scale) <= 1
+    assert new_height == 1 or abs(new_height - height * scale) <= 1
+
+
+@pytest.mark.parametrize("rule", [ShortestEdge(20, 33), Exactly(30, 20), Within(33, 20)], ids=lambda rule: str(rule))
+@pytest.mark.parametrize("size", [(1, 1), (40, 10), (10, 400), (2000, 1)])
+def test_resized_pixels_are_rgb_bytes_of_that_size(rule: ResizeRule, size: tuple[int, int]) -> None:
+    pixels = resized_pixels(Image.new("RGB", size, (10, 200, 30)), rule, Image.Resampling.BILINEAR)
+    width, height = rule.size(*size)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (height, width, 3)
+    assert (pixels == [10, 200, 30]).all()

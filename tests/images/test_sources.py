@@ -1,0 +1,218 @@
+"""Which pictures the names of a user mean, and where the outputs of each belong."""
+
+import io
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detrcli.images.sources import ImageReference, Sources, read_list
+
+
+class Stdin:
+    """Stands for sys.stdin: its bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.buffer = io.BytesIO(data)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make(*paths: str) -> None:
+    for path in paths:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+
+
+def paths_of(*names: str, recursive: bool = False, exclude: Path | None = None) -> list[str]:
+    return [reference.path for reference in Sources(names, recursive, exclude)]
+
+
+def relatives_of(*names: str, recursive: bool = False) -> list[str]:
+    return [reference.relative.as_posix() for reference in Sources(names, recursive)]
+
+
+def check_places(references: Iterable[ImageReference]) -> None:
+    """Outputs stay below the output folder, and no two pictures share one."""
+    owners: dict[PurePath, str] = {}
+    for reference in references:
+        assert not reference.relative.is_absolute()
+        assert os.pardir not in reference.relative.parts
+        assert reference.relative.parts
+        own = os.path.abspath(reference.path).replace("//", "/")
+        assert owners.setdefault(reference.relative, own) == own
+
+
+def test_files_come_as_they_are_named(here: Path) -> None:
+    make("b.jpg", "a.txt")
+    assert paths_of("b.jpg", "a.txt", "missing.jpg", "./b.jpg") == ["b.jpg", "a.txt", "missing.jpg", "./b.jpg"]
+
+
+def test_a_folder_gives_its_pictures_sorted(here: Path) -> None:
+    make("f/b.jpg", "f/a.PNG", "f/c.webp", "f/notes.txt", "f/noext", "f/.hidden.jpg", "f/sub/d.jpg")
+    assert paths_of("f") == [os.path.join("f", name) for name in ("a.PNG", "b.jpg", "c.webp")]
+    assert paths_of("f/")[0] == "f/a.PNG"
+
+
+def test_recursion_goes_down_but_not_into_hidden_folders(here: Path) -> None:
+    make("f/b.jpg", "f/a/z.jpg", "f/a/deep/x.png", "f/c/y.txt", "f/.cache/q.jpg")
+    assert paths_of("f", recursive=True) == ["f/a/deep/x.png", "f/a/z.jpg", "f/b.jpg"]
+
+
+def test_recursion_leaves_the_output_folder_out(here: Path) -> None:
+    make("f/b.jpg", "f/out/b.jpg", "f/outer/c.jpg", "f/sub/out/d.jpg")
+    expected = ["f/b.jpg", "f/outer/c.jpg", "f/sub/out/d.jpg"]
+    assert paths_of("f", recursive=True, exclude=Path("f/out")) == expected
+    assert paths_of("f", recursive=True, exclude=here / "f" / "sub" / ".." / "out") == expected
+    assert paths_of(".", recursive=True, exclude=Path("f")) == []
+
+
+def test_globs(here: Path) -> None:
+    make("f/b.jpg", "f/a.jpg", "f/.h.jpg", "f/c.txt", "f/sub/d.jpg", "f/sub/deep/e.jpg", "f/dir.jpg/x.png")
+    assert paths_of("f/*.jpg") == ["f/a.jpg", "f/b.jpg"]
+    assert paths_of("f/?.*") == ["f/a.jpg", "f/b.jpg", "f/c.txt"]
+    assert paths_of("f/**/*.jpg") == ["f/a.jpg", "f/b.jpg", "f/sub/d.jpg", "f/sub/deep/e.jpg"]
+    assert paths_of("nothing/*.jpg") == []
+    assert relatives_of("f/**/*.jpg") == ["a.jpg", "b.jpg", "sub/d.jpg", "sub/deep/e.jpg"]
+    assert relatives_of("*/sub/*.jpg") == ["f/sub/d.jpg"]
+
+
+def test_a_glob_leaves_the_output_folder_out(here: Path) -> None:
+    make("f/b.jpg", "f/out/b.jpg", "f/out/sub/b.jpg", "f/outer/c.jpg")
+    assert paths_of("f/**/*.jpg", exclude=Path("f/out")) == ["f/b.jpg", "f/outer/c.jpg"]
+    assert paths_of("f/*/*.jpg", exclude=here / "f" / "out") == ["f/outer/c.jpg"]
+
+
+def test_a_file_that_looks_like_a_glob(here: Path) -> None:
+    make("a[1].jpg", "a1.jpg")
+    assert paths_of("a[1].jpg") == ["a[1].jpg"]
+    assert paths_of("a[2].jpg") == []
+    assert relatives_of("a[1].jpg") == ["a[1].jpg"]
+    make("d[1]/x.jpg", "d[1]/y.jpg")
+    assert paths_of("d[1]") == ["d[1]/x.jpg", "d[1]/y.jpg"]
+
+
+def test_a_list_of_paths() -> None:
+    lines = [b"a.jpg\n", b"\n", b"b c.jpg\r\n", b"\r\n", b" d.jpg\n", b"odd\xff.jpg\n", "é.jpg".encode()]
+    paths = list(read_list(lines))
+    assert [os.fsencode(path) for path in paths] == [
+        b"a.jpg",
+        b"b c.jpg",
+        b" d.jpg",
+        b"odd\xff.jpg",
+        "é.jpg".encode(),
+    ]
+    assert list(read_list([])) == []
+
+
+def test_a_list_on_stdin(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Stdin(b"x/a.jpg\nodd\xff.jpg\n*.jpg\n"))
+    make("first.jpg")
+    sources = Sources(("first.jpg", "-"))
+    assert not sources.countable
+    references = list(sources)
+    assert [os.fsencode(reference.path) for reference in references] == [
+        b"first.jpg",
+        b"x/a.jpg",
+        b"odd\xff.jpg",
+        b"*.jpg",  # a list is taken literally
+    ]
+    assert os.fsencode(references[2].relative) == b"odd\xff.jpg"
+    assert Sources(("first.jpg",)).countable
+
+
+def test_a_symlink_loop_ends(here: Path) -> None:
+    make("f/a.jpg", "f/sub/b.jpg")
+    for link in ("f/sub/up", "f/sub/up2", "f/self"):
+        os.symlink(here / "f", link, target_is_directory=True)
+    os.symlink("dangling-itself.jpg", "f/dangling-itself.jpg")
+    assert paths_of("f", recursive=True) == ["f/a.jpg", "f/dangling-itself.jpg", "f/sub/b.jpg"]
+
+
+def test_a_glob_passes_a_symlink_loop_once(here: Path) -> None:
+    make("f/a.jpg", "f/sub/b.jpg")
+    os.symlink(here / "f", "f/sub/up", target_is_directory=True)  # a second one would make it 2^40 paths
+    assert paths_of("f/**/*.jpg") == ["f/a.jpg", "f/sub/b.jpg"]
+
+
+def test_a_folder_with_the_name_of_a_picture_is_told_of_or_searched(here: Path) -> None:
+    make("f/a.jpg", "f/x.jpg/inner.png")
+    assert paths_of("f", recursive=True) == ["f/a.jpg", "f/x.jpg/inner.png"]
+    assert paths_of("f") == ["f/a.jpg", "f/x.jpg"]  # it cannot be read, and that is said
+    assert paths_of("f/x.jpg") == ["f/x.jpg/inner.png"]
+
+
+def test_the_outputs_of_one_folder_mirror_it(here: Path) -> None:
+    make("f/b.jpg", "f/a/z.jpg", "f/a/deep/x.png")
+    assert relatives_of("f", recursive=True) == ["a/deep/x.png", "a/z.jpg", "b.jpg"]
+    assert relatives_of(str(here / "f"), recursive=True) == ["a/deep/x.png", "a/z.jpg", "b.jpg"]
+    assert relatives_of("f/a/../a") == ["z.jpg"]
+
+
+def test_two_folders_with_equal_names_in_them_do_not_collide(here: Path) -> None:
+    make("one/a.jpg", "two/a.jpg", "one/sub/a.jpg", "deep/down/one/a.jpg")
+    assert relatives_of("one", "two", recursive=True) == ["one/a.jpg", "one/sub/a.jpg", "two/a.jpg"]
+    check_places(Sources(("one", "two", "deep/down/one", "one/sub", "*/a.jpg"), recursive=True))
+
+
+def test_files_of_several_folders_do_not_collide(here: Path) -> None:
+    make("one/a.jpg", "two/a.jpg", "a.jpg")
+    assert relatives_of("one/a.jpg", "two/a.jpg") == ["one/a.jpg", "two/a.jpg"]
+    assert relatives_of("one/a.jpg", "a.jpg") == ["one/a.jpg", "a.jpg"]
+    assert relatives_of("one/a.jpg") == ["a.jpg"]
+
+
+def test_odd_names(here: Path) -> None:
+    names = [" lead.jpg", "line\nbreak.jpg", "trail .jpg", "ünï 日本 🦊.jpg", os.fsdecode(b"raw\xff.jpg")]
+    make(*(f"f/{name}" for name in names))
+    assert paths_of("f") == sorted(f"f/{name}" for name in names)
+    assert relatives_of("f") == sorted(names)
+    assert paths_of(f"f/{names[1]}") == [f"f/{names[1]}"]
+
+
+def test_what_lies_outside_has_a_place_of_its_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = here / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    listed = ["a.jpg", "../a.jpg", "../../a.jpg", str(here / "other" / "a.jpg"), "sub/../a.jpg", "..a/b.jpg"]
+    monkeypatch.setattr(sys, "stdin", Stdin("\n".join(listed).encode()))
+    references = list(Sources(("-",)))
+    assert references[0].relative == Path("a.jpg")
+    assert references[4].relative == Path("a.jpg")
+    assert references[5].relative == Path("..a/b.jpg")
+    check_places(references)
+
+
+def test_a_folder_that_bears_the_name_for_what_lies_outside(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Stdin(b"/elsewhere/a.jpg\n_outside/elsewhere/a.jpg\n"))
+    check_places(Sources(("-",)))
+
+
+PART = st.one_of(st.sampled_from(["a", "b", "..", ".", "...", "..a", " "]), st.text("ab.é \n\udcff", min_size=1))
+LISTED = st.builds(lambda start, parts: start + "/".join(parts), st.sampled_from(["", "/", "../"]), st.lists(PART))
+
+
+@settings(deadline=None)
+@given(st.lists(LISTED.filter(lambda path: bool(path) and "\n" not in path), max_size=8))
+def test_no_two_listed_pictures_share_a_place(paths: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", Stdin(b"\n".join(os.fsencode(path) for path in paths)))
+        files = [reference for reference in Sources(("-",)) if os.path.abspath(reference.path) != os.getcwd()]
+    check_places(files)
+
+
+@settings(deadline=None)
+@given(st.lists(LISTED.filter(lambda path: bool(path) and path != "-"), min_size=1, max_size=8))
+def test_no_two_named_pictures_share_a_place(paths: list[str]) -> None:
+    files = [path + "/missing.jpg" for path in paths]
+    references = list(Sources(tuple(files)))
+    assert [reference.path for reference in references] == files
+    check_places(references)

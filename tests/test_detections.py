@@ -1,0 +1,131 @@
+"""What is kept of a network's answers, which classes a name means, and detections as plain data."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detrcli.detections import Detections, Wanted, as_record, labels_of
+from detrcli.errors import ClassError
+
+NAMES = ("N/A", "person", "Traffic Light", "cat", "person")
+Answer = tuple[tuple[float, float, float, float], float, int]
+
+
+def selected(wanted: Wanted, *answers: Answer, size: tuple[int, int] = (100, 50)) -> Detections:
+    return wanted.select(
+        np.array([box for box, _, _ in answers], np.float32).reshape(-1, 4),
+        np.array([score for _, score, _ in answers], np.float32),
+        np.array([label for _, _, label in answers], np.int64),
+        NAMES,
+        size,
+    )
+
+
+def scored(*scores: float) -> list[Answer]:
+    return [((index, 0, index + 1, 1), score, 1) for index, score in enumerate(scores)]
+
+
+def test_scores_must_lie_above_the_threshold() -> None:
+    assert selected(Wanted(0.5), *scored(0.5, 0.75, 0.25)).scores.tolist() == [0.75]
+    assert len(selected(Wanted(0.9), *scored(0.9))) == 0
+    assert len(selected(Wanted(0.0), *scored(0.0, 1e-6))) == 1
+    assert len(selected(Wanted(1.0), *scored(1.0))) == 0
+
+
+def test_only_the_wanted_classes() -> None:
+    answers: list[Answer] = [((0, 0, 1, 1), 0.9, label) for label in (0, 1, 2, 3, 4)]
+    assert selected(Wanted(labels=frozenset({4, 2})), *answers).names == ("Traffic Light", "person")
+    assert len(selected(Wanted(labels=None), *answers)) == 5
+    assert len(selected(Wanted(labels=frozenset()), *answers)) == 0
+
+
+def test_the_limit_keeps_the_best() -> None:
+    answers = scored(0.6, 0.9, 0.7, 0.8)
+    assert selected(Wanted(limit=2), *answers).boxes[:, 0].tolist() == [1, 3]
+    assert len(selected(Wanted(limit=9), *answers)) == 4
+    assert len(selected(Wanted(limit=0), *answers)) == 0
+
+
+def test_ties_stay_in_the_order_of_the_network() -> None:
+    found = selected(Wanted(), *scored(0.75, 1.0, 0.75, 0.75, 1.0))
+    assert found.boxes[:, 0].tolist() == [1, 4, 0, 2, 3]
+    assert found.scores.tolist() == [1.0, 1.0, 0.75, 0.75, 0.75]
+
+
+def test_boxes_end_at_the_picture() -> None:
+    found = selected(
+        Wanted(),
+        ((-5, -0.5, 120, 60), 0.9, 1),
+        ((10.5, 20, 30, 40), 0.8, 1),
+        ((-9, 70, -3, 80), 0.7, 1),
+        size=(100, 50),
+    )
+    assert found.boxes.tolist() == [[0, 0, 100, 50], [10.5, 20, 30, 40], [0, 50, 0, 50]]
+    assert (found.width, found.height) == (100, 50)
+
+
+def test_nothing_found() -> None:
+    found = selected(Wanted())
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
+    assert as_record("a.jpg", "m", found)["detections"] == []
+
+
+@given(
+    scores=st.lists(st.floats(0, 1, width=32), max_size=30),
+    threshold=st.floats(0, 1, width=32),
+    limit=st.none() | st.integers(0, 9),
+)
+def test_selection_is_the_sorted_start_of_what_passes(scores: list[float], threshold: float, limit: int | None) -> None:
+    found = selected(Wanted(threshold, limit=limit), *scored(*scores))
+    assert found.scores.tolist() == sorted((score for score in scores if score > threshold), reverse=True)[:limit]
+    for box, score in zip(found.boxes, found.scores, strict=True):
+        assert scores[int(box[0])] == score
+
+
+def test_class_names_whatever_their_case() -> None:
+    assert labels_of(["CAT", "traffic LIGHT"], NAMES) == {2, 3}
+    assert labels_of(["Straße"], ("STRASSE",)) == {0}
+    assert labels_of([], NAMES) == frozenset()
+
+
+def test_a_name_of_several_classes_means_all_of_them() -> None:
+    assert labels_of(["person"], NAMES) == {1, 4}
+    assert labels_of(["dog"], ("Dog", "cat", "dog")) == {0, 2}
+
+
+def test_an_unknown_name_lists_near_ones() -> None:
+    with pytest.raises(ClassError, match=r"no class 'trafic light'; did you mean 'Traffic Light'\?"):
+        labels_of(["cat", "trafic light"], NAMES)
+
+
+@pytest.mark.parametrize("class_names", [NAMES, ("cat",), ("N/A", "cat")])
+def test_a_name_like_no_other_lists_some_that_there_are(class_names: tuple[str, ...]) -> None:
+    with pytest.raises(ClassError, match="no class 'zzzzzz'") as caught:
+        labels_of(["zzzzzz"], class_names)
+    assert "'cat'" in str(caught.value)
+
+
+@given(
+    box=st.tuples(*[st.floats(0, 20_000, width=32)] * 4),
+    score=st.floats(0, 1, width=32),
+    label=st.integers(0, 2**40),
+    name=st.text(),
+    path=st.text(),
+)
+def test_a_record_keeps_everything_through_json(
+    box: tuple[float, ...], score: float, label: int, name: str, path: str
+) -> None:
+    found = Detections(
+        np.array([box], np.float32), np.array([score], np.float32), np.array([label], np.int64), (name,), 640, 480
+    )
+    record = json.loads(json.dumps(as_record(path, "a/model", found), allow_nan=False))
+    assert list(record) == ["path", "size", "model", "detections"]
+    assert (record["path"], record["size"], record["model"]) == (path, {"width": 640, "height": 480}, "a/model")
+    (one,) = record["detections"]
+    assert (one["label_id"], one["label"]) == (label, name)
+    assert one["score"] == pytest.approx(score, abs=5.1e-7)
+    assert one["box"] == pytest.approx(list(box), abs=5.1e-5)

@@ -1,0 +1,106 @@
+"""Output files appear whole or not at all, and what cannot be written is one clear error."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from detrcli.errors import OutputError
+from detrcli.files import atomic_file
+
+
+def test_a_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "out.bin"
+    with atomic_file(path) as file:
+        file.write(b"first")
+        file.flush()
+        assert not path.exists()
+        file.write(b" second")
+    assert path.read_bytes() == b"first second"
+    assert os.listdir(tmp_path) == ["out.bin"]
+
+
+def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"old")
+    with atomic_file(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+def write_and_fail(path: Path, failure: BaseException) -> None:
+    with atomic_file(path) as file:
+        file.write(b"half")
+        raise failure
+
+
+@pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt(), OSError("of no number"), SystemExit(3)])
+def test_a_failure_leaves_nothing_behind(tmp_path: Path, failure: BaseException) -> None:
+    with pytest.raises(type(failure)) as caught:
+        write_and_fail(tmp_path / "new.bin", failure)
+    assert caught.value is failure
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failure_leaves_an_old_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail(path, ZeroDivisionError())
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["out.bin"]
+
+
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b c" / "out.bin"
+    with atomic_file(path) as file:
+        file.write(b"x")
+    assert path.read_bytes() == b"x"
+
+
+def test_a_path_below_a_file_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"kept")
+    for path in (tmp_path / "file" / "out.bin", tmp_path / "file" / "deep" / "out.bin"):
+        with pytest.raises(OutputError, match="choose another --output") as caught, atomic_file(path):
+            pytest.fail("the block must not run")
+        assert str(path) in str(caught.value)
+    assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputError, match="cannot write"), atomic_file(tmp_path / "out") as file:
+        file.write(b"x")
+    assert os.listdir(tmp_path) == ["out"]
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_broken_pipe_in_the_block_is_not_this_files(tmp_path: Path) -> None:
+    with pytest.raises(BrokenPipeError):
+        write_and_fail(tmp_path / "out.bin", BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(tmp_path: Path, umask: int, expected: int) -> None:
+    before = os.umask(umask)
+    try:
+        with atomic_file(tmp_path / "out.bin"):
+            pass
+        assert os.umask(umask) == umask  # and it is left as it was
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out.bin").stat().st_mode) == expected
+
+
+def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "out.bin"
+    with pytest.raises(OutputError, match="free some space, then run it again") as caught:
+        write_and_fail(path, OSError(errno.ENOSPC, "No space left on device"))
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert os.listdir(tmp_path) == []
