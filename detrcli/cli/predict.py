@@ -105,7 +105,7 @@ def predict(
     if not verbose:
         warnings.simplefilter("ignore")
     pictures = Sources(tuple(sources), recursive, exclude=output)
-    if draw and os.path.realpath(output) == os.path.realpath(pictures.root()):
+    if draw and pictures.hold(output):
         raise UsageError(f"drawings in {output} would overwrite the pictures; name another folder with --output")
     references = iter(pictures)
     first = list(islice(references, 2))

@@ -58,6 +58,12 @@ class Sources:
         except ValueError:  # different drives
             return os.getcwd()
 
+    def hold(self, folder: Path) -> bool:
+        """Whether pictures mirrored into this folder could take the place of pictures that were named."""
+        root, target = Path(os.path.realpath(self.root())), Path(os.path.realpath(folder))
+        named = (root if name == STDIN else Path(os.path.realpath(_folder(name))) for name in self.names)
+        return target.is_relative_to(root) and any(place.is_relative_to(target) for place in named)
+
     def __iter__(self) -> Iterator[ImageReference]:
         root = self.root()
         for path in self._paths():

@@ -1,0 +1,512 @@
+"""`detr predict` as a user runs it: real processes on real files, with a tiny model."""
+
+import json
+import os
+import pty
+import re
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from detrcli.cli.console import printable
+from detrcli.images.decode import read_picture
+
+from ..tiny import QUERIES, save_tiny
+
+COMMAND = [sys.executable, "-m", "detrcli", "predict"]
+ENVIRONMENT = {
+    **os.environ,
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "COLUMNS": "160",
+    "TERM": "xterm",
+}
+PATIENCE = 120
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def records(self) -> list[Record]:
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @property
+    def paths(self) -> list[str]:
+        return [record["path"] for record in self.records]
+
+    @property
+    def complaints(self) -> list[str]:
+        return self.stderr.splitlines()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder to work in, with a model in it."""
+
+    folder: Path
+
+    @property
+    def options(self) -> list[str]:
+        return ["--model", "model", "--threshold", "0", "--device", "cpu", "--precision", "fp32"]
+
+    def detr(self, *arguments: str, stdin: bytes = b"", prepare: Callable[[], None] | None = None) -> Run:
+        run = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env=ENVIRONMENT,
+            input=stdin,
+            capture_output=True,
+            timeout=PATIENCE,
+            preexec_fn=prepare,
+        )
+        return Run(run.returncode, run.stdout.decode(), run.stderr.decode())
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=let_interrupts_through,
+        )
+
+    def on_a_terminal(self, *arguments: str) -> str:
+        """What a terminal shows of a run that ends well, without colours and movements."""
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+        ) as process:
+            os.close(theirs)
+            shown = b""
+            while piece := read_terminal(ours):
+                shown += piece
+            assert process.wait(PATIENCE) == 0, shown
+        os.close(ours)
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")
+
+    def files(self, folder: str) -> list[str]:
+        root = self.folder / folder
+        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
+
+
+def read_terminal(end: int) -> bytes:
+    try:
+        return os.read(end, 65536)
+    except OSError:  # how a terminal says that nobody writes to it any more
+        return b""
+
+
+def let_interrupts_through() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore them
+
+
+def noise(seed: int, width: int = 90, height: int = 60) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "model"
+    save_tiny(folder)
+    return folder
+
+
+def new_place(folder: Path, model: Path) -> Place:
+    (folder / "model").symlink_to(model)
+    return Place(folder)
+
+
+@pytest.fixture
+def place(tmp_path: Path, model: Path) -> Place:
+    return new_place(tmp_path, model)
+
+
+@pytest.fixture
+def trio(place: Place) -> Place:
+    """A place with three sound pictures, p/0.jpg, p/1.jpg and p/2.jpg."""
+    (place.folder / "p").mkdir()
+    for number in range(3):
+        noise(number).save(place.folder / "p" / f"{number}.jpg")
+    return place
+
+
+def small_bomb() -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    body = b"IDAT" + zlib.compress(bytes(1000))
+    chunks = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, body, b"IEND"))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+SIZES = {
+    "animated.gif": (90, 60),
+    "cmyk.jpg": (90, 60),
+    "deep.png": (60, 90),
+    "grey.png": (90, 60),
+    "long.png": (20_000, 10),
+    "noise.jpg": (64, 64),
+    "noise2.jpg": (64, 64),
+    "palette.png": (90, 60),
+    "point.png": (1, 1),
+    "turned.jpg": (60, 90),
+}
+"""The good ones of the mixed pictures, upright."""
+
+FAULTS = {
+    "x-bomb.png": "too many pixels",
+    "x-cut.jpg": "damaged",
+    "x-cut.png": "damaged",
+    "x-empty.png": "empty",
+    "x-folder.jpg": "is a directory",
+    "x-two\nlines.jpg": "not a picture",
+}
+"""The bad ones, and what is said of them."""
+
+
+def make_mixed(folder: Path) -> None:
+    folder.mkdir()
+    frames = [noise(1), noise(2), noise(3)]
+    frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
+    noise(4).convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(np.random.default_rng(5).integers(0, 65_536, (90, 60), np.uint16)).save(folder / "deep.png")
+    noise(6).convert("L").save(folder / "grey.png")
+    noise(7, 20_000, 10).save(folder / "long.png")
+    noise(8, 64, 64).save(folder / "noise.jpg")
+    noise(9, 64, 64).save(folder / "noise2.jpg")
+    noise(10).quantize(16).save(folder / "palette.png", transparency=0)
+    noise(11, 1, 1).save(folder / "point.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    noise(12).save(folder / "turned.jpg", exif=exif)
+
+    (folder / "x-bomb.png").write_bytes(small_bomb())
+    (folder / "x-cut.jpg").write_bytes((folder / "noise.jpg").read_bytes()[:-300])
+    (folder / "x-cut.png").write_bytes((folder / "grey.png").read_bytes()[:-100])
+    (folder / "x-empty.png").touch()
+    (folder / "x-folder.jpg").mkdir()
+    (folder / "x-two\nlines.jpg").write_text("no picture at all\n" * 100)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Place:
+    place = new_place(tmp_path_factory.mktemp("mixed"), model)
+    make_mixed(place.folder / "pictures")
+    return place
+
+
+@pytest.fixture(scope="module")
+def mixed_run(mixed: Place) -> Run:
+    return mixed.detr("pictures", *mixed.options, "--batch-size", "1", "--output", "out")
+
+
+def test_bad_pictures_are_a_line_each_and_the_exit_code(mixed_run: Run) -> None:
+    assert mixed_run.code == 1
+    *complaints, summary = mixed_run.complaints
+    assert len(complaints) == len(FAULTS)
+    for complaint, (name, fault) in zip(complaints, FAULTS.items(), strict=True):
+        assert complaint.startswith(f"detr: pictures/{printable(name)}: ")
+        assert fault in complaint
+    good = len(SIZES)
+    assert summary.startswith(f"{good} pictures, {good * QUERIES} detections, {len(FAULTS)} failed, ")
+
+
+def test_good_pictures_are_a_json_object_each_in_order(mixed_run: Run) -> None:
+    assert mixed_run.paths == [f"pictures/{name}" for name in SIZES]
+    for record, (width, height) in zip(mixed_run.records, SIZES.values(), strict=True):
+        assert list(record) == ["path", "size", "model", "detections"]
+        assert record["size"] == {"width": width, "height": height}
+        assert record["model"] == "model"
+        scores = [found["score"] for found in record["detections"]]
+        assert scores == sorted(scores, reverse=True)
+        assert len(scores) == QUERIES
+        for found in record["detections"]:
+            assert found["label"] == f"thing {found['label_id']}"
+            x1, y1, x2, y2 = found["box"]
+            assert 0 <= x1 <= x2 <= width
+            assert 0 <= y1 <= y2 <= height
+
+
+def test_each_good_picture_has_its_drawing_and_nothing_else_is_there(mixed: Place, mixed_run: Run) -> None:
+    assert mixed.files("out") == sorted(SIZES)
+    for name, size in SIZES.items():
+        source, drawing = (read_picture(mixed.folder / folder / name) for folder in ("pictures", "out"))
+        assert drawing.image.size == size
+        assert drawing.format == source.format
+        assert (np.asarray(drawing.image) != np.asarray(source.image)).any()
+
+
+def same(one: Record, other: Record) -> None:
+    assert (one["path"], one["size"]) == (other["path"], other["size"])
+    ours, theirs = one["detections"], other["detections"]
+    assert [found["label"] for found in ours] == [found["label"] for found in theirs]
+    np.testing.assert_allclose([d["box"] for d in ours], [d["box"] for d in theirs], rtol=0, atol=1e-3)
+    np.testing.assert_allclose([d["score"] for d in ours], [d["score"] for d in theirs], rtol=0, atol=1e-4)
+
+
+def test_neither_batches_nor_order_change_an_answer(mixed: Place, mixed_run: Run) -> None:
+    names = [f"pictures/{name}" for name in SIZES]
+    names = [*names, *reversed(names)]
+    run = mixed.detr(*names, *mixed.options, "--batch-size", "8", "--no-draw")
+    assert run.code == 0
+    assert run.paths == names
+    for one, other in zip(run.records, [*mixed_run.records, *reversed(mixed_run.records)], strict=True):
+        same(one, other)
+
+
+def test_filters(mixed: Place, mixed_run: Run) -> None:
+    def selected(threshold: float, label: str | None, limit: int | None) -> list[list[Record]]:
+        return [
+            [d for d in record["detections"] if d["score"] > threshold and label in (None, d["label"])][:limit]
+            for record in mixed_run.records
+        ]
+
+    label, _ = Counter(d["label"] for record in mixed_run.records for d in record["detections"]).most_common(1)[0]
+    scores = sorted(d["score"] for record in mixed_run.records for d in record["detections"] if d["label"] == label)
+    threshold = (scores[2] + scores[3]) / 2
+    expected = selected(threshold, label, 1)
+    for weaker in (selected(0, label, 1), selected(threshold, None, 1), selected(threshold, label, None)):
+        assert weaker != expected  # each of the three filters does something here
+
+    run = mixed.detr(
+        *(f"pictures/{name}" for name in SIZES),
+        *mixed.options,
+        *("--threshold", str(threshold), "--class", label.upper(), "--max-detections", "1", "--no-draw"),
+    )
+    assert [record["detections"] for record in run.records] == expected
+
+
+@pytest.fixture(scope="module")
+def quiet_run(mixed: Place) -> Iterator[Run]:
+    before = mixed.files(".")
+    yield mixed.detr("pictures/**/*.png", *mixed.options, "--no-draw", "--quiet", "--output", "nowhere")
+    assert mixed.files(".") == before
+
+
+def test_a_glob_in_quotes(quiet_run: Run) -> None:
+    assert quiet_run.paths == [f"pictures/{name}" for name in SIZES if name.endswith(".png")]
+
+
+def test_quiet_says_nothing_but_errors(quiet_run: Run) -> None:
+    assert quiet_run.code == 1
+    expected = [f"detr: pictures/{name}" for name in FAULTS if name.endswith(".png")]
+    assert [": ".join(line.split(": ")[:2]) for line in quiet_run.complaints] == expected
+
+
+def test_nothing_is_written_without_drawings_and_formats(mixed: Place, quiet_run: Run) -> None:
+    assert quiet_run.records
+    assert not (mixed.folder / "nowhere").exists()
+
+
+TREE = ["a.jpg", "a.png", "b/a.jpg", "b/c d/a.jpg", "b/c d/ünï 🦊.webp"]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Place:
+    place = new_place(tmp_path_factory.mktemp("tree"), model)
+    for number, name in enumerate(TREE):
+        path = place.folder / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise(number).save(path)
+    earlier = place.folder / "tree" / "out" / "earlier.jpg"
+    earlier.parent.mkdir()
+    noise(99).save(earlier)
+    return place
+
+
+@pytest.fixture(scope="module")
+def tree_run(tree: Place) -> Run:
+    formats = ("--format", "json", "--format", "jsonl", "--format", "csv", "--format", "json")
+    return tree.detr("tree", "--recursive", *tree.options, "--output", "tree/out", *formats)
+
+
+def test_a_tree_whose_pictures_are_all_good(tree_run: Run) -> None:
+    assert tree_run.code == 0
+    assert tree_run.paths == [f"tree/{name}" for name in TREE]
+    (summary,) = tree_run.complaints
+    assert summary.startswith(f"{len(TREE)} pictures, {len(TREE) * QUERIES} detections, ")
+    assert "failed" not in summary
+
+
+def test_outputs_mirror_the_tree(tree: Place, tree_run: Run) -> None:
+    jsons = [f"{name}.json" for name in TREE]
+    assert tree.files("tree/out") == sorted([*TREE, *jsons, "detections.csv", "detections.jsonl", "earlier.jpg"])
+
+
+def test_every_format_says_what_stdout_says(tree: Place, tree_run: Run) -> None:
+    out = tree.folder / "tree" / "out"
+    assert [json.loads((out / f"{name}.json").read_text()) for name in TREE] == tree_run.records
+    assert (out / "detections.jsonl").read_text() == tree_run.stdout
+    assert len((out / "detections.csv").read_text("utf-8").splitlines()) == 1 + len(TREE) * QUERIES
+
+
+def test_a_list_on_stdin(place: Place) -> None:
+    here = place.folder / "here"
+    (here / "sub").mkdir(parents=True)
+    names = [b"a.jpg", b"sub/b c.jpg", b"odd\xff.jpg", os.fsencode(place.folder / "outside.jpg")]
+    for number, name in enumerate(names):
+        noise(number).save(here / os.fsdecode(name), "JPEG")
+    listed = b"a.jpg\n\nsub/b c.jpg\r\nmissing.jpg\nodd\xff.jpg\n" + names[3]
+    (here / "model").symlink_to(place.folder / "model")
+
+    run = Place(here).detr("-", *place.options, "--output", "out", stdin=listed)
+    assert run.code == 1
+    assert [os.fsencode(path) for path in run.paths] == names
+    assert run.complaints[0] == "detr: missing.jpg: no such file or directory"
+    outside = "_outside/" + str(place.folder / "outside.jpg").lstrip("/")
+    assert Place(here).files("out") == sorted([outside, "a.jpg", os.fsdecode(b"odd\xff.jpg"), "sub/b c.jpg"])
+
+
+@pytest.mark.parametrize("arguments", [["-"], ["-", "--format", "jsonl"]])
+def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> None:
+    run = place.detr(*arguments, *place.options)
+    assert (run.code, run.stdout, run.complaints) == (0, "", ["stdin named no pictures"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["p", "--format", "xml"], "'xml' is none of json, jsonl, csv"),
+        (["p", "--threshold", "2"], "'--threshold'"),
+        (["p", "--max-detections", "0"], "'--max-detections'"),
+        (["p", "--model", "no-such-model"], "no model is called 'no-such-model'"),
+        (["p", "--model", "./no/such/model"], "no such file or folder: ./no/such/model"),
+        (["p", "--model", "model", "--class", "thign 3"], "no class 'thign 3'; did you mean 'thing 3'"),
+        (["empty", "--model", "model"], "no pictures in empty; --recursive"),
+        (["none/*.jpg", "--model", "model"], "no pictures in none/*.jpg"),
+        (["p", "--model", "model", "--output", "p"], "would overwrite the pictures"),
+        (["p/0.jpg", "--model", "model", "--output", "empty/../p"], "would overwrite the pictures"),
+        (["--model", "model"], "Missing argument"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage(trio: Place, arguments: Sequence[str], said: str) -> None:
+    (trio.folder / "empty").mkdir()
+    before = {name: (trio.folder / "p" / name).read_bytes() for name in trio.files("p")}
+    run = trio.detr(*arguments)
+    assert run.code == 2
+    assert run.stdout == ""
+    assert said in run.complaints[-1]
+    assert {name: (trio.folder / "p" / name).read_bytes() for name in trio.files("p")} == before
+    assert not (trio.folder / "detections").exists()
+
+
+def test_one_pictures_drawing_does_not_take_the_place_of_another_picture(trio: Place) -> None:
+    (trio.folder / "p" / "sub").mkdir()
+    noise(9).save(trio.folder / "p" / "sub" / "0.jpg")
+    before = (trio.folder / "p" / "sub" / "0.jpg").read_bytes()
+    run = trio.detr("p", "p/sub", *trio.options, "--output", "p/sub")
+    assert (trio.folder / "p" / "sub" / "0.jpg").read_bytes() == before
+    assert run.code == 2
+    assert "would overwrite" in run.complaints[-1]
+
+
+def test_an_output_that_cannot_be_written(trio: Place) -> None:
+    (trio.folder / "taken").write_bytes(b"kept")
+    run = trio.detr("p/0.jpg", *trio.options, "--output", "taken")
+    assert run.code == 2
+    (complaint,) = run.complaints
+    assert complaint.startswith("detr: cannot write taken/0.jpg: ")
+    assert (trio.folder / "taken").read_bytes() == b"kept"
+
+
+def test_a_full_disk(trio: Place) -> None:
+    def leave_one_kilobyte() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+    run = trio.detr("p", *trio.options, "--output", "out", prepare=leave_one_kilobyte)
+    assert run.code == 2
+    assert [line for line in run.complaints if line.startswith("detr: ")] == run.complaints[-1:]
+    assert "cannot write out/0.jpg" in run.complaints[-1]
+    assert "Traceback" not in run.stderr
+    assert trio.files("out") == []
+
+
+def send(process: subprocess.Popen[bytes], *paths: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write("".join(f"{path}\n" for path in paths).encode())
+    process.stdin.flush()
+
+
+def test_an_interruption_leaves_what_is_done_and_nothing_half_done(trio: Place) -> None:
+    process = trio.start("-", *trio.options, "--output", "out", *("--format", "jsonl", "--format", "csv"))
+    assert process.stdout is not None
+    send(process, "p/0.jpg", "p/1.jpg")
+    lines = [process.stdout.readline() for _ in range(2)]
+    process.send_signal(signal.SIGINT)  # it waits for more paths
+    rest, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert [json.loads(line)["path"] for line in lines] == ["p/0.jpg", "p/1.jpg"]
+    assert rest == b""
+    assert b"Traceback" not in said
+    assert trio.files("out") == ["p/0.jpg", "p/1.jpg"]
+    for name in ("p/0.jpg", "p/1.jpg"):
+        assert read_picture(trio.folder / "out" / name).image.size == (90, 60)
+
+
+def test_a_reader_that_goes_away_ends_the_run_quietly(trio: Place) -> None:
+    process = trio.start("-", *trio.options, "--output", "out", "--format", "jsonl")
+    assert process.stdout is not None
+    send(process, "p/0.jpg", "p/1.jpg")
+    assert json.loads(process.stdout.readline())["path"] == "p/0.jpg"
+    process.stdout.close()
+    send(process, "p/2.jpg", "p/2.jpg")
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert process.wait(PATIENCE) == 1
+    assert b"Traceback" not in said
+    assert b"BrokenPipe" not in said
+    assert b"detr: " not in said
+    assert not [name for name in trio.files("out") if not name.endswith(".jpg")]
+
+
+def test_a_terminal_shows_a_table_for_one_picture(trio: Place) -> None:
+    shown = trio.on_a_terminal("p/0.jpg", *trio.options, "--output", "out")
+    assert "class" in shown
+    assert "score" in shown
+    assert len(re.findall(r"thing \d +0\.\d{3} +\d+, \d+ – \d+, \d+", shown)) == QUERIES
+    assert shown.rstrip().splitlines()[-1] == "drawn to out/0.jpg"
+    assert '"path"' not in shown
+    assert trio.files("out") == ["0.jpg"]
+
+
+def test_a_terminal_shows_a_line_for_each_of_several_pictures(trio: Place) -> None:
+    (trio.folder / "p" / "1.jpg").rename(trio.folder / "p" / "1\n.jpg")
+    shown = trio.on_a_terminal("p", *trio.options, "--output", "out").splitlines()
+    counts = r"(\d thing \d)(, \d thing \d)*"
+    for name in ("0.jpg", r"1\n.jpg", "2.jpg"):
+        (line,) = (line for line in shown if f"p/{name}: " in line)
+        found = re.search(rf"p/{re.escape(name)}: {counts}", line)
+        assert found is not None
+        assert sum(int(count) for count in re.findall(r"(\d) thing", found[0])) == QUERIES
+    assert shown[-1].startswith(f"3 pictures, {3 * QUERIES} detections, ")
+    assert not any('"path"' in line for line in shown)
+    assert trio.files("out") == ["0.jpg", "1\n.jpg", "2.jpg"]

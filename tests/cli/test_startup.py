@@ -1,0 +1,85 @@
+"""What starts fast stays fast: nothing heavy is imported before it is needed, or at all."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import detrcli.models
+from detrcli import __version__
+
+from ..tiny import save_tiny
+
+HEAVY = {"torch", "torchvision", "PIL", "numpy", "rich", "huggingface_hub", "safetensors", "onnxruntime"}
+RUN_MAIN = """
+import json, sys
+from detrcli.cli import main
+try:
+    main()
+except SystemExit as stopped:
+    assert not stopped.code, stopped.code
+print(json.dumps(list(sys.modules)), file=sys.stderr)
+"""
+IMPORT = """
+import importlib, json, sys
+importlib.import_module(sys.argv[1])
+print(json.dumps(list(sys.modules)), file=sys.stderr)
+"""
+
+
+def loaded(code: str, *arguments: str) -> tuple[str, set[str]]:
+    """What fresh Python with this code prints, and the modules it ends with."""
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return run.stdout, set(json.loads(run.stderr.splitlines()[-1]))
+
+
+def test_the_package_loads_nothing_heavy() -> None:
+    _, modules = loaded(IMPORT, "detrcli")
+    assert "detrcli" in modules
+    assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["--version"]], ids=" ".join)
+def test_help_and_version_load_nothing_heavy(arguments: list[str]) -> None:
+    printed, modules = loaded(RUN_MAIN, *arguments)
+    assert printed == f"detr {__version__}\n" if arguments == ["--version"] else "Usage:" in printed
+    assert modules & HEAVY == set()
+
+
+def test_the_detector_loads_no_torch_before_a_model() -> None:
+    _, modules = loaded(IMPORT, "detrcli.detector")
+    assert "numpy" in modules
+    assert modules & {"torch", "torchvision", "rich", "huggingface_hub"} == set()
+
+
+def test_a_prediction_needs_no_other_framework(tmp_path: Path) -> None:
+    from PIL import Image
+
+    save_tiny(tmp_path / "model")
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.jpg")
+    arguments = ["predict", str(tmp_path / "a.jpg"), "--model", str(tmp_path / "model"), "--device", "cpu"]
+    printed, modules = loaded(RUN_MAIN, *arguments, "--output", str(tmp_path / "out"), "--format", "csv")
+    assert json.loads(printed)["size"] == {"width": 64, "height": 64}
+    assert (tmp_path / "out" / "a.jpg").exists()
+    assert "torch" in modules
+    assert modules & {"torchvision", "transformers", "timm", "scipy", "pandas", "rich", "huggingface_hub"} == set()
+    assert "torch._dynamo" not in modules  # it takes longer than all of torch
+
+
+def imports_of(source: str) -> set[str]:
+    """The modules that a file of the package `detrcli.models` imports: top-level names, or dots for relative ones."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add("." * node.level or str(node.module).partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(Path(detrcli.models.__path__[0]).glob("*.py")), ids=lambda path: path.name)
+def test_networks_need_only_torch_and_one_another(path: Path) -> None:
+    assert imports_of(path.read_text("utf-8")) <= {"torch", "."} | sys.stdlib_module_names
