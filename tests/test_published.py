@@ -48,3 +48,34 @@ def test_the_others_see_the_cats(cats: Path, model: str) -> None:
     (found,) = detrcli.load(model, device="cpu").predict(cats, threshold=0.9)
     assert found.names.count("cat") == 2
     assert found.names.count("remote") == 2
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize(
+    ("size", "scores", "labels"),
+    [
+        ("tiny", [0.8676, 0.7526, 0.7177, 0.4391], [140, 133, 140, 133]),
+        ("xlarge", [0.9745, 0.9715, 0.9339, 0.8163], [140, 140, 133, 133]),
+    ],
+)
+def test_lwdetr_objects365(cats: Path, size: str, scores: list[float], labels: list[int]) -> None:
+    detector = detrcli.load(f"lwdetr-{size}-objects365", device="cpu", precision="fp32")
+    (found,) = detector.predict(cats, threshold=0.01, max_detections=4)
+    np.testing.assert_allclose(found.scores, scores, rtol=0, atol=2e-3)
+    assert found.labels.tolist() == labels
+    assert set(found.names) == {"Cat", "Remote"}
+    if size == "tiny":
+        boxes = [
+            [4.9, 56.6, 319.8, 474.8],
+            [40.6, 73.1, 176.3, 116.9],
+            [340.3, 25.1, 640.3, 368.7],
+            [334.3, 77.0, 371.3, 189.8],
+        ]
+        np.testing.assert_allclose(found.boxes, np.clip(boxes, 0, [640, 480, 640, 480]), rtol=0, atol=1)
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize("size", ["tiny", "small", "medium", "large", "xlarge"])
+def test_lwdetr_sees_the_cats(cats: Path, size: str) -> None:
+    (found,) = detrcli.load(f"lwdetr-{size}", device="cpu", precision="fp32").predict(cats, threshold=0.5)
+    assert found.names.count("cat") == 2

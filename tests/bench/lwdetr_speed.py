@@ -54,7 +54,7 @@ def product_rate(dtype: torch.dtype) -> float:
 def measure(size: str, batch: int, rounds: int) -> None:
     """Print a line for each way to run a size."""
     torch.manual_seed(0)
-    trained = LwDetr(SIZES[size]).eval()
+    trained = LwDetr(SIZES[size]).eval().requires_grad_(False)
     pixels = torch.randn(batch, 3, 640, 640)
     theirs = peer(size)
     backends = {
