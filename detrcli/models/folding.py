@@ -86,7 +86,7 @@ class JointSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, windows, S, D) → the same shape."""
         seen = x.shape[0] * x.shape[1] if self.window else x.shape[0]
-        joint = self.joint(x).view(seen, -1, 3, self.heads, x.shape[-1] // self.heads)
+        joint = self.joint(x).reshape(seen, -1, 3, self.heads, x.shape[-1] // self.heads)
         query, key, value = joint.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value)
         return torch.as_tensor(self.output(mixed.transpose(1, 2).reshape(x.shape)))

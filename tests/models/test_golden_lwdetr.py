@@ -44,8 +44,17 @@ FORMS: dict[str, Callable[[LwDetr], LwDetr]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize(
+    ("form", "dtype"),
+    [
+        ("trained", torch.float64),
+        ("trained", torch.float32),
+        ("folded", torch.float64),
+        ("folded", torch.float32),
+        ("convolved", torch.float32),
+    ],
+    ids=str,
+)
 def test_answers(model: str, network: LwDetr, dtype: torch.dtype, form: str) -> None:
     network = FORMS[form](copy.deepcopy(network).to(dtype))
     expected = golden.answers(model)
@@ -108,9 +117,11 @@ def test_pictures_of_fewer_cells_than_queries(height: int, width: int) -> None:
     with torch.inference_mode():
         answer = network(torch.randn(2, 3, height, width))
         folded = fold_lwdetr(copy.deepcopy(network))(torch.zeros(1, 3, height, width))
+        convolved = convolve_linears(fold_lwdetr(copy.deepcopy(network)))(torch.zeros(1, 3, height, width))
     assert answer.boxes.shape == (2, min(100, height * width // 256), 4)
     assert answer.boxes.isfinite().all()
     assert folded.boxes.isfinite().all()
+    torch.testing.assert_close(convolved.boxes, folded.boxes)
 
 
 def test_sides_that_do_not_fit() -> None:
