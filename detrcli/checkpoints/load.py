@@ -1,11 +1,13 @@
 """From files to a network with its weights, and what is known about it."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ..errors import ModelError
 from .config import class_names
@@ -50,7 +52,7 @@ def load_checkpoint(checkpoint: Checkpoint, *, size: Size | None = None) -> Load
     """
     family, layout, tensors = _read(checkpoint)
     ours, origin = layout.translate(tensors)
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialValues():
         network = family.build(checkpoint, ours)
     wanted = network.state_dict()
     # how many batches a batch norm has seen is of no use here, and not all files say it
@@ -64,6 +66,18 @@ def load_checkpoint(checkpoint: Checkpoint, *, size: Size | None = None) -> Load
     family.check(rules.resize)
     names = class_names(checkpoint, network.config.num_classes)
     return LoadedModel(checkpoint.name, network.eval().to(memory_format=torch.channels_last), names, rules)
+
+
+class _NoInitialValues(TorchFunctionMode):
+    """Leaves new parameters as they are: they are about to be replaced, and on "meta" some inits load torch._dynamo."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _read(checkpoint: Checkpoint) -> tuple[Family, Layout, dict[str, Tensor]]:
