@@ -86,10 +86,8 @@ def _read(checkpoint: Checkpoint) -> tuple[Family, Layout, dict[str, Tensor]]:
         for layout in family.layouts:
             if layout.mark in tensors:
                 return family, layout, tensors
-    marks = " or ".join(layout.mark for family in FAMILIES for layout in family.layouts)
-    raise ModelError(
-        f"{checkpoint.weights} holds no model that is known here; it holds {_some(tensors)} where {marks} is expected"
-    )
+    marks = " or ".join(f"{layout.mark} ({layout.title})" for family in FAMILIES for layout in family.layouts)
+    raise ModelError(f"{checkpoint.weights} has no {marks}, so its layout is unknown; it holds {_some(tensors)}")
 
 
 def _check(
