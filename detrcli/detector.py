@@ -14,7 +14,7 @@ from .backends import Answers, Backend
 from .checkpoints.find import find
 from .checkpoints.names import DEFAULT_MODEL
 from .detections import Detections, Wanted, labels_of
-from .errors import ImageError
+from .errors import DeviceError, ImageError
 from .images.decode import Picture, from_array, read_picture, upright_rgb
 from .images.resize import ResizeRule, resized_pixels
 
@@ -159,7 +159,12 @@ class Detector:
             picture = read(source)
         except ImageError as error:
             return _Waiting(source, result=error)
-        pixels = resized_pixels(picture.image, self._resize, self._resample)
+        try:
+            pixels = resized_pixels(picture.image, self._resize, self._resample)
+        except MemoryError as error:
+            raise DeviceError(
+                "memory is too small for a picture of the size asked for; use a smaller --size"
+            ) from error
         size = (picture.image.height, picture.image.width)
         return _Waiting(source, picture if keep else None, pixels, size)
 

@@ -64,12 +64,19 @@ class TorchBackend:
                 images = batch.to(self.device, non_blocking=True)
                 heights_widths = torch.tensor(sizes, dtype=torch.float32).to(self.device, non_blocking=True)
                 boxes, scores, labels = (answer.cpu().numpy() for answer in self._module(images, heights_widths))
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+                raise
+            height, width, _ = pixels[0].shape
             raise DeviceError(
-                f"the memory of {self.device} does not hold {len(pixels)} pictures of "
-                f"{pixels[0].shape[1]} × {pixels[0].shape[0]}; use a smaller --batch-size"
+                f"the memory of {self.device} is too small for {len(pixels)} × {width} × {height} pixels at once; "
+                "use a smaller --batch-size or --size"
             ) from error
         return [Answers(*answers) for answers in zip(boxes, scores, labels, strict=True)]
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)  # as the CPU's says
 
 
 def _convolves_faster(device: torch.device) -> bool:

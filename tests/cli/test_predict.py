@@ -303,6 +303,31 @@ def test_filters(mixed: Place, mixed_run: Run) -> None:
 
 
 @pytest.fixture(scope="module")
+def sized_run(mixed: Place) -> Run:
+    stretched = read_picture(mixed.folder / "pictures" / "noise.jpg").image.resize((96, 64), Image.Resampling.BILINEAR)
+    stretched.save(mixed.folder / "stretched.png")
+    options = ("--size", "96x64", "--no-draw", "--verbose")
+    return mixed.detr("pictures/noise.jpg", "stretched.png", *mixed.options, *options)
+
+
+def test_a_size_is_what_the_network_sees_but_not_what_boxes_are_in(mixed_run: Run, sized_run: Run) -> None:
+    square, wide = sized_run.records
+    assert (square["size"], wide["size"]) == ({"width": 64, "height": 64}, {"width": 96, "height": 64})
+    for found in wide["detections"]:
+        x1, y1, x2, y2 = found["box"]
+        found["box"] = [x1 * 64 / 96, y1, x2 * 64 / 96, y2]
+    same(square, {**wide, "path": square["path"], "size": square["size"]})
+    (as_the_model_says,) = (record for record in mixed_run.records if record["path"] == square["path"])
+    assert square["detections"] != as_the_model_says["detections"]
+
+
+def test_verbose_says_what_runs_where(sized_run: Run) -> None:
+    first, summary = sized_run.complaints
+    assert first.startswith("model on cpu, fp32, ")
+    assert summary.startswith(f"2 pictures, {2 * QUERIES} detections, ")
+
+
+@pytest.fixture(scope="module")
 def quiet_run(mixed: Place) -> Iterator[Run]:
     before = mixed.files(".")
     yield mixed.detr("pictures/**/*.png", *mixed.options, "--no-draw", "--quiet", "--output", "nowhere")
@@ -395,8 +420,13 @@ def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> No
         (["p", "--format", "xml"], "'xml' is none of json, jsonl, csv"),
         (["p", "--threshold", "2"], "'--threshold'"),
         (["p", "--max-detections", "0"], "'--max-detections'"),
+        (["p", "--precision", "fp8"], "'--precision'"),
         (["p", "--model", "no-such-model"], "no model is called 'no-such-model'"),
         (["p", "--model", "./no/such/model"], "no such file or folder: ./no/such/model"),
+        (["p", "--model", "no-such-model.safetensors"], "no such file or folder: no-such-model.safetensors"),
+        (["p", "--model", "model", "--size", "0"], "--size takes one number, or WIDTHxHEIGHT, not '0'"),
+        (["p", "--model", "model", "--size", "96x64x3"], "--size takes one number, or WIDTHxHEIGHT, not '96x64x3'"),
+        (["p", "--model", "model", "--device", "toaster"], "no device is called 'toaster'; there are auto, cpu, cuda"),
         (["p", "--model", "model", "--class", "thign 3"], "no class 'thign 3'; did you mean 'thing 3'"),
         (["empty", "--model", "model"], "no pictures in empty; --recursive"),
         (["none/*.jpg", "--model", "model"], "no pictures in none/*.jpg"),
@@ -413,8 +443,20 @@ def test_wrong_usage(trio: Place, arguments: Sequence[str], said: str) -> None:
     assert run.code == 2
     assert run.stdout == ""
     assert said in run.complaints[-1]
+    assert "Traceback" not in run.stderr
     assert {name: (trio.folder / "p" / name).read_bytes() for name in trio.files("p")} == before
     assert not (trio.folder / "detections").exists()
+
+
+def test_a_picture_that_fails_alone(trio: Place) -> None:
+    run = trio.detr("missing.jpg", *trio.options, "--output", "out", "--format", "jsonl")
+    assert (run.code, run.stdout) == (1, "")
+    assert run.complaints == [
+        "detr: missing.jpg: no such file or directory",
+        "0 pictures, 0 detections, 1 failed",
+    ]
+    assert trio.files("out") == ["detections.jsonl"]
+    assert (trio.folder / "out" / "detections.jsonl").read_bytes() == b""
 
 
 def test_one_pictures_drawing_does_not_take_the_place_of_another_picture(trio: Place) -> None:
@@ -427,13 +469,40 @@ def test_one_pictures_drawing_does_not_take_the_place_of_another_picture(trio: P
     assert "would overwrite" in run.complaints[-1]
 
 
-def test_an_output_that_cannot_be_written(trio: Place) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "target"),
+    [
+        (["--output", "taken"], "taken/0.jpg"),
+        (["--output", "taken/deeper"], "taken/deeper/0.jpg"),
+        (["--output", "taken/deeper", "--format", "jsonl", "--no-draw"], "taken/deeper/detections.jsonl"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_output_that_cannot_be_written(trio: Place, arguments: Sequence[str], target: str) -> None:
     (trio.folder / "taken").write_bytes(b"kept")
-    run = trio.detr("p/0.jpg", *trio.options, "--output", "taken")
-    assert run.code == 2
+    run = trio.detr("p/0.jpg", *trio.options, *arguments)
+    assert (run.code, run.stdout) == (2, "")
     (complaint,) = run.complaints
-    assert complaint.startswith("detr: cannot write taken/0.jpg: ")
+    assert complaint.startswith(f"detr: cannot write {target}: ")
     assert (trio.folder / "taken").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        "99999x99999",  # Pillow finds no room for the picture
+        "12000x12000",  # there is room for that, but not for what the network makes of it
+    ],
+)
+def test_a_size_that_memory_does_not_hold(trio: Place, size: str) -> None:
+    def leave_twelve_gigabytes() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, 12 * 2**30))
+
+    run = trio.detr("p/0.jpg", *trio.options, "--no-draw", "--size", size, prepare=leave_twelve_gigabytes)
+    assert "Traceback" not in run.stderr
+    assert (run.code, run.stdout) == (2, "")
+    assert run.complaints[-1].startswith("detr: ")
+    assert "--size" in run.complaints[-1]
 
 
 def test_a_full_disk(trio: Place) -> None:
@@ -510,3 +579,8 @@ def test_a_terminal_shows_a_line_for_each_of_several_pictures(trio: Place) -> No
     assert shown[-1].startswith(f"3 pictures, {3 * QUERIES} detections, ")
     assert not any('"path"' in line for line in shown)
     assert trio.files("out") == ["0.jpg", "1\n.jpg", "2.jpg"]
+
+
+def test_a_terminal_shows_nothing_of_several_pictures_if_quiet(trio: Place) -> None:
+    assert trio.on_a_terminal("p", *trio.options, "--output", "out", "--quiet") == ""
+    assert trio.files("out") == ["0.jpg", "1.jpg", "2.jpg"]

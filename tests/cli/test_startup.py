@@ -49,6 +49,16 @@ def test_help_and_version_load_nothing_heavy(arguments: list[str]) -> None:
     assert modules & HEAVY == set()
 
 
+def test_without_arguments_it_shows_help_as_wrong_usage() -> None:
+    run = subprocess.run([sys.executable, "-m", "detrcli"], capture_output=True, text=True)
+    assert run.returncode == 2
+    shown = run.stdout + run.stderr
+    assert "Usage:" in shown
+    assert "predict" in shown
+    assert "models" in shown
+    assert "Traceback" not in shown
+
+
 def test_the_detector_loads_no_torch_before_a_model() -> None:
     _, modules = loaded(IMPORT, "detrcli.detector")
     assert "numpy" in modules
