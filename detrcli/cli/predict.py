@@ -194,6 +194,8 @@ class _Report:
             line = json.dumps(as_record(reference.path, self.model, detections))
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
+        elif self.talk.quiet:
+            return
         elif self.many:
             counts = Counter(detections.names)
             found = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
@@ -208,7 +210,7 @@ class _Report:
     def _print_line(self, text: str) -> None:
         if self.talk.live is not None:
             self.talk.say(text)
-        elif not self.talk.quiet:
+        else:
             print(text)
 
     def summarise(self) -> None:
