@@ -3,5 +3,7 @@
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
-PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "coco-val128" / "images"
+SHARED = Path(__file__).parents[2] / "shared"
+"""Larger files that not every checkout has beside it."""
+PHOTOGRAPHS = SHARED / "data" / "coco-val128" / "images"
 """128 photographs of COCO val2017, where they are present."""

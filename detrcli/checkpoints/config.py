@@ -93,12 +93,14 @@ def lwdetr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LwDe
         ("backbone_config.qkv_bias", nested.get("qkv_bias", True), True),
     )
     depth = _count(tensors, r"backbone\.blocks\.(\d+)\.")
-    like = next((size for size in SIZES.values() if size.vit_depth == depth), None)
     windows, features = nested.get("window_block_indices"), nested.get("out_indices")
-    if like is None and (windows is None or features is None):
-        raise ModelError(f"{checkpoint.weights} needs a config.json: no published LW-DETR has a ViT of {depth} blocks")
-    like = like or SIZES["tiny"]
     try:
+        width = tensors["backbone.embedding.patches.weight"].shape[0]
+        like = min(SIZES.values(), key=lambda size: (size.vit_depth != depth, size.vit_dim != width))
+        if like.vit_depth != depth and (windows is None or features is None):
+            raise ModelError(
+                f"{checkpoint.weights} needs a config.json: no published LW-DETR has a ViT of {depth} blocks"
+            )
         classes, hidden = tensors["class_head.weight"].shape
         stages = range(_count(tensors, r"projector\.stages\.(\d+)\."))
         groups = _count(tensors, r"proposals\.(\d+)\.")
@@ -106,7 +108,7 @@ def lwdetr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LwDe
         places = tensors["decoder.layers.0.cross_attention.weights.weight"].shape[0]
         return LwDetrConfig(
             num_classes=classes,
-            vit_dim=tensors["backbone.embedding.patches.weight"].shape[0],
+            vit_dim=width,
             vit_heads=_whole(nested.get("num_attention_heads", like.vit_heads), "num_attention_heads"),
             vit_depth=depth,
             window_blocks=like.window_blocks if windows is None else tuple(windows),

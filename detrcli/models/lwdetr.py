@@ -1,7 +1,7 @@
 """LW-DETR: A Transformer Replacement to YOLO for Real-Time Detection (Chen et al. 2024)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -59,6 +59,18 @@ class LwDetrConfig:
 
 
 _TINY = LwDetrConfig()
+_NANO = replace(
+    _TINY,
+    vit_dim=128,
+    vit_heads=4,
+    c2f_depth=2,
+    hidden_dim=128,
+    num_queries=60,
+    num_groups=6,
+    self_heads=4,
+    cross_heads=8,
+    feedforward=512,
+)
 _SMALL = replace(_TINY, vit_depth=10, window_blocks=(0, 1, 3, 6, 7, 9), features=(2, 4, 5, 9), num_queries=300)
 _MEDIUM = replace(_SMALL, vit_dim=384)
 _LARGE = replace(_MEDIUM, scales=(2, 0.5), hidden_dim=384, self_heads=12, cross_heads=24, points=4)
@@ -68,8 +80,9 @@ SIZES = {
     "medium": _MEDIUM,
     "large": _LARGE,
     "xlarge": replace(_LARGE, vit_dim=768),
+    "nano": _NANO,
 }
-"""The published sizes (table 1)."""
+"""The published sizes (table 1), and "nano", which is this project's own."""
 
 
 class Perceptron(nn.Module):
@@ -96,8 +109,8 @@ class ProposalHead(nn.Module):
         self.class_head: nn.Module = nn.Linear(dim, num_classes)
         self.box_head = Perceptron(dim, dim, dim, 4)
 
-    def forward(self, memory: Tensor, anchors: Tensor, inside: Tensor, count: int) -> Tensor:
-        """Pick the best cells' boxes.
+    def forward(self, memory: Tensor, anchors: Tensor, inside: Tensor, count: int) -> Predictions:
+        """Pick the best cells.
 
         Args:
             memory: (B, S, D) cells of all feature maps, zero where not inside.
@@ -106,13 +119,14 @@ class ProposalHead(nn.Module):
             count: how many to pick.
 
         Returns:
-            (B, count, 4) boxes, best first.
+            Logits (B, count, K) and boxes (B, count, 4), best first.
         """
         embedded = self.norm(self.embed(memory))
-        scores = self.class_head(embedded).amax(-1).masked_fill(~inside, -torch.inf)
-        best = scores.topk(count, dim=1).indices
+        logits = self.class_head(embedded)
+        best = logits.amax(-1).masked_fill(~inside, -torch.inf).topk(count, dim=1).indices
         picked = embedded.gather(1, best[..., None].expand(-1, -1, embedded.shape[-1]))
-        return move(anchors[best], self.box_head(picked))
+        chosen = logits.gather(1, best[..., None].expand(-1, -1, logits.shape[-1]))
+        return Predictions(chosen, move(anchors[best], self.box_head(picked)))
 
 
 class DecoderLayer(nn.Module):
@@ -128,10 +142,22 @@ class DecoderLayer(nn.Module):
         self.feedforward = FeedForward(dim, config.feedforward, dropout=0)
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, position: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """States (B, Q, D), their positions (B, Q, D) and boxes (B, Q, 4), feature maps (B, H, W, D) → (B, Q, D)."""
-        placed = x + position
-        x = self.norm1(x + self.self_attention(placed, placed, x))
+    def forward(self, x: Tensor, position: Tensor, boxes: Tensor, maps: Sequence[Tensor], groups: int) -> Tensor:
+        """One round of refining what each object query has found.
+
+        Args:
+            x: (B, Q, D) states, query group after query group.
+            position: (B, Q, D) their positions.
+            boxes: (B, Q, 4) their boxes.
+            maps: (B, H, W, D) feature maps.
+            groups: number of query groups; a query attends to those of its own group alone.
+
+        Returns:
+            (B, Q, D).
+        """
+        placed, apart = x + position, (x.shape[0] * groups, -1, x.shape[-1])
+        attended = self.self_attention(placed.reshape(apart), placed.reshape(apart), x.reshape(apart))
+        x = self.norm1(x + attended.view(x.shape))
         x = self.norm2(x + self.cross_attention(x + position, boxes, maps))
         return torch.as_tensor(self.norm3(x + self.feedforward(x)))
 
@@ -146,8 +172,18 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.position_head = Perceptron(2 * dim, dim, dim)
 
-    def forward(self, queries: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Queries (Q, D), boxes (B, Q, 4), feature maps (B, H, W, D) → the normed state (B, Q, D) after each layer."""
+    def forward(self, queries: Tensor, boxes: Tensor, maps: Sequence[Tensor], groups: int = 1) -> list[Tensor]:
+        """Decode `groups` query groups, which see nothing of each other.
+
+        Args:
+            queries: (Q, D) object queries, group after group.
+            boxes: (B, Q, 4) where they start.
+            maps: (B, H, W, D) feature maps.
+            groups: number of query groups.
+
+        Returns:
+            The normed state (B, Q, D) after each layer.
+        """
         x, y, width, height = (boxes * (2 * math.pi)).unbind(-1)
         dim = queries.shape[-1]
         sines = torch.cat((sine_positions(y, x, dim), sine_positions(width, height, dim)), dim=-1)
@@ -155,7 +191,7 @@ class Decoder(nn.Module):
         state = queries.expand(boxes.shape[0], -1, -1)
         states = []
         for layer in self.layers:
-            state = layer(state, position, boxes, maps)
+            state = layer(state, position, boxes, maps, groups)
             states.append(self.norm(state))
         return states
 
@@ -185,8 +221,35 @@ class LwDetr(nn.Module):
         Returns:
             Logits (B, Q, K) and boxes (B, Q, 4); a picture of fewer cells than object queries has as many as cells.
         """
-        maps = [one.permute(0, 2, 3, 1) for one in self.projector(self.backbone(pixels))]
-        return self.answer(maps, self.propose(maps, self.proposals[0]))
+        maps = self.feature_maps(pixels)
+        return self.answer(maps, self.propose(maps, (self.proposals[0],)).boxes)
+
+    def every_layer(self, pixels: Tensor) -> tuple[list[Predictions], Predictions]:
+        """What the losses of training are taken of (section 3.2): all query groups, side by side as further queries.
+
+        Proposals lend the decoder their boxes but learn from their own loss alone.
+
+        Args:
+            pixels: (B, 3, H, W), normalised, sides multiples of 64.
+
+        Returns:
+            The answer of each decoder layer, the last one last, and the proposals: logits (B, groups·Q, K) and boxes
+            (B, groups·Q, 4) each, group after group.
+        """
+        maps, groups = self.feature_maps(pixels), self.config.num_groups
+        proposals = self.propose(maps, self.proposals)
+        count = proposals.boxes.shape[1] // groups
+        queries, query_boxes = (
+            embedding.weight.unflatten(0, (groups, -1))[:, :count].flatten(0, 1)
+            for embedding in (self.object_queries, self.query_boxes)
+        )
+        boxes = move(proposals.boxes.detach(), query_boxes)
+        states = self.decoder(queries, boxes, maps, groups)
+        return [Predictions(self.class_head(state), move(boxes, self.box_head(state))) for state in states], proposals
+
+    def feature_maps(self, pixels: Tensor) -> list[Tensor]:
+        """Normalised pixels (B, 3, H, W) → a map (B, H, W, D) for each scale."""
+        return [one.permute(0, 2, 3, 1) for one in self.projector(self.backbone(pixels))]
 
     def answer(self, maps: Sequence[Tensor], proposed: Tensor) -> Predictions:
         """Let the first query group start at proposed boxes.
@@ -200,13 +263,19 @@ class LwDetr(nn.Module):
         state = self.decoder(self.object_queries.weight[:count], boxes, maps)[-1]
         return Predictions(self.class_head(state), move(boxes, self.box_head(state)))
 
-    def propose(self, maps: Sequence[Tensor], head: nn.Module) -> Tensor:
-        """The boxes (B, Q, 4) of the best cells of feature maps (B, H, W, D), as a proposal head judges them."""
+    def propose(self, maps: Sequence[Tensor], heads: Iterable[nn.Module]) -> Predictions:
+        """The best cells of feature maps (B, H, W, D), as each proposal head judges them, head after head.
+
+        Returns:
+            Logits (B, heads·Q, K) and boxes (B, heads·Q, 4).
+        """
         memory = torch.cat([one.flatten(1, 2) for one in maps], dim=1)
         anchors = cell_boxes([(one.shape[1], one.shape[2]) for one in maps], memory)
         inside = ((anchors > 0.01) & (anchors < 0.99)).all(-1)
         memory = memory.masked_fill(~inside[:, None], 0)
-        return torch.as_tensor(head(memory, anchors, inside, min(self.config.num_queries, len(anchors))))
+        count = min(self.config.num_queries, len(anchors))
+        logits, boxes = zip(*(head(memory, anchors, inside, count) for head in heads), strict=True)
+        return Predictions(torch.cat(logits, dim=1), torch.cat(boxes, dim=1))
 
 
 def cell_boxes(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:

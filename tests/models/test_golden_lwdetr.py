@@ -149,7 +149,7 @@ def test_half_precision(network: LwDetr, device: str, dtype: torch.dtype, tolera
     pixels, _ = golden.batch(golden.pictures("lwdetr-tiny", "batch"), torch.float32)
     with torch.inference_mode():
         maps = [one.permute(0, 2, 3, 1) for one in model.projector(model.backbone(pixels))]
-        boxes = model.propose(maps, model.proposals[0])
+        boxes = model.propose(maps, (model.proposals[0],)).boxes
         exact = model.answer(maps, boxes)
         half = model.to(device, dtype)
         rough_maps = [one.permute(0, 2, 3, 1) for one in half.projector(half.backbone(pixels.to(device, dtype)))]

@@ -1,0 +1,1 @@
+"""Training, and the rendered scenes to train on."""

@@ -1,0 +1,65 @@
+"""Our matcher and set criteria assign, score and push as the original implementations do."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from detrcli.models.predictions import Predictions
+from detrcli.training.criterion import DETR_CRITERION, LWDETR_CRITERION, SetCriterion
+from detrcli.training.matcher import Target
+
+from ..golden import answers
+
+CRITERIA = {"detr": DETR_CRITERION, "lwdetr": LWDETR_CRITERION}
+CASES = [(family, name.removesuffix(".logits")) for family in CRITERIA for name in answers(f"{family}-criterion")
+         if name.count(".") == 1 and name.endswith(".logits")]  # fmt: skip
+TERMS = ("loss_ce", "loss_bbox", "loss_giou")
+
+
+def targets_of(golden: Mapping[str, NDArray[Any]], prefix: str = "") -> list[Target]:
+    count = sum(name.startswith(f"{prefix}target") and name.endswith(".labels") for name in golden)
+    return [
+        Target(
+            torch.from_numpy(golden[f"{prefix}target{index}.labels"]),
+            torch.from_numpy(golden[f"{prefix}target{index}.boxes"]).reshape(-1, 4),
+        )
+        for index in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("family", "case"), CASES)
+def test_criterion(family: str, case: str) -> None:
+    golden = {name.removeprefix(f"{case}."): value for name, value in answers(f"{family}-criterion").items()}
+    criterion: SetCriterion = CRITERIA[family]
+    groups = int(golden.get("groups", 1))
+    logits = [torch.from_numpy(layer).requires_grad_() for layer in golden["logits"]]
+    boxes = [torch.from_numpy(layer).requires_grad_() for layer in golden["boxes"]]
+    layers = [Predictions(*pair) for pair in zip(logits, boxes, strict=True)]
+    suffixes = [*(f"_{index}" for index in range(len(layers) - 1)), ""]
+    if "enc.logits" in golden:
+        layers.append(Predictions(torch.from_numpy(golden["enc.logits"]), torch.from_numpy(golden["enc.boxes"])))
+        suffixes.append("_enc")
+    targets = targets_of(golden)
+    objects = torch.tensor(max(1, sum(len(target.labels) for target in targets)))
+
+    last = len(logits) - 1
+    match = criterion.matcher(layers[last], targets, groups)
+    for picture in range(len(targets)):
+        mine = match.picture == picture
+        pairs = set(zip(match.query[mine].tolist(), match.target[mine].tolist(), strict=True))
+        wanted = zip(golden[f"match{picture}.query"].tolist(), golden[f"match{picture}.target"].tolist(), strict=True)
+        assert pairs == set(wanted)
+
+    total, losses = criterion(layers, targets, objects=objects, groups=groups)
+    for suffix, terms in zip(suffixes, losses, strict=True):
+        for name, term in zip(TERMS, terms, strict=True):
+            assert term.item() == pytest.approx(float(golden[f"loss.{name}{suffix}"]), rel=1e-6), name + suffix
+    assert total.item() == pytest.approx(float(golden["total"]), rel=1e-6)
+    total.backward()
+    for name, tensor in (("logits", logits[last]), ("boxes", boxes[last])):
+        assert tensor.grad is not None
+        np.testing.assert_allclose(tensor.grad.numpy(), golden[f"grad.{name}_last"], rtol=1e-6, atol=1e-12)
