@@ -27,3 +27,11 @@ class UsageError(DetrError):
 
 class OutputError(DetrError):
     """An output cannot be written."""
+
+
+class DatasetError(DetrError):
+    """A labelled data set cannot be read, or would spoil what is done with it."""
+
+
+class TrainingError(DetrError):
+    """A training cannot begin, go on or be resumed."""

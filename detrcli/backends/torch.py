@@ -35,7 +35,7 @@ class TorchBackend:
     """
 
     def __init__(self, model: LoadedModel, *, device: str = "auto", precision: Precision = "auto") -> None:
-        self.device = _device(device)
+        self.device = device_named(device)
         if precision == "auto":
             precision = _native_precision(self.device)
         self.description = f"{self.device}, {precision}"
@@ -91,12 +91,26 @@ def _cpu() -> dict[str, Any]:
 def _native_precision(device: torch.device) -> Precision:
     if device.type == "cuda":
         return "fp16"
-    if device.type == "cpu" and (_cpu().get("avx512_bf16") or _cpu().get("amx_bf16")):
-        return "bf16"
-    return "fp32"
+    return "bf16" if device.type == "cpu" and _computes_bf16() else "fp32"
 
 
-def _device(name: str) -> torch.device:
+def training_precision(device: torch.device) -> Literal["fp32", "fp16", "bf16"]:
+    """What training is fast in on a device: bf16, whose range is float32's, where the device computes in it."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and _computes_bf16() else "fp32"
+
+
+def _computes_bf16() -> bool:
+    return bool(_cpu().get("avx512_bf16") or _cpu().get("amx_bf16"))
+
+
+def device_named(name: str) -> torch.device:
+    """The device that a user means by auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
+
+    Raises:
+        DeviceError: there is no such device.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

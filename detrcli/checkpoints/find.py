@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from .names import KNOWN_MODELS, known_model
+from .included import included
+from .names import DEMO_MODEL, KNOWN_MODELS, known_model
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 MODEL_TYPES = ("detr", "lw_detr")
+_DEMO = f"; --model {DEMO_MODEL} works offline"
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,12 @@ def find(model: str, *, revision: str | None = None, offline: bool = False) -> C
         ModelError: with what to do next.
     """
     known = known_model(model)
-    if known is not None:
+    if known is not None and known.repo is not None:
         return _from_hub(known.name, known.repo, revision, offline)
+    if known is not None:
+        if revision is not None:
+            raise ModelError(f"--revision goes with a model on the Hub; {model} comes with this package")
+        return _from_folder(included(known.name))
     path = Path(os.path.expanduser(model))
     if model and os.path.exists(path):
         if revision is not None:
@@ -174,12 +180,13 @@ class _Repository:
         at = f"{self.repo} at revision {self.revision}" if self.revision else self.repo
         match error:
             case LocalEntryNotFoundError() if self.offline:
-                return f"{at} is not in the cache; run once without --offline (and HF_HUB_OFFLINE)"
+                return f"{at} is not in the cache; run once without --offline (and HF_HUB_OFFLINE){_DEMO}"
             case LocalEntryNotFoundError(__cause__=HfHubHTTPError() as cause):
                 return f"the Hub answered with an error for {at} ({_first_line(cause)}); try again later"
             case LocalEntryNotFoundError():
                 return (
-                    f"the Hub cannot be reached and {at} is not in the cache; check the network, or name a local folder"
+                    f"the Hub cannot be reached and {at} is not in the cache; check the network, or name a local "
+                    f"folder{_DEMO}"
                 )
             case GatedRepoError():
                 return f"{self.repo} is gated: accept its terms on its Hub page, then run `hf auth login`"

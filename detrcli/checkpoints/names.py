@@ -9,7 +9,7 @@ class KnownModel:
 
     Attributes:
         name: what a user calls it.
-        repo: where it is on the Hugging Face Hub.
+        repo: where it is on the Hugging Face Hub, or None if it comes with this package.
         parameters: how many, in millions.
         gflops: work for one picture, in 10⁹ operations, as published.
         ap: average precision on COCO val2017 in percent, as published, or None for other classes.
@@ -18,7 +18,7 @@ class KnownModel:
     """
 
     name: str
-    repo: str
+    repo: str | None
     parameters: float
     gflops: float
     ap: float | None
@@ -44,8 +44,11 @@ KNOWN_MODELS = (
     KnownModel("detr-resnet-50-dc5", "facebook/detr-resnet-50-dc5", 41, 187, 43.3, "COCO", "Apache-2.0"),
     KnownModel("detr-resnet-101", "facebook/detr-resnet-101", 60, 152, 43.5, "COCO", "Apache-2.0"),
     KnownModel("detr-resnet-101-dc5", "facebook/detr-resnet-101-dc5", 60, 253, 44.9, "COCO", "Apache-2.0"),
+    KnownModel("demo", None, 2.7, 0.9, None, "shapes", "Apache-2.0"),
 )
 DEFAULT_MODEL = "lwdetr-small"
+DEMO_MODEL = "demo"
+"""The model that comes with this package and needs no network."""
 
 
 def known_model(name: str) -> KnownModel | None:

@@ -7,9 +7,11 @@ import typer
 
 from ..errors import DetrError
 from .console import complain
+from .eval import evaluate
 from .exit_codes import INTERRUPTED, UNUSABLE
 from .models import models
 from .predict import predict
+from .train import train
 
 app = typer.Typer(
     name="detr",
@@ -21,6 +23,8 @@ app = typer.Typer(
 )
 app.command()(predict)
 app.command()(models)
+app.command()(train)
+app.command("eval")(evaluate)
 
 
 def _print_version(wanted: bool) -> None:

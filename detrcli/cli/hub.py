@@ -1,6 +1,7 @@
 """Keep the Hub's client from saying more than a user wants to read."""
 
 import logging
+import os
 
 from .console import Talk
 
@@ -30,3 +31,9 @@ def hush_hub(talk: Talk) -> None:
         logger = hub_logging.get_logger("huggingface_hub")
         logger.handlers[:] = [_SaysOnce(talk)]
         logger.propagate = False
+
+
+def hush_hub_for(model: str, talk: Talk) -> None:
+    """The same, unless the model is here on disk and the client is not needed."""
+    if not os.path.exists(model):
+        hush_hub(talk)

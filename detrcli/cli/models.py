@@ -14,7 +14,7 @@ def models() -> None:
     """
     from ..checkpoints.find import is_cached
 
-    rows = [(model, is_cached(model.repo)) for model in KNOWN_MODELS]
+    rows = [(model, model.repo is None or is_cached(model.repo)) for model in KNOWN_MODELS]
     if not sys.stdout.isatty():
         for model, cached in rows:
             print(json.dumps({**asdict(model), "cached": cached, "default": model.name == DEFAULT_MODEL}))

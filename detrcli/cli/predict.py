@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 import time
 import warnings
@@ -12,22 +11,23 @@ from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..checkpoints.names import DEFAULT_MODEL
+from ..checkpoints.included import sample_picture
+from ..checkpoints.names import DEFAULT_MODEL, DEMO_MODEL
 from ..errors import ImageError, UsageError
 from ..formats import FORMATS, Writer, open_writer
 from ..images.sources import STDIN, ImageReference, Sources
 from .console import Talk, printable
 from .exit_codes import SOME_FAILED
-from .hub import hush_hub
+from .hub import hush_hub_for
+from .options import BatchSize, Device, Model, Offline, PictureSize, Precision, Quiet, Revision, Verbose, parse_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from ..checkpoints.families import Size
     from ..detections import Detections
     from ..detector import Outcome
 
@@ -39,28 +39,13 @@ def _known_formats(names: list[str] | None) -> list[str]:
     return names or []
 
 
-def _parse_size(text: str | None) -> "Size | None":
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9]\d{0,4})(?:[x×]([1-9]\d{0,4}))?", text)
-    if match is None:
-        raise UsageError(f"--size takes one number, or WIDTHxHEIGHT, not {text!r}")
-    width, height = match.groups()
-    return (int(width), int(height)) if height else int(width)
-
-
 def predict(
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="SOURCE", help="Pictures, folders, globs, or - for a list of paths on stdin."),
-    ],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", help="A known name (see `detr models`), org/name on the Hub, a folder or a file."
-        ),
-    ] = DEFAULT_MODEL,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
     threshold: Annotated[
         float, typer.Option("--threshold", "-t", min=0, max=1, help="Keep what scores above this.")
     ] = 0.5,
@@ -70,19 +55,10 @@ def predict(
     max_detections: Annotated[
         int | None, typer.Option(min=1, help="Keep only so many for a picture, the best.")
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to run.")] = "auto",
-    size: Annotated[
-        str | None,
-        typer.Option(metavar="N|WIDTHxHEIGHT", help="What pictures are resized to.  [default: as the model says]"),
-    ] = None,
-    precision: Annotated[
-        Literal["auto", "fp32", "fp16", "bf16"],
-        typer.Option(help="How to compute; auto is what the device is fast in."),
-    ] = "auto",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Pictures of one shape to run at once.  [default: 8 on CUDA, else 1]"),
-    ] = None,
+    device: Device = "auto",
+    size: PictureSize = None,
+    precision: Precision = "auto",
+    batch_size: BatchSize = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for drawings and files.")] = Path("detections"),
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw what was found onto copies.")] = True,
     formats: Annotated[
@@ -92,9 +68,9 @@ def predict(
         ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go down into folders' folders.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Use only models in the cache.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Find objects in pictures.
 
@@ -104,6 +80,10 @@ def predict(
     talk = Talk(quiet=quiet, verbose=verbose)
     if not verbose:
         warnings.simplefilter("ignore")
+    if not sources:
+        if model != DEMO_MODEL:
+            raise UsageError(f"name pictures to look at; `detr predict --model {DEMO_MODEL}` has one of its own")
+        sources = [str(sample_picture())]
     pictures = Sources(tuple(sources), recursive, exclude=output)
     if draw and pictures.hold(output):
         raise UsageError(f"drawings in {output} would overwrite the pictures; name another folder with --output")
@@ -116,15 +96,14 @@ def predict(
         deeper = "" if recursive else "; --recursive searches folders in folders too"
         raise UsageError(f"no pictures in {', '.join(sources)}{deeper}")
 
-    if not os.path.exists(model):
-        hush_hub(talk)
+    hush_hub_for(model, talk)
     began = time.perf_counter()
     from ..detections import Wanted, labels_of
     from ..detector import load
     from ..images.decode import read_picture
 
     detector = load(
-        model, device=device, precision=precision, size=_parse_size(size), revision=revision, offline=offline
+        model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
     )
     talk.detail(f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s")
     wanted = Wanted(threshold, labels_of(classes, detector.class_names) if classes else None, max_detections)

@@ -1,12 +1,15 @@
 """A progress bar on stderr with rate and time left."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
+
+from .console import Talk
 
 
 class _Pace(ProgressColumn):
@@ -22,8 +25,24 @@ class _Pace(ProgressColumn):
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Show a bar with a single task, of yet unknown length."""
-    columns = (BarColumn(), MofNCompleteColumn(), _Pace())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Pace())
     console = Console(stderr=True)
     with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False, transient=True) as progress:
         progress.add_task("", total=None)
         yield progress
+
+
+@contextmanager
+def counting(talk: Talk, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar of known length where stderr is a terminal and the user wants to see it.
+
+    Returns:
+        What is to be told how many are done.
+    """
+    if talk.quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with progress_bar() as progress:
+        task = progress.task_ids[0]
+        progress.update(task, total=total)
+        yield lambda done: progress.update(task, completed=done)

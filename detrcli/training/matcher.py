@@ -83,7 +83,7 @@ class Matcher:
         Returns:
             The pairs, those of a picture together and within it those of a group, by rising query.
         """
-        costs = self.costs(predictions, targets).cpu()
+        costs = self.costs(predictions, targets).nan_to_num(nan=1e6).cpu()  # the losses tell of what is no number
         size = costs.shape[1] // groups
         rows: list[tuple[Tensor, Tensor, Tensor]] = []
         for picture, target in enumerate(targets):

@@ -1,0 +1,133 @@
+"""`detr eval`: how good a model is on a labelled data set."""
+
+import json
+import sys
+import warnings
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..checkpoints.names import DEFAULT_MODEL
+from ..files import atomic_file
+from .console import Talk, printable
+from .hub import hush_hub_for
+from .options import BatchSize, Device, Model, Offline, PictureSize, Precision, Quiet, Revision, Verbose, parse_size
+
+if TYPE_CHECKING:
+    from ..evaluation import Evaluation
+
+ROWS = 40
+"""How many classes the table shows, the worst."""
+
+
+def evaluate(
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", help="A folder in COCO's or YOLO's layout, or its JSON or YAML file.")
+    ],
+    model: Model = DEFAULT_MODEL,
+    split: Annotated[Literal["val", "train"], typer.Option(help="Which part of it, if it has parts.")] = "val",
+    revision: Revision = None,
+    device: Device = "auto",
+    size: PictureSize = None,
+    precision: Precision = "auto",
+    batch_size: BatchSize = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,
+    save_predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Write all detections in COCO's results format."),
+    ] = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure COCO's average precision of a model on labelled pictures.
+
+    Classes are matched by name. A table on a terminal, JSON in a pipe. Exit codes: 0 all well, 2 wrong usage, no model,
+    or a data set that cannot be read, 130 interrupted.
+    """
+    from ..datasets import read_dataset
+
+    talk = Talk(quiet=quiet, verbose=verbose)
+    if not verbose:
+        warnings.simplefilter("ignore")
+    data = read_dataset(dataset, split)
+    for problem in data.problems:
+        talk.say(printable(problem))
+    hush_hub_for(model, talk)
+    from ..detector import load
+    from ..evaluation import as_results
+    from ..evaluation import evaluate as judge
+
+    detector = load(
+        model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
+    )
+    talk.detail(f"{detector.name} on {detector.backend.description}")
+    from .progress import counting
+
+    with ExitStack() as stack:
+        file = stack.enter_context(atomic_file(save_predictions)) if save_predictions is not None else None
+        with counting(talk, len(data.examples)) as count:
+            evaluation, answers = judge(
+                detector, data, batch_size=batch_size or detector.backend.batch_size, on_progress=count
+            )
+        if file is not None:
+            file.write(json.dumps(as_results(data, answers)).encode())
+    if as_json or not sys.stdout.isatty():
+        print(json.dumps(_as_json(model, str(dataset), evaluation)))
+    else:
+        _print_table(evaluation)
+
+
+def _as_json(model: str, dataset: str, evaluation: "Evaluation") -> dict[str, Any]:
+    figures = asdict(evaluation)
+    classes = figures.pop("classes")
+    return {
+        "model": model,
+        "dataset": dataset,
+        **{name: _finite(value) for name, value in figures.items()},
+        "classes": {name: {"ap": _finite(ap), "ap50": _finite(ap50)} for name, (ap, ap50) in classes.items()},
+    }
+
+
+def _finite(value: float) -> float | None:
+    return None if value != value else value  # NaN, of which JSON knows nothing
+
+
+def _print_table(evaluation: "Evaluation") -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    overall, classes = Table(box=SIMPLE_HEAD), Table(box=SIMPLE_HEAD)
+    figures = {
+        "AP": evaluation.ap,
+        "AP50": evaluation.ap50,
+        "AP75": evaluation.ap75,
+        "small": evaluation.ap_small,
+        "medium": evaluation.ap_medium,
+        "large": evaluation.ap_large,
+        "recall": evaluation.ar,
+    }
+    for title in figures:
+        overall.add_column(title, justify="right")
+    overall.add_row(*(_percent(value) for value in figures.values()))
+    classes.add_column("class")
+    for title in ("AP", "AP50"):
+        classes.add_column(title, justify="right")
+    known = sorted((item for item in evaluation.classes.items() if item[1][0] == item[1][0]), key=lambda item: item[1])
+    for name, (ap, ap50) in known[:ROWS]:
+        classes.add_row(Text(printable(name)), _percent(ap), _percent(ap50))
+    console = Console()
+    console.print(f"{evaluation.pictures} pictures, {evaluation.objects} objects; all figures in percent")
+    console.print(overall)
+    console.print(classes)
+    if len(known) > ROWS:
+        console.print(f"and {len(known) - ROWS} classes with a higher AP")
+
+
+def _percent(value: float) -> str:
+    return "–" if value != value else f"{100 * value:.1f}"

@@ -1,0 +1,50 @@
+"""Options that several commands share."""
+
+import re
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import typer
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..checkpoints.families import Size
+
+Model: TypeAlias = Annotated[
+    str,
+    typer.Option("--model", "-m", help="A known name (see `detr models`), org/name on the Hub, a folder or a file."),
+]
+Revision: TypeAlias = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
+Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Use only models in the cache.")]
+Device: TypeAlias = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to run.")]
+PictureSize: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--size", metavar="N|WIDTHxHEIGHT", help="What pictures are resized to.  [default: as the model says]"
+    ),
+]
+Precision: TypeAlias = Annotated[
+    Literal["auto", "fp32", "fp16", "bf16"],
+    typer.Option(help="How to compute; auto is what the device is fast in."),
+]
+BatchSize: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="Pictures of one shape to run at once.  [default: 8 on CUDA, else 1]"),
+]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+
+
+def parse_size(text: str | None) -> "Size | None":
+    """The size that a user wrote.
+
+    Raises:
+        UsageError: it is neither a number nor WIDTHxHEIGHT.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,4})(?:[x×]([1-9]\d{0,4}))?", text)
+    if match is None:
+        raise UsageError(f"--size takes one number, or WIDTHxHEIGHT, not {text!r}")
+    width, height = match.groups()
+    return (int(width), int(height)) if height else int(width)

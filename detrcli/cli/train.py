@@ -1,0 +1,233 @@
+"""`detr train`: learn to find other objects."""
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..checkpoints.names import DEFAULT_MODEL
+from ..errors import UsageError
+from .console import Talk
+from .hub import hush_hub_for
+from .options import Device, Model, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ..datasets import Dataset
+    from ..training.loop import Training
+
+
+def train(
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", help="A folder in COCO's or YOLO's layout, or its JSON or YAML file.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and the metrics.")],
+    model: Model = DEFAULT_MODEL,
+    scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Start from random weights; --model names an architecture.")
+    ] = False,
+    validation: Annotated[
+        Path | None, typer.Option("--val", help="Data set to measure AP on.  [default: the data set's own]")
+    ] = None,
+    validate_every: Annotated[int, typer.Option(min=1, help="Epochs from one measurement of AP to the next.")] = 1,
+    revision: Revision = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Times that every picture is seen.")] = 50,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in a step, of each process.")] = 8,
+    rate: Annotated[float, typer.Option("--lr", min=0, help="Learning rate of transformer and heads.")] = 1e-4,
+    backbone_rate: Annotated[
+        float | None,
+        typer.Option(min=0, help="The backbone's, relative to it.  [default: 0.1 DETR, 1.5 LW-DETR, 1 from scratch]"),
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="The rate of a ViT's block to the next one's.  [default: 0.8; 1 from scratch]"),
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(min=0, help="Of AdamW.")] = 1e-4,
+    warm_up: Annotated[int, typer.Option(min=0, help="Steps in which the learning rate rises.")] = 100,
+    decline: Annotated[Literal["cosine", "step"], typer.Option(help="How the learning rate falls.")] = "cosine",
+    average: Annotated[
+        float, typer.Option(min=0, max=0.99999, help="Share that the average of the weights keeps at a step.")
+    ] = 0.9995,
+    box_loss: Annotated[Literal["l1", "smooth_l1"], typer.Option(help="Distance of boxes.")] = "l1",
+    size: PictureSize = None,
+    multi_scale: Annotated[bool, typer.Option(help="Let batches come in several sizes.")] = True,
+    crops: Annotated[bool, typer.Option(help="Vary pictures by cutting parts out.")] = True,
+    colours: Annotated[bool, typer.Option(help="Vary pictures' colours.")] = True,
+    any_orientation: Annotated[
+        bool, typer.Option("--any-orientation", help="Turn and mirror at will: for pictures that have no up.")
+    ] = False,
+    device: Device = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of the products; auto is what helps.")
+    ] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that load pictures.  [default: by the number of cores]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where this command was stopped.")] = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fine-tune a model on labelled pictures, or train one from scratch.
+
+    OUTPUT gets the best model in the Hub's layout (so that `detr predict --model OUTPUT` takes it), the last one in
+    last/, metrics.jsonl and curves.png. Several GPUs: torchrun --nproc-per-node N -m detrcli train …. Exit codes: 0 all
+    well, 2 wrong usage or a data set that cannot be used, 130 interrupted (go on with --resume).
+    """
+    alone_or_first = os.environ.get("RANK", "0") == "0"  # as torchrun numbers its processes
+    talk = Talk(quiet=quiet or not alone_or_first, verbose=verbose)
+    if not verbose:
+        warnings.simplefilter("ignore")
+    if not resume and (output / "resume.pt").exists():
+        raise UsageError(f"{output} holds a training; go on with --resume, or name another --output")
+    from ..datasets import read_dataset
+
+    data = read_dataset(dataset, "train")
+    held_out = _validation(data, dataset, validation, talk)
+    for problem in (*data.problems, *(held_out.problems if held_out else ())):
+        talk.say(problem)
+    hush_hub_for(model, talk)
+
+    from ..backends.torch import device_named, training_precision
+    from ..models.detr import Detr
+    from ..training.augment import Augmentation
+    from ..training.loop import Training
+    from ..training.optimizer import FINE_TUNING, FROM_SCRATCH, Rates, freeze_stem
+    from ..training.processes import joined
+    from ..training.recipe import Recipe
+    from ..training.start import from_scratch, pretrained
+
+    if scratch:
+        start = from_scratch(model, data.classes, size=parse_size(size), seed=seed)
+        usual = FROM_SCRATCH
+    else:
+        start = pretrained(model, data.classes, size=parse_size(size), revision=revision, offline=offline, seed=seed)
+        usual = FINE_TUNING[type(start.network)]
+        if isinstance(start.network, Detr):
+            freeze_stem(start.network)
+    with joined(device_named(device)) as processes:
+        recipe = Recipe(
+            epochs=epochs,
+            batch_size=batch_size,
+            rate=rate,
+            rates=Rates(
+                usual.backbone if backbone_rate is None else backbone_rate,
+                usual.layer_decay if layer_decay is None else layer_decay,
+                weight_decay,
+            ),
+            warm_up=warm_up,
+            decline=decline,
+            decay=average,
+            box_loss=box_loss,
+            augmentation=Augmentation(crops, colours, any_orientation),
+            multi_scale=multi_scale,
+            precision=training_precision(processes.device) if precision == "auto" else precision,
+            validate_every=validate_every,
+            seed=seed,
+        )
+        watcher = _Watcher(talk, epochs)
+        training = Training(
+            start,
+            data,
+            held_out,
+            recipe,
+            output,
+            processes,
+            workers=_workers() if workers is None else workers,
+            watcher=watcher,
+        )
+        if resume:
+            training.resume()
+        talk.say(
+            f"{start.name}, {len(data.classes)} classes, {len(data.examples)} pictures"
+            f"{f', {len(held_out.examples)} to validate' if held_out else ''}, "
+            f"on {processes.device} in {recipe.precision}"
+        )
+        with watcher.showing():
+            training.run()
+    if processes.leads:
+        _conclude(talk, training, output)
+
+
+def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk) -> "Dataset | None":
+    from ..datasets import read_dataset
+    from ..errors import DatasetError
+
+    if other is None:
+        held_out = read_dataset(place, "val")
+        if {one.path for one in held_out.examples} & {one.path for one in data.examples}:
+            talk.say(
+                f"{place} has no pictures to validate on; name some with --val to see AP, and keep the best weights"
+            )
+            return None
+    else:
+        held_out = read_dataset(other, "val")
+    if held_out.classes != data.classes:
+        raise DatasetError(f"{held_out.name} has other classes than {data.name}; both must list the same, in one order")
+    return held_out
+
+
+def _workers() -> int:
+    return min(8, max(1, (os.cpu_count() or 1) - 1))
+
+
+def _conclude(talk: Talk, training: "Training", output: Path) -> None:
+    scored = [record for record in training.records if "ap" in record]
+    if scored:
+        best = max(scored, key=lambda record: record["ap"])
+        talk.say(f"best: AP {100 * best['ap']:.1f}, AP50 {100 * best['ap50']:.1f}, after epoch {best['epoch']}")
+    talk.say(f"try it: detr predict PICTURE --model {output}")
+
+
+class _Watcher:
+    """Shows how a training goes: a bar for the epoch on a terminal, and a line for each that is done."""
+
+    def __init__(self, talk: Talk, epochs: int) -> None:
+        self._talk, self._epochs = talk, epochs
+        self._bar: Progress | None = None
+        self._began = time.monotonic()
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        """Show the bar, if there is someone to see it."""
+        if self._talk.quiet or not sys.stderr.isatty():
+            yield
+            return
+        from .progress import progress_bar
+
+        with progress_bar() as self._bar:
+            self._talk.live = self._bar.console
+            try:
+                yield
+            finally:
+                self._talk.live = None
+
+    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """A step is done."""
+        self._show(step, steps, f"epoch {epoch} of {self._epochs}, loss {loss:.3g}")
+
+    def on_evaluation(self, done: int, of: int) -> None:
+        """Pictures of the validation are done."""
+        self._show(done, of, "validating")
+
+    def on_epoch(self, record: Mapping[str, Any]) -> None:
+        """An epoch is done."""
+        precision = f", AP {100 * record['ap']:.1f}, AP50 {100 * record['ap50']:.1f}" if "ap" in record else ""
+        passed = timedelta(seconds=round(time.monotonic() - self._began))
+        self._talk.say(
+            f"epoch {record['epoch']:3} of {self._epochs}: loss {record['loss']:.4g} (last layer: classes "
+            f"{record['classes']:.3f}, L1 {record['boxes']:.3f}, GIoU {record['giou']:.3f}){precision}, {passed}"
+        )
+
+    def _show(self, done: int, of: int, what: str) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=of, description=what)

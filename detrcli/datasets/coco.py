@@ -1,0 +1,221 @@
+"""Data sets in COCO's format: one JSON file beside, above or below its pictures."""
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+
+from ..errors import DatasetError
+from .annotations import Dataset, RawObjects, checked
+
+SPLITS = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
+PICTURES = ("", "images", "data")
+"""Folders beside the JSON file, or beside its folder, in which pictures may lie."""
+NAMES = ("annotations.", "_annotations.", "instances")
+"""How the file's name begins where there are others, such as captions_val2017.json."""
+
+Entry = dict[str, Any]
+Parsed = TypeVar("Parsed")
+Value = TypeVar("Value", bound=Hashable)
+
+
+class _Image(NamedTuple):
+    file_name: str
+    size: tuple[int, int] | None
+
+
+class _Object(NamedTuple):
+    category: int
+    box: tuple[float, float, float, float]
+    area: float
+    crowd: bool
+
+
+def find_coco(place: Path, split: Literal["train", "val"]) -> tuple[Path, tuple[Path, ...]] | None:
+    """The JSON file of a split, and the folders where its pictures may be, or None if there is no COCO data set.
+
+    Raises:
+        DatasetError: there are other splits but not this one, or several files and no way to choose.
+    """
+    if place.is_file():
+        return place, _around(place)
+    for name in SPLITS[split]:
+        for folder in (place / name, *sorted(place.glob(f"{name}20*"))):
+            if (inside := _file_in(folder)) is not None:
+                return inside, _around(inside)
+        if (file := _file_in(place / "annotations", f"*{name}*.json")) is not None:
+            folders = (path for path in sorted(place.glob(f"{name}*")) if path.is_dir())
+            return file, (*folders, *_around(file))
+    if (single := _file_in(place)) is not None:
+        return single, _around(single)
+    others = sorted(place.glob("*/*.json"))
+    if others:
+        raise DatasetError(
+            f"{place} has no annotations of a {split} split, only such as {others[0].relative_to(place)}; "
+            "name the JSON file, or the folder that holds it"
+        )
+    return None
+
+
+def _file_in(folder: Path, pattern: str = "*.json") -> Path | None:
+    every = sorted(folder.glob(pattern))
+    files = [file for file in every if file.name.startswith(NAMES)] or every
+    if len(files) > 1:
+        raise DatasetError(
+            f"{folder} holds {len(files)} JSON files, such as {files[0].name} and {files[1].name}; "
+            "name the one with the annotations"
+        )
+    return files[0] if files else None
+
+
+def _around(file: Path) -> tuple[Path, ...]:
+    """Where pictures may be; first of all in folders that the file is named after, as instances_val2017.json is."""
+    above = Path(os.path.normpath(file.parent / os.pardir))
+    near = [folder / name for folder in (file.parent, above) for name in PICTURES]
+    named = [path for folder in near for path in sorted(folder.glob("*/")) if path.name in file.stem]
+    return (*named, *near)
+
+
+def read_coco(file: Path, folders: tuple[Path, ...]) -> Dataset:
+    """Read a COCO JSON file.
+
+    Args:
+        file: with images, annotations and categories.
+        folders: where its pictures may be; the first that has one is taken, for each picture.
+
+    Raises:
+        DatasetError: it is not such a file, or see `checked`.
+    """
+    content = _content(file)
+    classes = dict(sorted(_by_id(file, "categories", _each(file, content, "categories", _category)).items()))
+    images = _by_id(file, "images", _each(file, content, "images", _image))
+    objects = _each(file, content, "annotations", _object)
+    strange = [one.category for _, one in objects if one.category not in classes]
+    if strange:
+        raise DatasetError(
+            f"{file}: {len(strange)} annotations have a category_id that no category has, such as {strange[0]}; "
+            f"list it, or leave them out (the categories are {_some(classes)})"
+        )
+    paths = {identity: _path(image.file_name, folders) for identity, image in images.items()}
+    repeated = _twice(paths.values())
+    if repeated:
+        raise DatasetError(
+            f"{file}: {len(repeated)} pictures stand in it more than once, such as {repeated[0]}; "
+            "give each file_name one image"
+        )
+    of_image: defaultdict[int, list[_Object]] = defaultdict(list)
+    for identity, one in objects:
+        of_image[identity].append(one)
+    known = {identity: label for label, identity in enumerate(classes)}
+    raw = [
+        _raw(paths[identity], identity, image.size, of_image.pop(identity, []), known)
+        for identity, image in images.items()
+    ]
+    problems = []
+    if of_image:
+        lost = sum(map(len, of_image.values()))
+        problems.append(
+            f"{lost} annotations are of images that the file does not list, such as {next(iter(of_image))}: left out"
+        )
+    return checked(str(file), list(classes.values()), list(classes), raw, problems)
+
+
+def _content(file: Path) -> Entry:
+    try:
+        content = json.loads(file.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{file}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{file} is not JSON: {error}") from error
+    tables = ("images", "annotations", "categories")
+    missing = [key for key in tables if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    if missing:
+        raise DatasetError(f"{file} is no COCO data set: it has no list of {' and none of '.join(missing)}")
+    return dict(content)
+
+
+def _each(file: Path, content: Entry, key: str, parse: Callable[[Entry], Parsed]) -> list[Parsed]:
+    parsed = []
+    for entry in content[key]:
+        try:
+            parsed.append(parse(entry))
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            fault = f"no {error}" if isinstance(error, KeyError) else f"a fault ({error})"
+            raise DatasetError(
+                f"{file} is no COCO data set: an entry of its {key} has {fault}: {json.dumps(entry)[:120]}"
+            ) from error
+    return parsed
+
+
+def _some(values: Iterable[int]) -> str:
+    shown = [str(value) for value in values]
+    return ", ".join(shown[:8]) + (", …" if len(shown) > 8 else "")
+
+
+def _by_id(file: Path, key: str, entries: list[tuple[int, Parsed]]) -> dict[int, Parsed]:
+    twice = _twice(identity for identity, _ in entries)
+    if twice:
+        raise DatasetError(f"{file}: {len(twice)} ids of its {key} stand twice, such as {twice[0]}; give each its own")
+    return dict(entries)
+
+
+def _twice(values: Iterable[Value]) -> list[Value]:
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def _category(entry: Entry) -> tuple[int, str]:
+    name = entry["name"]
+    if not isinstance(name, str | int) or not str(name).strip():
+        raise ValueError("its name is no name")
+    return _whole(entry, "id"), str(name)
+
+
+def _image(entry: Entry) -> tuple[int, _Image]:
+    name = entry["file_name"]
+    if not isinstance(name, str):
+        raise ValueError("its file_name is no text")
+    sized = entry.get("width") is not None and entry.get("height") is not None
+    return _whole(entry, "id"), _Image(name, (_whole(entry, "width"), _whole(entry, "height")) if sized else None)
+
+
+def _object(entry: Entry) -> tuple[int, _Object]:
+    box = entry["bbox"]
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError("its bbox is not [x, y, width, height]")
+    x, y, width, height = map(float, box)
+    area, crowd = float(entry.get("area") or 0), int(entry.get("iscrowd") or 0)
+    return _whole(entry, "image_id"), _Object(
+        _whole(entry, "category_id"), (x, y, x + width, y + height), area, bool(crowd)
+    )
+
+
+def _whole(entry: Entry, key: str) -> int:
+    value = entry[key]
+    with suppress(TypeError, ValueError, OverflowError):
+        number = int(value)
+        if number == value or isinstance(value, str):
+            return number
+    raise ValueError(f"its {key} is no whole number")
+
+
+def _path(name: str, folders: tuple[Path, ...]) -> Path:
+    return next((path for folder in folders if os.path.isfile(path := folder / name)), folders[0] / name)
+
+
+def _raw(
+    path: Path, identity: int, size: tuple[int, int] | None, objects: list[_Object], known: dict[int, int]
+) -> RawObjects:
+    return RawObjects(
+        path,
+        identity,
+        np.array([one.box for one in objects], dtype=np.float64).reshape(-1, 4),
+        np.array([known[one.category] for one in objects], dtype=np.int64),
+        np.array([one.area for one in objects], dtype=np.float64),
+        np.array([one.crowd for one in objects], dtype=np.bool_),
+        size,
+    )

@@ -1,0 +1,188 @@
+"""How good a detector is on a labelled data set: COCO's average precision."""
+
+import contextlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .datasets import Dataset, Example
+from .detections import Wanted
+from .detector import Detector
+from .errors import DatasetError, ImageError
+from .images.decode import Picture, read_picture
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """COCO's figures, each 0…1, or NaN where the data set has no such object.
+
+    Attributes:
+        ap: average precision over IoU 0.50:0.95 and all classes.
+        ap50: at IoU 0.50.
+        ap75: at IoU 0.75.
+        ap_small: of objects below 32 × 32 pixels.
+        ap_medium: of those below 96 × 96.
+        ap_large: of the rest.
+        ar: average recall with 100 detections of a class in a picture.
+        classes: AP and AP50 of each class.
+        pictures: how many there were.
+        objects: how many objects they hold.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ar: float
+    classes: Mapping[str, tuple[float, float]]
+    pictures: int
+    objects: int
+
+
+Answer = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+"""Boxes (K, 4) as x1, y1, x2, y2 in pixels, scores (K,), and labels (K,) as indices into the data set's classes."""
+
+
+def evaluate(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    batch_size: int = 1,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> tuple[Evaluation, list[Answer]]:
+    """Run a detector over a data set, and judge it.
+
+    Args:
+        detector: its classes are found in the data set by their names.
+        dataset: what should be found.
+        batch_size: the most pictures to run at once.
+        on_progress: is told after each picture how many are done.
+
+    Returns:
+        The figures, and what was detected in each picture.
+
+    Raises:
+        DatasetError: the detector lacks classes of the data set's objects.
+        ImageError: a picture cannot be read.
+    """
+    translation = _labels(detector.class_names, dataset)
+    wanted = Wanted(threshold=0, labels=frozenset(np.flatnonzero(translation >= 0).tolist()))
+    answers: list[Answer] = []
+    for outcome in detector.stream(dataset.examples, wanted, read=_read, batch_size=batch_size):
+        if isinstance(outcome.result, ImageError):
+            raise outcome.result
+        found = outcome.result
+        answers.append((found.boxes, found.scores, translation[found.labels]))
+        on_progress(len(answers))
+    return average_precision(dataset, answers), answers
+
+
+def _read(example: Example) -> Picture:
+    return read_picture(example.path)
+
+
+def _labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
+    """The data set's label of each label of the detector, or -1."""
+    exact = {name.strip(): label for label, name in enumerate(dataset.classes)}
+    alike = {name.casefold(): label for name, label in exact.items()}
+    stripped = [name.strip() for name in names]
+    labels = np.array([exact.get(name, alike.get(name.casefold(), -1)) for name in stripped], dtype=np.int64)
+    needed = {int(label) for example in dataset.examples for label in example.labels}
+    missing = [dataset.classes[label] for label in sorted(needed.difference(labels.tolist()))]
+    if missing:
+        known = ", ".join([name for name in names if name != "N/A"][:5])
+        raise DatasetError(
+            f"{dataset.name}: the model has no class {' or '.join(map(repr, missing[:3]))}"
+            f"{' and others' if len(missing) > 3 else ''} (it knows {known}, …); train one that has, or rename them"
+        )
+    return labels
+
+
+def average_precision(dataset: Dataset, answers: Sequence[Answer]) -> Evaluation:
+    """Judge what was detected in each picture of a data set, with COCO's own evaluation."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth, found = COCO(), COCO()
+        truth.dataset = _as_coco(dataset)
+        truth.createIndex()
+        results = as_results(dataset, answers)
+        if results:
+            found = truth.loadRes(results)
+        else:
+            found.dataset = truth.dataset | {"annotations": []}
+            found.createIndex()
+        judge = COCOeval(truth, found, "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    precision = judge.eval["precision"]  # (IoU thresholds, recalls, classes, sizes, detections a picture)
+    per_class = {
+        name: (_mean(precision[:, :, label, 0, -1]), _mean(precision[0, :, label, 0, -1]))
+        for label, name in enumerate(dataset.classes)
+    }
+    figures = [float(value) if value >= 0 else float("nan") for value in judge.stats]
+    ap, ap50, ap75, small, medium, large, _, _, recall, *_ = figures
+    return Evaluation(
+        ap,
+        ap50,
+        ap75,
+        small,
+        medium,
+        large,
+        recall,
+        classes=per_class,
+        pictures=len(dataset.examples),
+        objects=sum(int((~example.crowd).sum()) for example in dataset.examples),
+    )
+
+
+def as_results(dataset: Dataset, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """What was detected, in COCO's results form, with the data set's own ids."""
+    return [
+        {
+            "image_id": example.identity,
+            "category_id": dataset.category_ids[label],
+            "bbox": [round(float(value), 3) for value in (x1, y1, x2 - x1, y2 - y1)],
+            "score": float(score),
+        }
+        for example, (boxes, scores, labels) in zip(dataset.examples, answers, strict=True)
+        for (x1, y1, x2, y2), score, label in zip(boxes, scores, labels, strict=True)
+    ]
+
+
+def _as_coco(dataset: Dataset) -> dict[str, Any]:
+    annotations: list[dict[str, Any]] = []
+    for example in dataset.examples:
+        objects = zip(example.boxes, example.labels, example.areas, example.crowd, strict=True)
+        for (x1, y1, x2, y2), label, area, crowd in objects:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": example.identity,
+                    "category_id": dataset.category_ids[label],
+                    "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+                    "area": float(area),
+                    "iscrowd": int(crowd),
+                }
+            )
+    return {
+        "info": {},
+        "images": [{"id": one.identity, "width": one.width, "height": one.height} for one in dataset.examples],
+        "annotations": annotations,
+        "categories": [
+            {"id": identity, "name": name} for identity, name in zip(dataset.category_ids, dataset.classes, strict=True)
+        ],
+    }
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[values > -1]
+    return float(known.mean()) if known.size else float("nan")

@@ -1,0 +1,110 @@
+"""Random weights to start from, and heads for other classes."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ..models.deformable import DeformableAttention
+from ..models.detr import Detr, DetrConfig
+from ..models.lwdetr import LwDetr, Perceptron
+from ..models.resnet import ResNet
+from ..models.vit import Block, Embedding, ViT
+
+PRIOR = 0.01
+"""The score that LW-DETR gives everything at first (Lin et al. 2017, section 3.3)."""
+
+
+@torch.no_grad()
+def initialise(network: Detr | LwDetr) -> None:
+    """Give a network random weights: the papers' choices, and He et al.'s for the ResNet."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, ResNet):
+            _initialise_resnet(module)
+        elif isinstance(module, ViT):
+            _initialise_vit(module)
+        elif isinstance(module, DeformableAttention):
+            _initialise_deformable(module)
+    initialise_classes(network)
+    if isinstance(network, LwDetr):
+        nn.init.zeros_(network.query_boxes.weight)
+        for module in network.modules():
+            last = module.layers[-1] if isinstance(module, Perceptron) else None
+            if isinstance(last, nn.Linear) and last.out_features == 4:
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+
+
+@torch.no_grad()
+def initialise_classes(network: Detr | LwDetr) -> None:
+    """Give the class heads random weights."""
+    for head in class_heads(network):
+        nn.init.xavier_uniform_(head.weight)
+        nn.init.constant_(head.bias, -math.log((1 - PRIOR) / PRIOR) if isinstance(network, LwDetr) else 0)
+
+
+def class_heads(network: Detr | LwDetr) -> list[nn.Linear]:
+    """Every layer of a network whose outputs are classes."""
+    proposals = network.proposals if isinstance(network, LwDetr) else ()
+    heads = [network.class_head, *(proposal.class_head for proposal in proposals)]
+    return [head for head in heads if isinstance(head, nn.Linear)]
+
+
+def with_classes(network: Detr | LwDetr, old: tuple[str, ...], new: tuple[str, ...]) -> Detr | LwDetr:
+    """The network for other classes: those of the same name keep their weights, as does no-object.
+
+    Args:
+        network: its class heads are replaced in place.
+        old: the names of its labels.
+        new: the names of the labels that it is to have.
+    """
+    kept = [(label, old.index(name)) for label, name in enumerate(new) if name in old]
+    before = class_heads(network)
+    extra = before[0].out_features - len(old)  # no-object
+    kept += [(len(new) + index, len(old) + index) for index in range(extra)]
+    config = replace(network.config, num_classes=len(new))
+    fresh = Detr(config) if isinstance(config, DetrConfig) else LwDetr(config)
+    initialise_classes(fresh)
+    for head, former in zip(class_heads(fresh), before, strict=True):
+        with torch.no_grad():
+            for label, place in kept:
+                head.weight[label] = former.weight[place]
+                head.bias[label] = former.bias[place]
+    heads = {name: value for name, value in fresh.state_dict().items() if ".class_head." in f".{name}"}
+    fresh.load_state_dict(network.state_dict() | heads)
+    return fresh
+
+
+def _initialise_resnet(network: ResNet) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _initialise_vit(network: ViT) -> None:
+    for module in network.modules():
+        if isinstance(module, Block):
+            for layer in module.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.trunc_normal_(layer.weight, std=0.02)
+        elif isinstance(module, Embedding):
+            nn.init.xavier_uniform_(module.patches.weight.flatten(1))
+            nn.init.trunc_normal_(module.positions.weight, std=0.02)
+
+
+def _initialise_deformable(attention: DeformableAttention) -> None:
+    """At first the heads look into directions of their own, each point a step further (Zhu et al. 2021, A.4)."""
+    nn.init.zeros_(attention.offsets.weight)
+    nn.init.zeros_(attention.weights.weight)
+    angles = torch.arange(attention.heads) * (2 * math.pi / attention.heads)
+    directions = torch.stack((angles.cos(), angles.sin()), -1)
+    directions = directions / directions.abs().amax(-1, keepdim=True)
+    steps = torch.arange(1, attention.points + 1)
+    grid: Tensor = directions[:, None, None] * steps[:, None]
+    attention.offsets.bias.copy_(grid.expand(-1, attention.levels, -1, -1).flatten())

@@ -1,0 +1,161 @@
+"""Batches of varied pictures, the same for the same seed however many processes make them and wherever they start."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..checkpoints.preprocessing import Preprocessing
+from ..datasets import Example
+from ..images.decode import read_picture
+from ..images.resize import ResizeRule
+from .augment import Augmentation, annotated, as_target, normalised
+from .matcher import Target
+
+
+class Draw(NamedTuple):
+    """One picture of one batch.
+
+    Attributes:
+        picture: which one of the data set.
+        seed: of its variation.
+        rule: how large it is to become.
+    """
+
+    picture: int
+    seed: int
+    rule: ResizeRule
+
+
+class Batch(NamedTuple):
+    """What a network learns from in one step.
+
+    Attributes:
+        pixels: (B, 3, H, W), normalised, zero where padded.
+        mask: (B, H, W) bool, True on padding, or None where there is none.
+        targets: one a picture.
+    """
+
+    pixels: Tensor
+    mask: Tensor | None
+    targets: list[Target]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        return Batch(
+            self.pixels.to(device, non_blocking=True, memory_format=torch.channels_last),
+            None if self.mask is None else self.mask.to(device, non_blocking=True),
+            [Target(*(part.to(device, non_blocking=True) for part in target)) for target in self.targets],
+        )
+
+    def pin_memory(self) -> "Batch":
+        """The same in memory that a GPU reads by itself."""
+        return Batch(
+            self.pixels.pin_memory(),
+            None if self.mask is None else self.mask.pin_memory(),
+            [Target(*(part.pin_memory() for part in target)) for target in self.targets],
+        )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which pictures come when.
+
+    Attributes:
+        count: number of pictures.
+        batch_size: of each process.
+        rules: sizes of which each batch takes one.
+        seed: of everything.
+        rank: this process.
+        processes: how many there are.
+    """
+
+    count: int
+    batch_size: int
+    rules: tuple[ResizeRule, ...]
+    seed: int
+    rank: int = 0
+    processes: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch; what does not fill the last one is left for another epoch."""
+        return max(1, self.count // (self.batch_size * self.processes))
+
+    def epoch(self, epoch: int) -> list[list[Draw]]:
+        """The batches of this process in an epoch. A data set smaller than a batch is repeated to fill it."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        whole = self.batch_size * self.processes
+        order = torch.cat([torch.randperm(self.count, generator=generator) for _ in range(-(-whole // self.count))])
+        seeds = torch.randint(2**62, (len(order),), generator=generator).tolist()
+        sizes = torch.randint(len(self.rules), (self.steps,), generator=generator).tolist()
+        batches = []
+        for step, size in enumerate(sizes):
+            start = step * whole + self.rank * self.batch_size
+            places = range(start, start + self.batch_size)
+            batches.append([Draw(int(order[place]), seeds[place], self.rules[size]) for place in places])
+        return batches
+
+
+class Pictures(Dataset[tuple[Tensor, Target]]):
+    """The pictures of a data set, read, varied and normalised as a `Draw` says."""
+
+    def __init__(self, examples: Sequence[Example], rules: Preprocessing, augmentation: Augmentation) -> None:
+        self._examples = examples
+        self._rules = rules
+        self._move, self._recolour = augmentation.move(), augmentation.recolour()
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Target]:
+        """The picture of a draw: pixels (3, H, W) and its objects.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+        example = self._examples[draw.picture]
+        single = ~torch.from_numpy(example.crowd)
+        boxes, labels = torch.from_numpy(example.boxes)[single], torch.from_numpy(example.labels)[single]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw.seed)
+            image, objects = self._move(*annotated(read_picture(example.path).image, boxes, labels))
+            resized = image.resize(draw.rule.size(image.width, image.height), self._rules.resample)
+            return normalised(self._recolour(resized), self._rules), as_target(image, objects)
+
+
+class _Order(Sampler[list[Draw]]):
+    def __init__(self, batches: list[list[Draw]]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+def batches(
+    pictures: Pictures, draws: list[list[Draw]], *, workers: int, pin: bool
+) -> DataLoader[tuple[Tensor, Target]]:
+    """Load the batches of an epoch, ahead of time in `workers` processes if there are any."""
+    return DataLoader(
+        pictures,
+        batch_sampler=_Order(draws),
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin,
+        generator=torch.Generator(),  # else it draws from the one that drop-out draws from
+    )
+
+
+def collate(items: Sequence[tuple[Tensor, Target]]) -> Batch:
+    """Pad pictures at the right and the bottom to the largest (DETR, appendix A.4)."""
+    height = max(pixels.shape[1] for pixels, _ in items)
+    width = max(pixels.shape[2] for pixels, _ in items)
+    together = torch.zeros(len(items), 3, height, width)
+    mask = torch.ones(len(items), height, width, dtype=torch.bool)
+    for index, (pixels, _) in enumerate(items):
+        together[index, :, : pixels.shape[1], : pixels.shape[2]] = pixels
+        mask[index, : pixels.shape[1], : pixels.shape[2]] = False
+    return Batch(together, mask if mask.any() else None, [target for _, target in items])

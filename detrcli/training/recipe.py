@@ -1,0 +1,70 @@
+"""What a training is made of, but for its data and its model."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from ..images.resize import Exactly, ResizeRule, ShortestEdge
+from .augment import Augmentation
+from .optimizer import Decline, Rates
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        epochs: times that every picture is seen.
+        batch_size: of each process.
+        rate: the learning rate of the transformer and the heads.
+        rates: those of the rest, and weight decay.
+        warm_up: steps in which the rate rises.
+        decline: how it falls.
+        clip: the largest norm of the gradient (DETR, appendix A.4).
+        decay: of the average of the weights in the long run.
+        box_loss: distance of boxes.
+        augmentation: how pictures are varied.
+        multi_scale: whether batches come in several sizes.
+        precision: of the network's products.
+        validate_every: epochs from one measurement of AP to the next; the last epoch is always measured.
+        seed: of everything random.
+    """
+
+    epochs: int
+    batch_size: int
+    rate: float
+    rates: Rates
+    warm_up: int = 100
+    decline: Decline = "cosine"
+    clip: float = 0.1
+    decay: float = 0.9995
+    box_loss: Literal["l1", "smooth_l1"] = "l1"
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    multi_scale: bool = True
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    validate_every: int = 1
+    seed: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The recipe as plain numbers and words."""
+        return asdict(self)
+
+
+def sizes_around(rule: ResizeRule, stride: int) -> tuple[ResizeRule, ...]:
+    """The sizes of a multi-scale training: from three quarters of the model's own to a quarter more."""
+    match rule:
+        case Exactly(width, height):
+            shares = {(_near(width * share, stride), _near(height * share, stride)) for share in _SHARES}
+            return tuple(Exactly(*sides) for sides in sorted(shares))
+        case ShortestEdge(shortest, longest):
+            return tuple(
+                ShortestEdge(round(shortest * share), None if longest is None else round(longest * share))
+                for share in (0.6, 0.7, 0.8, 0.9, 1)  # 480 to 800 (DETR, appendix A.4)
+            )
+    return (rule,)
+
+
+_SHARES = (0.75, 0.875, 1, 1.125, 1.25)
+
+
+def _near(side: float, stride: int) -> int:
+    return max(stride, round(side / stride) * stride)

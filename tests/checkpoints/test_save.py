@@ -1,0 +1,86 @@
+"""What is saved loads again: here, and in transformers."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForObjectDetection
+
+from detrcli.checkpoints.find import find
+from detrcli.checkpoints.load import LoadedModel, load_checkpoint
+from detrcli.checkpoints.preprocessing import Preprocessing
+from detrcli.checkpoints.save import save_model
+from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge
+from detrcli.models.detr import Detr, DetrConfig
+from detrcli.models.lwdetr import SIZES, LwDetr
+from detrcli.training.initial import initialise
+
+SMALL_DETR = DetrConfig(3, num_queries=4, depths=(1, 2, 1, 1), hidden_dim=32, feedforward=48, encoder_layers=2)
+NANO = dataclasses.replace(SIZES["nano"], num_classes=3, num_groups=2)
+TWO_SCALES = dataclasses.replace(NANO, scales=(2, 0.5), points=4, vit_dim=64, c2f_depth=1)
+NETWORKS: dict[str, tuple[Detr | LwDetr, ResizeRule]] = {
+    "detr": (Detr(SMALL_DETR), ShortestEdge(96, 160)),
+    "detr-dc5": (Detr(dataclasses.replace(SMALL_DETR, depths=(3, 4, 6, 3), dilation=True)), ShortestEdge(96, None)),
+    "nano": (LwDetr(NANO), Exactly(128, 64)),
+    "two-scales": (LwDetr(TWO_SCALES), Exactly(128, 128)),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[LoadedModel, Path]:
+    network, rule = NETWORKS[request.param]
+    torch.manual_seed(0)
+    initialise(network)
+    for parameter in network.parameters():  # so that no two tensors are alike, and none zero
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.02)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.get_buffer("running_mean"))
+            torch.nn.init.uniform_(module.get_buffer("running_var"), 0.5, 2)
+    return saved_as(network, rule, tmp_path / "model"), tmp_path / "model"
+
+
+def saved_as(network: Detr | LwDetr, rule: ResizeRule, folder: Path) -> LoadedModel:
+    rules = Preprocessing(rule, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    model = LoadedModel("model", network.eval(), ("cat", "dog", "a cow"), rules)
+    save_model(model, folder)
+    return model
+
+
+def test_it_loads_again(saved: tuple[LoadedModel, Path]) -> None:
+    model, folder = saved
+    loaded = load_checkpoint(find(str(folder)))
+    assert loaded.class_names == model.class_names
+    assert loaded.preprocessing == model.preprocessing
+    assert loaded.network.config == model.network.config
+    before, after = model.network.state_dict(), loaded.network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
+
+
+def test_transformers_gives_the_same_answers(saved: tuple[LoadedModel, Path]) -> None:
+    model, folder = saved
+    theirs = AutoModelForObjectDetection.from_pretrained(folder).eval()
+    assert theirs.config.id2label == {0: "cat", 1: "dog", 2: "a cow"}
+    pixels = torch.randn(2, 3, 128, 128)
+    with torch.inference_mode():
+        expected, answer = theirs(pixels), model.network(pixels)
+    torch.testing.assert_close(answer.boxes, expected.pred_boxes, rtol=0, atol=1e-4)
+    torch.testing.assert_close(answer.logits, expected.logits, rtol=0, atol=1e-4)
+
+
+def test_half_precision_takes_half_the_room(tmp_path: Path) -> None:
+    network, rule = NETWORKS["nano"]
+    model = saved_as(network, rule, tmp_path / "whole")
+    save_model(model, tmp_path / "half", dtype=torch.float16)
+    whole, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half"))
+    assert half < 0.55 * whole
+    loaded = load_checkpoint(find(str(tmp_path / "half")))
+    before, after = network.state_dict(), loaded.network.state_dict()
+    assert all(torch.equal(before[name].half(), after[name].half()) for name in before)

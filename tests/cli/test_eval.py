@@ -1,0 +1,257 @@
+"""`detr eval` as a user runs it: real processes on real files, with a tiny model."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import ExifTags
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+import detrcli
+
+from ..datasets.written import Box, as_coco, as_yolo, write_json, write_picture, write_text
+from ..tiny import save_tiny
+from .test_predict import ENVIRONMENT, PATIENCE, Run, noise, read_terminal
+
+COMMAND = [sys.executable, "-m", "detrcli", "eval"]
+SIZE = (90, 60)
+PICTURES = ("0.png", "1.png", "turned.jpg")
+CLASSES = tuple(f"THING {label}" for label in range(7))
+"""The tiny model's, shouted."""
+MODEL = ("--model", "model", "--device", "cpu", "--precision", "fp32")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a model, and with a data set of what that model finds."""
+
+    folder: Path
+    objects: dict[str, list[tuple[int, Box]]]
+
+    def detr(self, *arguments: str) -> Run:
+        run = subprocess.run(
+            [*COMMAND, *arguments], cwd=self.folder, env=ENVIRONMENT, capture_output=True, timeout=PATIENCE
+        )
+        return Run(run.returncode, run.stdout.decode(), run.stderr.decode())
+
+    def on_a_terminal(self, *arguments: str) -> str:
+        """What a terminal shows of a run that ends well, without colours and movements."""
+        ours, theirs = pty.openpty()
+        ends: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": theirs, "stderr": theirs}
+        with subprocess.Popen([*COMMAND, *arguments], cwd=self.folder, env=ENVIRONMENT, **ends) as process:
+            os.close(theirs)
+            shown = b""
+            while piece := read_terminal(ours):
+                shown += piece
+            assert process.wait(PATIENCE) == 0, shown
+        os.close(ours)
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")
+
+    def coco(self) -> dict[str, Any]:
+        return as_coco(self.objects, CLASSES, SIZE)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("eval")
+    save_tiny(folder / "model")
+    (folder / "set").mkdir()
+    for number, name in enumerate(PICTURES[:2]):
+        noise(number, *SIZE).save(folder / "set" / name)
+    lying = noise(2, *reversed(SIZE))
+    exif = lying.getexif()
+    exif[ExifTags.Base.Orientation] = 6
+    lying.save(folder / "set" / "turned.jpg", exif=exif)
+
+    detector = detrcli.load(folder / "model", device="cpu", precision="fp32")
+    found = detector.predict([folder / "set" / name for name in PICTURES], threshold=0)
+    objects: dict[str, list[tuple[int, Box]]] = {}
+    for name, one in zip(PICTURES, found, strict=True):
+        corners = one.boxes.tolist()
+        objects[name] = [(int(label), tuple(box)) for label, box in zip(one.labels, corners, strict=True)]
+    place = Place(folder, objects)
+    write_json(folder / "set" / "annotations.json", place.coco())
+    return place
+
+
+def seen(place: Place) -> set[str]:
+    return {CLASSES[label] for objects in place.objects.values() for label, _ in objects}
+
+
+def test_a_model_is_right_about_what_it_says_itself(place: Place) -> None:
+    run = place.detr("set", *MODEL, "--quiet")
+    assert (run.code, run.stderr) == (0, "")
+    (record,) = run.records
+    assert list(record) == [
+        *("model", "dataset", "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar"),
+        *("pictures", "objects", "classes"),
+    ]
+    assert (record["model"], record["dataset"], record["pictures"]) == ("model", "set", len(PICTURES))
+    assert record["objects"] == sum(map(len, place.objects.values()))
+    assert [record[name] for name in ("ap", "ap50", "ap75", "ar")] == pytest.approx([1] * 4)
+    assert record["ap_large"] is None  # a picture of 90 × 60 has no room for one
+    assert list(record["classes"]) == list(CLASSES)
+    for name, figures in record["classes"].items():
+        expected = pytest.approx(1) if name in seen(place) else None
+        assert figures == {"ap": expected, "ap50": expected}
+    assert seen(place) < set(CLASSES), "no class without objects was tested"
+
+
+@dataclass(frozen=True)
+class Harder:
+    """A run on annotations that the model is not quite right about, in YOLO's form and COCO's, with problems."""
+
+    run: Run
+    record: dict[str, Any]
+    predictions: Path
+    truth: Path
+
+
+@pytest.fixture(scope="module")
+def harder(place: Place) -> Harder:
+    objects = {name: found[:3] for name, found in place.objects.items()}
+    first, *others = objects["0.png"]
+    label, (x1, y1, x2, y2) = first
+    objects["0.png"] = [(label, (x1, y1, x2, y1 + 0.8 * (y2 - y1))), *others]
+    width = SIZE[0]
+    bad: list[tuple[int, Box]] = [(0, (5, 5, 5, 9)), (1, (width + 1, 0, width + 9, 9))]
+    for name, found in objects.items():
+        write_text(place.folder / "set" / f"{Path(name).stem}.txt", as_yolo(found + bad * (name == "turned.jpg"), SIZE))
+    names = "".join(f"  {label}: {name}\n" for label, name in enumerate(CLASSES))
+    write_text(place.folder / "yolo" / "data.yaml", f"path: ../set\nval: .\nnames:\n{names}")
+    truth = write_json(place.folder / "truth.json", as_coco(objects, CLASSES, SIZE))
+    run = place.detr("yolo", *MODEL, "--verbose", "--save-predictions", "new/found.json")
+    return Harder(run, json.loads(run.stdout), place.folder / "new" / "found.json", truth)
+
+
+def test_problems_are_said_and_all_goes_on(harder: Harder) -> None:
+    assert harder.run.code == 0
+    flat, outside, *idle, where = harder.run.complaints
+    turned = Path("yolo/../set/turned.jpg")
+    said = "yolo/data.yaml (val): 1 boxes"
+    assert flat == f"{said} have no width or no height, such as in {turned}: left out"
+    assert outside == f"{said} lie outside their picture, such as in {turned}: left out"
+    assert len(idle) == 1
+    assert re.fullmatch(r"yolo/data\.yaml \(val\): \d classes have no object: ('THING \d'(, )?)+(, …)?", idle[0])
+    assert where.startswith("model on cpu, fp32")
+
+
+def test_saved_predictions_have_the_same_figures_in_pycocotools(place: Place, harder: Harder) -> None:
+    results = json.loads(harder.predictions.read_text())
+    assert len(results) == sum(map(len, place.objects.values()))
+    truth = COCO(str(harder.truth))
+    images = {place: image["id"] for place, image in enumerate(truth.dataset["images"])}
+    for result in results:  # YOLO has no ids but places
+        result["image_id"], result["category_id"] = images[result["image_id"]], 10 * (result["category_id"] + 1)
+    judge = COCOeval(truth, truth.loadRes(results), "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    expected = {name: judge.stats[at] for name, at in (("ap", 0), ("ap50", 1), ("ap75", 2), ("ar", 8))}
+    assert {name: harder.record[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert 0 < harder.record["ap"] < 1
+    assert [path.name for path in harder.predictions.parent.iterdir()] == ["found.json"]
+
+
+def test_a_table_on_a_terminal(place: Place) -> None:
+    shown = place.on_a_terminal("set", *MODEL)
+    assert f"{len(PICTURES)} pictures, {sum(map(len, place.objects.values()))} objects; all figures in perc" in shown
+    assert re.search(r"AP +AP50 +AP75 +small +medium +large +recall", shown)
+    assert re.search(r"^ +100\.0 +100\.0 +100\.0 .* – +100\.0 *$", shown, re.MULTILINE)
+    rows = re.findall(r"^ +(THING \d) +100\.0 +100\.0 *$", shown, re.MULTILINE)
+    assert set(rows) == seen(place)
+    assert len(rows) == len(seen(place))
+    assert '"ap"' not in shown
+
+
+def test_json_on_a_terminal(place: Place) -> None:
+    shown = place.on_a_terminal("set/annotations.json", *MODEL, "--json", "--quiet")
+    assert json.loads(shown)["ap"] == pytest.approx(1)
+
+
+def test_a_damaged_picture_leaves_nothing_half_done(place: Place, tmp_path: Path) -> None:
+    for name in PICTURES:
+        (tmp_path / name).write_bytes((place.folder / "set" / name).read_bytes())
+    (tmp_path / "turned.jpg").write_bytes((tmp_path / "turned.jpg").read_bytes()[:-300])
+    write_json(tmp_path / "a.json", place.coco())
+    kept = write_text(tmp_path / "out" / "found.json", "earlier")
+    run = place.detr(str(tmp_path), *MODEL, "--quiet", "--save-predictions", str(kept))
+    assert (run.code, run.stdout) == (2, "")
+    (complaint,) = run.complaints
+    assert complaint.startswith(f"detr: {tmp_path / 'turned.jpg'}: damaged picture")
+    assert kept.read_text() == "earlier"
+    assert list(kept.parent.iterdir()) == [kept]
+
+
+def test_classes_that_the_model_lacks(place: Place, tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    write_json(tmp_path / "a.json", as_coco({"a.png": [(0, (1, 1, 9, 9))]}, ["thign 1"]))
+    run = place.detr(str(tmp_path), *MODEL)
+    assert (run.code, run.stdout) == (2, "")
+    assert run.complaints == [
+        f"detr: {tmp_path / 'a.json'}: the model has no class 'thign 1' (it knows thing 0, thing 1, thing 2, thing 3, "
+        "thing 4, …); train one that has, or rename them"
+    ]
+
+
+def test_predictions_that_cannot_be_written(place: Place) -> None:
+    write_text(place.folder / "taken", "kept")
+    run = place.detr("set", *MODEL, "--quiet", "--save-predictions", "taken/found.json")
+    assert (run.code, run.stdout) == (2, "")
+    (complaint,) = run.complaints
+    assert complaint.startswith("detr: cannot write taken/found.json: ")
+    assert (place.folder / "taken").read_text() == "kept"
+
+
+def test_a_reader_that_goes_away(place: Place) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = subprocess.run(
+        [*COMMAND, "set", *MODEL, "--quiet"],
+        cwd=place.folder,
+        env=ENVIRONMENT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=PATIENCE,
+    )
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "detr: nowhere: no such file or folder"),
+        (["empty"], "detr: empty holds no data set: neither a COCO JSON file (annotations.json, …) nor a YOLO data.y"),
+        (["odd/two\nlines.json"], r"detr: odd/two\nlines.json is no COCO data set: it has no list of images and none"),
+        (["odd/nan.json"], "detr: odd/nan.json is no COCO data set: an entry of its annotations has a fault"),
+        (["splits"], "detr: splits has no annotations of a val split, only such as train/annotations.json; name the"),
+        (["splits", "--split", "train"], "detr: splits/train/annotations.json: 1 pictures are missing, such as splits"),
+        (["set", "--split", "dev"], "'dev'"),
+        (["set", "--save-predictions", "empty"], "'--save-predictions'"),
+        ([], "Missing argument"),
+    ],
+    ids=lambda value: " ".join(value).replace("\n", " ") if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done(place: Place, arguments: Sequence[str], said: str) -> None:
+    (place.folder / "empty").mkdir(exist_ok=True)
+    write_json(place.folder / "odd" / "two\nlines.json", [])
+    write_text(
+        place.folder / "odd" / "nan.json",
+        '{"images": [], "categories": [], "annotations": [{"bbox": [0, 0, 1, 1], "image_id": NaN, "category_id": 1}]}',
+    )
+    write_json(place.folder / "splits" / "train" / "annotations.json", as_coco({"a.jpg": []}, ["cat"]))
+    run = place.detr(*arguments, *MODEL)
+    assert run.code == 2
+    assert run.stdout == ""
+    assert said in run.complaints[-1]
+    assert "Traceback" not in run.stderr

@@ -1,0 +1,156 @@
+"""`detr train` as people run it: in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
+import detrcli
+from detrcli.training import scenes
+
+from ..tiny import save_tiny
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+SCRATCH = ("--from-scratch", "--model", "lwdetr-nano", "--size", "128", "--batch-size", "2", "--no-multi-scale")
+
+
+def detr(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "detrcli", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=ONE_THREAD)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set `shapes` of two splits."""
+    place = tmp_path_factory.mktemp("train")
+    scenes.write(place / "shapes/train", 6, seed=5)
+    scenes.write(place / "shapes/val", 2, seed=6)
+    return place
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> subprocess.CompletedProcess[str]:
+    return detr("train", "shapes", "--output", "out", "--epochs", 2, *SCRATCH, cwd=place)
+
+
+def test_it_says_how_it_goes_and_writes_what_it_promises(
+    place: Path, trained: subprocess.CompletedProcess[str]
+) -> None:
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout == ""
+    said = trained.stderr.splitlines()
+    assert "lwdetr-nano, 10 classes, 6 pictures, 2 to validate, on cpu" in trained.stderr
+    assert [line[:14] for line in said if line.startswith("epoch")] == ["epoch   1 of 2", "epoch   2 of 2"]
+    assert said[-1] == "try it: detr predict PICTURE --model out"
+    written = {path.relative_to(place / "out").as_posix() for path in (place / "out").rglob("*") if path.is_file()}
+    model = {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert written == model | {f"last/{name}" for name in model} | {"metrics.jsonl", "curves.png", "resume.pt"}
+    assert [record["epoch"] for record in records(place / "out")] == [1, 2]
+    assert set(records(place / "out")[0]) == {
+        "epoch", "step", "lr", "loss", "classes", "boxes", "giou", "ap", "ap50", "ap75",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("trained")
+def test_what_it_writes_predicts(place: Path) -> None:
+    run = detr("predict", "shapes/val/000000.jpg", "--model", "out", "--threshold", 0.0, "--no-draw", cwd=place)
+    assert run.returncode == 0, run.stderr
+    assert {found["label"] for found in json.loads(run.stdout)["detections"]} <= set(scenes.CLASSES)
+    run = detr("eval", "shapes", "--model", "out", cwd=place)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["ap"] == pytest.approx(max(line["ap"] for line in records(place / "out")), abs=1e-6)
+
+
+@pytest.mark.usefixtures("trained")
+def test_transformers_finds_the_same(place: Path) -> None:
+    picture = Image.open(place / "shapes/val/000000.jpg")
+    processor = AutoImageProcessor.from_pretrained(place / "out", backend="pil")
+    network = AutoModelForObjectDetection.from_pretrained(place / "out").eval()
+    with torch.inference_mode():
+        answer = network(**processor(picture, return_tensors="pt"))
+    sizes = [(picture.height, picture.width)]
+    (theirs,) = processor.post_process_object_detection(answer, threshold=0.0, target_sizes=sizes)
+    (ours,) = detrcli.load(place / "out", device="cpu", precision="fp32").predict(picture, threshold=0.0)
+    count = min(len(ours), len(theirs["scores"]), 20)
+    scale = np.array([picture.width, picture.height] * 2)
+    np.testing.assert_allclose(ours.scores[:count], theirs["scores"][:count].numpy(), atol=1e-4)
+    limits = np.clip(theirs["boxes"][:count].numpy(), 0, scale)
+    np.testing.assert_allclose(ours.boxes[:count] / scale, limits / scale, atol=1e-3)
+
+
+def test_killed_and_resumed_it_is_the_unbroken_training(place: Path) -> None:
+    arguments = ("train", "shapes", "--epochs", 3, *SCRATCH)
+    assert detr(*arguments, "--output", "unbroken", cwd=place).returncode == 0
+    command = [sys.executable, "-m", "detrcli", *map(str, arguments), "--output", "broken"]
+    with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True, env=ONE_THREAD) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch   2"):
+                process.send_signal(signal.SIGKILL)
+    run = detr(*arguments, "--output", "broken", cwd=place)
+    assert run.returncode == 2
+    assert run.stderr.strip() == "detr: broken holds a training; go on with --resume, or name another --output"
+    run = detr(*arguments, "--output", "broken", "--resume", cwd=place)
+    assert run.returncode == 0, run.stderr
+    assert records(place / "broken") == records(place / "unbroken")
+    weights = [(place / name / "model.safetensors").read_bytes() for name in ("broken", "unbroken")]
+    assert weights[0] == weights[1]
+    run = detr(*arguments, "--output", "broken", "--resume", "--lr", 0.5, cwd=place)
+    assert run.returncode == 2
+    assert "began with rate = 0.0001, not 0.5" in run.stderr
+
+
+def test_a_pretrained_detr_learns_other_classes(place: Path) -> None:
+    save_tiny(place / "tiny")
+    run = detr(
+        "train", "shapes", "-o", "tuned", "--model", "tiny", "--epochs", 1, "--size", 64, "--batch-size", 3, cwd=place
+    )
+    assert run.returncode == 0, run.stderr
+    run = detr("predict", "shapes/val/000001.jpg", "--model", "tuned", "-t", 0.0, "--no-draw", cwd=place)
+    assert {found["label"] for found in json.loads(run.stdout)["detections"]} <= set(scenes.CLASSES)
+
+
+def test_several_processes_train_one_network(place: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "detrcli")
+    command = [sys.executable, *launcher, "train", "shapes", "-o", "both", "--epochs", "1", *SCRATCH, "--device", "cpu"]
+    run = subprocess.run(command, cwd=place, capture_output=True, text=True, env=ONE_THREAD)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("epoch   1 of 1") == 1
+    assert run.stderr.count("have no object") == 2  # said by one process, for each split
+    assert records(place / "both")[0]["step"] == 1
+    states = [torch.load(place / "both" / name, weights_only=True)["network"] for name in ("resume.pt", "resume-1.pt")]
+    learned = [name for name in states[0] if "running" not in name]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in learned)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("nowhere", "-o", "x"), "nowhere: no such file or folder"),
+        (("shapes", "-o", "x", "--from-scratch", "--model", "yolo"), "no architecture is called 'yolo'"),
+        (("shapes", "-o", "x", "--from-scratch", "--model", "lwdetr-nano", "--size", "100"), "multiples of 64"),
+        (("shapes", "-o", "x", "--model", "nothing.pth"), "no such file or folder: nothing.pth"),
+        (("shapes", "-o", "x", "--resume", *SCRATCH), "nothing to resume"),
+        (("shapes", "-o", "x", "--device", "cuda:99", *SCRATCH), "CUDA"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_cannot_be_done_is_said_in_a_line(place: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    run = detr("train", "--quiet", *arguments, cwd=place)
+    assert run.returncode == 2
+    assert complaint in run.stderr
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.strip().splitlines()) <= 2

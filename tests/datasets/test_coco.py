@@ -1,0 +1,435 @@
+"""COCO data sets: where their files may be, what is read, and what is said of those that are broken."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+from detrcli.datasets import Dataset, read_dataset
+from detrcli.errors import DatasetError
+from detrcli.images.decode import read_picture
+
+from .written import Box, as_coco, write_json, write_picture, write_text
+
+CAT: tuple[int, Box] = (0, (2, 3, 12, 23))
+DOG: tuple[int, Box] = (1, (20, 5, 40, 30))
+CLASSES = ("cat", "dog")
+Content = dict[str, Any]
+
+
+def small() -> Content:
+    return as_coco({"a.jpg": [CAT, DOG], "b.png": [DOG]}, CLASSES)
+
+
+def write_small(file: Path, pictures: Path | None = None, content: Content | None = None) -> Path:
+    for name in ("a.jpg", "b.png"):
+        write_picture((pictures or file.parent) / name)
+    return write_json(file, small() if content is None else content)
+
+
+def refusal(place: Path, split: Literal["train", "val"] = "val") -> str:
+    """What a user reads, always in one line."""
+    with pytest.raises(DatasetError) as caught:
+        read_dataset(place, split)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    return text
+
+
+def is_small(dataset: Dataset, pictures: Path) -> None:
+    assert dataset.classes == CLASSES
+    assert dataset.category_ids == (10, 20)
+    assert dataset.problems == ()
+    assert [one.path.resolve() for one in dataset.examples] == [pictures / "a.jpg", pictures / "b.png"]
+    assert [one.identity for one in dataset.examples] == [700, 703]
+    assert [(one.width, one.height) for one in dataset.examples] == [(40, 30)] * 2
+    first, second = dataset.examples
+    np.testing.assert_array_equal(first.boxes, np.array([CAT[1], DOG[1]], np.float32))
+    np.testing.assert_array_equal(second.boxes, np.array([DOG[1]], np.float32))
+    assert first.labels.tolist() == [0, 1]
+    assert first.areas.tolist() == [200, 500]
+    assert first.crowd.tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("file", "pictures"),
+    [
+        ("annotations.json", ""),
+        ("instances.json", "images"),
+        ("_annotations.coco.json", ""),
+        ("any name.json", "data"),
+        ("annotations/instances_default.json", "images"),  # as CVAT exports them
+        ("annotations/instances_default.json", "images/default"),
+    ],
+)
+@pytest.mark.parametrize("named", ["folder", "file"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_folder_without_splits_serves_for_both(
+    tmp_path: Path, file: str, pictures: str, named: str, split: Literal["train", "val"]
+) -> None:
+    json_file = write_small(tmp_path / file, tmp_path / pictures)
+    place = json_file if named == "file" else json_file.parent
+    is_small(read_dataset(place, split), tmp_path / pictures)
+
+
+@pytest.mark.parametrize(
+    ("file", "pictures"),
+    [
+        ("{}/_annotations.coco.json", "{}"),  # Roboflow's
+        ("{}/annotations.json", "{}/images"),
+        ("{}2017/instances.json", "{}2017"),
+        ("annotations/instances_{}2017.json", "{}2017"),  # COCO's own
+        ("annotations/instances_{}2017.json", "images/{}2017"),
+        ("annotations/{}.json", "images/{}"),
+        ("annotations/{}.json", "{}"),
+    ],
+)
+@pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test"])
+@pytest.mark.parametrize("named", ["folder", "file"])
+def test_splits(tmp_path: Path, file: str, pictures: str, held_out: str, named: str) -> None:
+    places: dict[Literal["train", "val"], str] = {"train": "train", "val": held_out}
+    for name in places.values():
+        write_small(tmp_path / file.format(name), tmp_path / pictures.format(name))
+    for split, name in places.items():
+        place = tmp_path / file.format(name) if named == "file" else tmp_path
+        is_small(read_dataset(place, split), tmp_path / pictures.format(name))
+
+
+def test_a_file_named_relative_to_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small(tmp_path / "annotations" / "val.json", tmp_path / "val")
+    monkeypatch.chdir(tmp_path / "annotations")
+    is_small(read_dataset(Path("val.json"), "val"), tmp_path / "val")
+    monkeypatch.chdir(tmp_path)
+    is_small(read_dataset(Path("annotations/val.json"), "val"), tmp_path / "val")
+
+
+def test_coco_s_other_files_are_left_alone(tmp_path: Path) -> None:
+    write_small(tmp_path / "annotations" / "instances_val2017.json", tmp_path / "val2017")
+    for name in ("captions_val2017.json", "person_keypoints_val2017.json", "instances_train2017.json"):
+        write_json(tmp_path / "annotations" / name, {"images": [], "annotations": []})
+    is_small(read_dataset(tmp_path, "val"), tmp_path / "val2017")
+
+
+def test_validation_pictures_come_before_test_pictures(tmp_path: Path) -> None:
+    for name in ("test", "valid"):
+        write_small(tmp_path / name / "_annotations.coco.json")
+    is_small(read_dataset(tmp_path, "val"), tmp_path / "valid")
+
+
+def test_other_yaml_files_do_not_make_it_a_yolo_data_set(tmp_path: Path) -> None:
+    write_small(tmp_path / "annotations.json")
+    write_text(tmp_path / "docker-compose.yml", "services: {}\n")
+    is_small(read_dataset(tmp_path, "val"), tmp_path)
+
+
+def test_pictures_in_a_folder_that_the_file_names(tmp_path: Path) -> None:
+    content = as_coco({"train/x y/a.jpg": [CAT], "ünï 🦊.png": []}, ["cat"])
+    for base in ("", "images"):
+        folder = tmp_path / f"in {base}"
+        for image in content["images"]:
+            write_picture(folder / base / image["file_name"])
+        dataset = read_dataset(write_json(folder / "a.json", content), "train")
+        assert [one.path for one in dataset.examples] == [folder / base / i["file_name"] for i in content["images"]]
+
+
+def test_a_missing_split(tmp_path: Path) -> None:
+    write_small(tmp_path / "train" / "_annotations.coco.json")
+    text = refusal(tmp_path, "val")
+    assert text.startswith(f"{tmp_path} has no annotations of a val split")
+    assert "train/_annotations.coco.json" in text
+    assert "name the JSON file" in text
+
+
+def test_a_missing_split_in_coco_s_layout(tmp_path: Path) -> None:
+    write_small(tmp_path / "annotations" / "instances_train2017.json", tmp_path / "train2017")
+    text = refusal(tmp_path, "val")
+    assert "no annotations of a val split" in text
+    assert "annotations/instances_train2017.json" in text
+
+
+def test_nothing_to_choose_by(tmp_path: Path) -> None:
+    for name in ("b.json", "a.json", "c.json"):
+        write_small(tmp_path / name)
+    assert refusal(tmp_path) == (
+        f"{tmp_path} holds 3 JSON files, such as a.json and b.json; name the one with the annotations"
+    )
+
+
+def test_no_data_set(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.jpg")
+    assert refusal(tmp_path).startswith(f"{tmp_path} holds no data set: neither a COCO JSON file")
+    assert refusal(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'}: no such file or folder"
+    assert f"{tmp_path / 'a.jpg'} is not JSON" in refusal(tmp_path / "a.jpg")
+
+
+def test_labels_go_by_category_id_and_sizes_may_be_left_out(tmp_path: Path) -> None:
+    content = small()
+    content["categories"].reverse()
+    for image in content["images"]:
+        del image["width"]
+        image["height"] = None
+    is_small(read_dataset(write_small(tmp_path / "annotations.json", content=content), "val"), tmp_path)
+
+
+def test_numbers_that_are_written_as_text(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(small()), parse_int=str, parse_float=str)
+    is_small(read_dataset(write_small(tmp_path / "annotations.json", content=content), "val"), tmp_path)
+
+
+def test_crowds_and_areas(tmp_path: Path) -> None:
+    content = small()
+    first, second, third = content["annotations"]
+    first["area"] = 17.5
+    del second["area"]
+    second["iscrowd"] = 1
+    third["area"], third["iscrowd"] = None, None
+    dataset = read_dataset(write_small(tmp_path / "annotations.json", content=content), "val")
+    assert [one.areas.tolist() for one in dataset.examples] == [[17.5, 500], [500]]
+    assert [one.crowd.tolist() for one in dataset.examples] == [[False, True], [False]]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_as_large_as_they_are_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+    picture = write_picture(tmp_path / f"a{suffix}", orientation=orientation)
+    upright = (30, 40) if orientation > 4 else (40, 30)
+    assert read_picture(picture).image.size == upright
+    content = as_coco({picture.name: [(0, (1, 1, 9, 9))]}, ["cat"], upright)
+    (example,) = read_dataset(write_json(tmp_path / "a.json", content), "val").examples
+    assert (example.width, example.height) == upright
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_damaged_exif_data_spoil_no_picture(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    sound = exif.tobytes()
+    damaged = [sound[:length] for length in range(7, len(sound))]
+    damaged += [sound[:at] + b"\xff" + sound[at + 1 :] for at in range(6, len(sound))]
+    for number, data in enumerate(damaged):
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{number:02}{suffix}", exif=data)
+    write_text(tmp_path / "data.yaml", "names: [cat]\ntrain: .\n")
+    for example in read_dataset(tmp_path, "train").examples:
+        assert (example.width, example.height) == read_picture(example.path).image.size
+
+
+def test_pictures_that_were_annotated_lying(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.jpg", orientation=6)
+    text = refusal(write_json(tmp_path / "a.json", as_coco({"a.jpg": [CAT]}, ["cat"])))
+    assert text.startswith(f"{tmp_path / 'a.json'}: 1 pictures have another size than their annotations say, such as ")
+    assert f"{tmp_path / 'a.jpg'} is 30 × 40, annotated as 40 × 30" in text
+
+
+INFINITY = float("inf")
+NAN = float("nan")
+BOXES: list[tuple[list[float], list[float] | None, str | None]] = [
+    ([0, 0, 40, 30], [0, 0, 40, 30], None),
+    ([-0.4, 0, 40.8, 30], [0, 0, 40, 30], None),  # rounding, not worth a word
+    ([30, 20, 20, 30], [30, 20, 40, 30], "reach beyond their picture, such as in {}: cut off there"),
+    ([-5, -5, 10, 10], [0, 0, 5, 5], "reach beyond their picture, such as in {}: cut off there"),
+    ([40, 0, 5, 5], None, "lie outside their picture, such as in {}: left out"),
+    ([3, -9, 5, 9], None, "lie outside their picture, such as in {}: left out"),
+    ([3, 3, 0, 5], None, "have no width or no height, such as in {}: left out"),
+    ([3, 3, 5, 0], None, "have no width or no height, such as in {}: left out"),
+    ([3, 3, -2, 5], None, "have no width or no height, such as in {}: left out"),
+    ([3, 3, 1e-9, 5], None, "have no width or no height, such as in {}: left out"),
+    ([3, NAN, 5, 5], None, "are no numbers, such as in {}: left out"),
+    ([3, 3, 5, INFINITY], None, "are no numbers, such as in {}: left out"),
+]
+
+
+@pytest.mark.parametrize(("box", "read", "said"), BOXES, ids=lambda value: str(value))
+def test_odd_boxes(tmp_path: Path, box: list[float], read: list[float] | None, said: str | None) -> None:
+    content = small()
+    for annotation in content["annotations"][:2]:
+        annotation["bbox"] = box
+        del annotation["area"]
+    file = write_small(tmp_path / "annotations.json", content=content)
+    dataset = read_dataset(file, "val")
+    first, second = dataset.examples
+    np.testing.assert_allclose(first.boxes, np.array([read] * 2 if read else np.empty((0, 4))), rtol=1e-6)
+    assert len(first.labels) == len(first.areas) == len(first.crowd) == len(first.boxes)
+    assert (first.areas > 0).all()
+    assert second.boxes.tolist() == [list(DOG[1])]
+    boxes = [line for line in dataset.problems if " 2 boxes " in line]
+    assert boxes == ([f"{file}: 2 boxes {said.format(tmp_path / 'a.jpg')}"] if said else [])
+
+
+def test_what_is_left_out_takes_its_label_with_it(tmp_path: Path) -> None:
+    content = as_coco({"a.jpg": [CAT, DOG, CAT, DOG]}, CLASSES)
+    content["annotations"][1]["bbox"] = [0, 0, 0, 0]
+    content["annotations"][3]["iscrowd"] = 1
+    write_picture(tmp_path / "a.jpg")
+    (example,) = read_dataset(write_json(tmp_path / "a.json", content), "val").examples
+    assert example.labels.tolist() == [0, 0, 1]
+    assert example.areas.tolist() == [200, 200, 500]
+    assert example.crowd.tolist() == [False, False, True]
+
+
+def test_classes_without_objects(tmp_path: Path) -> None:
+    content = as_coco({"a.jpg": [CAT, DOG], "b.png": []}, [*CLASSES, *"efghij"])
+    content["annotations"][1]["iscrowd"] = 1
+    file = write_small(tmp_path / "annotations.json", content=content)
+    dataset = read_dataset(file, "val")
+    assert dataset.problems == (f"{file}: 7 classes have no object: 'dog', 'e', 'f', 'g', 'h', …",)
+    assert len(dataset.classes) == 8
+
+
+def test_annotations_of_unknown_images(tmp_path: Path) -> None:
+    content = small()
+    for annotation in content["annotations"][1:]:
+        annotation["image_id"] = 4711
+    file = write_small(tmp_path / "annotations.json", content=content)
+    dataset = read_dataset(file, "val")
+    assert [len(one.boxes) for one in dataset.examples] == [1, 0]
+    assert dataset.problems[0] == (
+        f"{file}: 2 annotations are of images that the file does not list, such as 4711: left out"
+    )
+
+
+def change(*place: str | int, to: object) -> Callable[[Content], object]:
+    """What gives a value another; `to` may be KeyError, and it goes."""
+
+    def changed(content: Content) -> object:
+        if not place:
+            return to
+        inner: Any = content
+        for key in place[:-1]:
+            inner = inner[key]
+        if to is KeyError:
+            del inner[place[-1]]
+        else:
+            inner[place[-1]] = to
+        return content
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (change(to=[1, 2]), "is no COCO data set: it has no list of images and none of annotations and none of categ"),
+        (change(to=None), "is no COCO data set: it has no list of images"),
+        (change("annotations", to=KeyError), "is no COCO data set: it has no list of annotations"),
+        (change("categories", to={"1": "cat"}), "is no COCO data set: it has no list of categories"),
+        (change("images", to=[]), "the data set has no pictures"),
+        (change("images", 0, to="a.jpg"), 'an entry of its images has a fault ({}): "a.jpg"'),
+        (change("images", 0, "id", to=KeyError), "an entry of its images has no 'id': {"),
+        (change("images", 0, "id", to="first"), "an entry of its images has a fault (its id is no whole number): {"),
+        (change("images", 0, "id", to=1.5), "its id is no whole number"),
+        (change("images", 0, "id", to=[1]), "its id is no whole number"),
+        (change("images", 1, "id", to=700), "1 ids of its images stand twice, such as 700; give each its own"),
+        (change("images", 0, "file_name", to=KeyError), "an entry of its images has no 'file_name'"),
+        (change("images", 0, "file_name", to=None), "its file_name is no text"),
+        (change("images", 0, "file_name", to="c.jpg"), "1 pictures are missing, such as {0}/c.jpg; put them there"),
+        (change("images", 0, "file_name", to="c" * 5000), "1 pictures are missing, such as {0}/cccc"),
+        (change("images", 0, "file_name", to="\0"), "1 pictures are missing"),
+        (change("images", 0, "file_name", to=""), "1 pictures are missing"),
+        (change("images", 0, "file_name", to="b.png"), "1 pictures stand in it more than once, such as {0}/b.png"),
+        (change("images", 0, "width", to="wide"), "its width is no whole number"),
+        (change("images", 0, "width", to=41), "1 pictures have another size than their annotations say, such as {0}/"),
+        (change("annotations", 0, to=7), "an entry of its annotations has a fault"),
+        (change("annotations", 0, "bbox", to=KeyError), "an entry of its annotations has no 'bbox': {"),
+        (change("annotations", 0, "bbox", to=[1, 2, 3]), "its bbox is not [x, y, width, height]"),
+        (change("annotations", 0, "bbox", to=[]), "its bbox is not [x, y, width, height]"),
+        (change("annotations", 0, "bbox", to=None), "its bbox is not [x, y, width, height]"),
+        (change("annotations", 0, "bbox", to="1234"), "its bbox is not [x, y, width, height]"),
+        (change("annotations", 0, "bbox", to=[1, 2, 3, "x"]), "an entry of its annotations has a fault"),
+        (change("annotations", 0, "bbox", to=[1, 2, 3, None]), "an entry of its annotations has a fault"),
+        (change("annotations", 0, "bbox", to=[1, 2, 3, 10**400]), "an entry of its annotations has a fault"),
+        (change("annotations", 0, "area", to="large"), "an entry of its annotations has a fault"),
+        (change("annotations", 0, "image_id", to=None), "its image_id is no whole number"),
+        (change("annotations", 0, "image_id", to=NAN), "its image_id is no whole number"),
+        (change("annotations", 0, "image_id", to=INFINITY), "its image_id is no whole number"),
+        (change("annotations", 0, "category_id", to=KeyError), "an entry of its annotations has no 'category_id'"),
+        (
+            change("annotations", 0, "category_id", to=4),
+            "1 annotations have a category_id that no category has, such as 4; list it, or leave them out "
+            "(the categories are 10, 20)",
+        ),
+        (change("categories", 1, "id", to=10), "1 ids of its categories stand twice, such as 10; give each its own"),
+        (change("categories", 1, "name", to="cat"), "1 class names stand twice, such as 'cat'; give each its own"),
+        (change("categories", 1, "name", to=None), "its name is no name"),
+        (change("categories", 1, "name", to=KeyError), "an entry of its categories has no 'name'"),
+    ],
+    ids=lambda value: value[:60] if isinstance(value, str) else "",
+)
+def test_what_is_no_coco_data_set(tmp_path: Path, spoil: Callable[[Content], object], said: str) -> None:
+    file = write_small(tmp_path / "annotations.json")
+    write_json(file, spoil(small()))
+    text = refusal(tmp_path)
+    assert text.startswith(str(file))
+    for part in said.replace("{0}", str(tmp_path)).split("{}"):
+        assert part in text
+    assert len(text) < 6000
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\ud83e", '{"images": nonsense}', "9" * 5000])
+def test_what_is_no_json(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    assert refusal(tmp_path).startswith(f"{tmp_path / 'a.json'} is not JSON: ")
+
+
+def test_no_categories(tmp_path: Path) -> None:
+    file = write_small(tmp_path / "a.json", content={**small(), "annotations": [], "categories": []})
+    assert refusal(file) == f"{file}: the data set has no classes"
+
+
+def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
+    file = write_small(tmp_path / "a.json")
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / name).write_text("no picture")
+    assert refusal(file) == (f"{file}: 2 pictures cannot be read, such as {tmp_path / 'a.jpg'}; mend or remove them")
+
+
+JUNK: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from([10**400, "7"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3) | st.just("id"), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(content: object) -> list[tuple[Any, ...]]:
+    """The place of every value in some JSON."""
+    entries = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [(), *((key, *place) for key, value in entries for place in places(value))]
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small(tmp_path_factory.mktemp("shelf") / "a.json")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_whatever_the_file_says_there_is_a_data_set_or_a_clear_error(shelf: Path, data: st.DataObject) -> None:
+    content: Any = small()
+    for place in data.draw(st.lists(st.sampled_from(places(content)), min_size=1, max_size=3, unique=True)):
+        try:
+            content = change(*place, to=data.draw(JUNK | st.just(KeyError)))(content) if place else data.draw(JUNK)
+        except (KeyError, IndexError, TypeError):
+            continue  # an earlier change took that place away
+    write_json(shelf, content)
+    dataset, fault = None, ""
+    try:
+        dataset = read_dataset(shelf, "val")
+    except DatasetError as error:
+        fault = str(error)
+    if dataset is None:
+        assert fault.startswith(str(shelf))
+        return
+    assert len(dataset.classes) == len(set(dataset.category_ids))
+    for one in dataset.examples:
+        assert len(one.boxes) == len(one.labels) == len(one.areas) == len(one.crowd)
+        assert (one.boxes[:, 2:] > one.boxes[:, :2]).all()
+        assert (one.boxes >= 0).all()
+        assert (one.boxes <= np.array([40, 30, 40, 30])).all()
+        assert ((one.labels >= 0) & (one.labels < len(dataset.classes))).all()

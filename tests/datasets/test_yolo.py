@@ -1,0 +1,342 @@
+"""YOLO data sets: where their files may be, what is read, and what is said of those that are broken."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detrcli.datasets import Dataset, read_dataset
+from detrcli.errors import DatasetError
+
+from .written import Box, as_coco, as_yolo, write_json, write_picture, write_text
+
+CAT: tuple[int, Box] = (0, (2, 3, 12, 23))
+DOG: tuple[int, Box] = (1, (20, 5, 40, 30))
+NAMES = "names: [cat, dog]\n"
+
+
+def write_small(pictures: Path) -> None:
+    """Two pictures, of which the second has no label file, in a folder whose name holds images."""
+    write_picture(pictures / "a.jpg")
+    write_picture(pictures / "b.PNG")
+    labels = Path(*("labels" if part == "images" else part for part in pictures.parts))
+    write_text(labels / "a.txt", as_yolo([CAT, DOG]))
+
+
+def is_small(dataset: Dataset, pictures: Path) -> None:
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.category_ids == (0, 1)
+    assert dataset.problems == ()
+    assert [one.path.resolve() for one in dataset.examples] == [pictures / "a.jpg", pictures / "b.PNG"]
+    assert [one.identity for one in dataset.examples] == [0, 1]
+    assert [(one.width, one.height) for one in dataset.examples] == [(40, 30)] * 2
+    first, second = dataset.examples
+    np.testing.assert_allclose(first.boxes, np.array([CAT[1], DOG[1]]), rtol=1e-6)
+    assert first.labels.tolist() == [0, 1]
+    np.testing.assert_allclose(first.areas, [200, 500], rtol=1e-5)
+    assert not first.crowd.any()
+    assert second.boxes.shape == (0, 4)
+
+
+def refusal(place: Path, split: Literal["train", "val"] = "train") -> str:
+    """What a user reads, always in one line."""
+    with pytest.raises(DatasetError) as caught:
+        read_dataset(place, split)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    return text
+
+
+@pytest.mark.parametrize(
+    ("said", "pictures"),
+    [
+        ("train: images/train", "images/train"),
+        ("train: train/images", "train/images"),
+        ("train: ../train/images", "train/images"),  # Roboflow's, which is not where it says
+        ("train: ./train/images/", "train/images"),
+        ("path: set\ntrain: images", "set/images"),
+        ("path: ../datasets/moved\ntrain: images", "images"),
+        ("path:\ntrain: plain", "plain"),
+        ("train: [images/one, images]", "images/one"),
+        ("train: .", "deep/er"),
+    ],
+)
+@pytest.mark.parametrize("named", ["data.yaml", "dataset.yml", "pets.yaml", "data.YAML"])
+def test_layouts(tmp_path: Path, said: str, pictures: str, named: str) -> None:
+    write_small(tmp_path / pictures)
+    (tmp_path / "images").mkdir(exist_ok=True)
+    file = write_text(tmp_path / named, f"{NAMES}{said}\nval: nowhere\n")
+    is_small(read_dataset(file if named == "data.YAML" else tmp_path, "train"), tmp_path / pictures)
+
+
+@pytest.mark.parametrize("key", ["val", "valid", "validation", "test"])
+def test_the_split_to_validate_on(tmp_path: Path, key: str) -> None:
+    write_small(tmp_path / "images")
+    write_text(tmp_path / "data.yaml", f"{NAMES}train: nowhere\n{key}: images\n")
+    is_small(read_dataset(tmp_path, "val"), tmp_path / "images")
+
+
+def test_a_folder_with_several_yaml_files(tmp_path: Path) -> None:
+    write_small(tmp_path / "images")
+    write_text(tmp_path / "a.yaml", "depth_multiple: 0.33\n")
+    write_text(tmp_path / "data.yaml", f"{NAMES}train: images\n")
+    write_text(tmp_path / "z.yml", f"{NAMES}train: other\n")
+    is_small(read_dataset(tmp_path, "train"), tmp_path / "images")
+    (tmp_path / "data.yaml").rename(tmp_path / "pets.yaml")
+    assert refusal(tmp_path) == f"{tmp_path} holds pets.yaml and z.yml; name the one that describes the data"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "names: [cat, dog]",
+        "names:\n  - cat\n  - dog",
+        "names:\n  0: cat\n  1: dog",
+        "names: {1: dog, 0: cat}",
+        "names: {'0': cat, '1': dog}\nnc: 2",
+    ],
+)
+def test_names(tmp_path: Path, names: str) -> None:
+    write_small(tmp_path / "images")
+    write_text(tmp_path / "data.yaml", f"{names}\ntrain: images\n")
+    is_small(read_dataset(tmp_path, "train"), tmp_path / "images")
+
+
+def test_names_that_yaml_takes_for_something_else(tmp_path: Path) -> None:
+    write_small(tmp_path / "images")
+    write_text(tmp_path / "data.yaml", "names: [no, on, 12, ~, 1.50, süß]\ntrain: images\n")
+    assert read_dataset(tmp_path, "train").classes == ("no", "on", "12", "~", "1.50", "süß")
+
+
+def test_a_yaml_file_runs_nothing(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.jpg")
+    command = f"touch {tmp_path}/ran"
+    write_text(tmp_path / "data.yaml", f"names: !!python/object/apply:os.system ['{command}']\ntrain: .\n")
+    assert read_dataset(tmp_path, "train").classes == (command,)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_numbers_with_gaps(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.jpg")
+    write_text(tmp_path / "a.txt", "7 .5 .5 .5 .5\n3 .5 .5 1 1\n")
+    write_text(tmp_path / "data.yaml", "names: {7: dog, 3: cat}\ntrain: .\n")
+    dataset = read_dataset(tmp_path, "train")
+    assert (dataset.classes, dataset.category_ids) == (("cat", "dog"), (3, 7))
+    assert dataset.examples[0].labels.tolist() == [1, 0]
+
+
+def test_a_list_of_pictures(tmp_path: Path) -> None:
+    write_small(tmp_path / "images")
+    write_picture(tmp_path / "images" / "not listed.jpg")
+    write_text(tmp_path / "lists" / "deep.txt", f"../images/a.jpg\r\n\n  images/b.PNG \n{tmp_path}/images/a.jpg\n")
+    write_text(tmp_path / "data.yaml", f"{NAMES}train: [lists/deep.txt]\nval: val.txt\n")
+    paths = [one.path.resolve() for one in read_dataset(tmp_path, "train").examples]
+    assert sorted(set(paths)) == [tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.PNG"]
+    write_text(tmp_path / "val.txt", "./images/a.jpg\n./images/b.PNG\n")
+    is_small(read_dataset(tmp_path, "val"), tmp_path / "images")
+    write_text(tmp_path / "val.txt", "./images/a.jpg\n./images/c.PNG\n")
+    text = refusal(tmp_path, "val")
+    assert f"1 pictures are missing, such as {tmp_path / 'images' / 'c.PNG'}; put them there" in text
+
+
+def test_what_is_no_list_of_pictures(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.jpg")
+    write_text(tmp_path / "data.yaml", f"{NAMES}train: a.jpg\n")
+    assert refusal(tmp_path).startswith(f"{tmp_path / 'a.jpg'} is no list of pictures; name a folder, or a text file")
+
+
+def test_hidden_files_and_folders_named_like_pictures_are_no_pictures(tmp_path: Path) -> None:
+    write_small(tmp_path / "images")
+    write_text(tmp_path / "images" / "._a.jpg", "what macOS leaves in archives")
+    write_text(tmp_path / "images" / ".thumbnails" / "a.jpg", "no picture")
+    (tmp_path / "images" / "x.jpg").mkdir()
+    write_text(tmp_path / "data.yaml", f"{NAMES}train: images\n")
+    is_small(read_dataset(tmp_path, "train"), tmp_path / "images")
+
+
+@pytest.mark.parametrize(
+    ("picture", "label"),
+    [
+        ("images/a.jpg", "labels/a.txt"),
+        ("images/train/deep/a.b.jpg", "labels/train/deep/a.b.txt"),
+        ("images/train/images/a.jpg", "images/train/labels/a.txt"),
+        ("pictures/images.jpg", "pictures/images.txt"),
+    ],
+)
+def test_where_labels_are(tmp_path: Path, picture: str, label: str) -> None:
+    write_picture(tmp_path / picture)
+    write_text(tmp_path / label, as_yolo([CAT]))
+    write_text(tmp_path / "data.yaml", "names: [cat]\ntrain: .\n")
+    (example,) = read_dataset(tmp_path, "train").examples
+    np.testing.assert_allclose(example.boxes, np.array([CAT[1]]), rtol=1e-6)
+
+
+def write_one(folder: Path, label: str | bytes, names: str = NAMES) -> Path:
+    """A data set of one picture; returns its label file."""
+    write_picture(folder / "a.jpg")
+    write_text(folder / "data.yaml", f"{names}train: .\n")
+    (folder / "a.txt").write_bytes(label if isinstance(label, bytes) else label.encode())
+    return folder / "a.txt"
+
+
+def test_polygons(tmp_path: Path) -> None:
+    write_one(tmp_path, "1 .1 .2  .5 .1  .4 .9\n0 .5 .5 .5 .5\n0 0 0 1 0 1 1 0 1 .5 .5\n")
+    (example,) = read_dataset(tmp_path, "train").examples
+    expected = np.array([[4, 3, 20, 27], [10, 7.5, 30, 22.5], [0, 0, 40, 30]])
+    np.testing.assert_allclose(example.boxes, expected, rtol=1e-6)
+    np.testing.assert_allclose(example.areas, [384, 300, 1200], rtol=1e-5)
+    assert example.labels.tolist() == [1, 0, 0]
+
+
+def test_lines_as_programs_write_them(tmp_path: Path) -> None:
+    write_one(tmp_path, b"\xef\xbb\xbf0.0 .5 .5 .5 .5\r\n\r\n\t1   5e-1 .5 .5 .5")
+    assert read_dataset(tmp_path, "train").examples[0].labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("2 .5 .5 .5 .5", "line 3: class 2 has no name in the data set's YAML file"),
+        ("-1 .5 .5 .5 .5", "line 3: class -1 has no name"),
+        ("0.5 .5 .5 .5 .5", "line 3: class 0.5 has no name"),
+        ("nan .5 .5 .5 .5", "line 3: class nan has no name"),
+        ("inf .5 .5 .5 .5", "line 3: class inf has no name"),
+        ("cat .5 .5 .5 .5", "line 3 is no YOLO label: could not convert string to float: 'cat'"),
+        ("0, .5, .5, .5, .5", "line 3 is no YOLO label: could not convert"),
+        ("0", "line 3 is no YOLO label: after the class stand neither the four numbers of a box nor the points of a p"),
+        ("0 .5 .5 .5", "line 3 is no YOLO label"),
+        ("0 .5 .5 .5 .5 .9", "but 5 numbers"),
+    ],
+)
+def test_broken_lines(tmp_path: Path, line: str, said: str) -> None:
+    file = write_one(tmp_path, f"0 .5 .5 .5 .5\n\n{line}\n")
+    text = refusal(tmp_path)
+    assert text.startswith(str(file))
+    assert said in text
+
+
+def test_a_label_file_that_is_no_text(tmp_path: Path) -> None:
+    file = write_one(tmp_path, b"0 .5 .5 .5 \xff")
+    assert refusal(tmp_path) == f"{file} is no YOLO label file: it is no text"
+
+
+def test_odd_boxes(tmp_path: Path) -> None:
+    write_one(tmp_path, "0 .5 .5 0 .5\n1 .1 .1 .4 .1\n0 2 2 .1 .1\n1 nan .5 .5 .5\n0 .5 .5 .5 -.5\n")
+    dataset = read_dataset(tmp_path, "train")
+    np.testing.assert_allclose(dataset.examples[0].boxes, [[0, 1.5, 12, 4.5]], rtol=1e-6)
+    assert dataset.examples[0].labels.tolist() == [1]
+    name, picture = f"{tmp_path / 'data.yaml'} (train)", tmp_path / "a.jpg"
+    assert sorted(dataset.problems) == [
+        f"{name}: 1 boxes are no numbers, such as in {picture}: left out",
+        f"{name}: 1 boxes lie outside their picture, such as in {picture}: left out",
+        f"{name}: 1 boxes reach beyond their picture, such as in {picture}: cut off there",
+        f"{name}: 1 classes have no object: 'cat'",
+        f"{name}: 2 boxes have no width or no height, such as in {picture}: left out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is no YOLO data set: it has no names"),
+        ("[1, 2]", "is no YOLO data set: it has no names"),
+        ("train: images", "is no YOLO data set: it has no names"),
+        ("names: [a\ntrain: .", "is not YAML: while parsing a flow sequence"),
+        ("names: {? [a] : b}\ntrain: .", "is not YAML"),
+        ("names: cat", "names is neither a list nor numbers with their names"),
+        ("names: {cat: 0}", "names is neither a list nor numbers with their names"),
+        ("names: [[cat], {a: b}]", "names is neither a list nor numbers with their names"),
+        ("names: []\ntrain: .", "the data set has no classes"),
+        ("names: [a, b, a]\ntrain: .", "1 class names stand twice, such as 'a'; give each its own"),
+        ("names: [a]", "has no train split; say where its pictures are in a line “train: …”"),
+        ("names: [a]\nval: .\ntrain:", "has no train split"),
+        ("names: [a]\ntrain: no/where", "names {}/no/where, which is not there; correct"),
+        ("names: [a]\ntrain: {a: b}", "which is not there"),
+        ("names: [a]\ntrain: [[a], .]", "which is not there"),
+        (f"names: [a]\ntrain: {'a' * 5000}", "which is not there"),
+        ("names: [a]\ntrain: empty", "the data set has no pictures"),
+        ("names: " + "[" * 1000, "is not YAML"),
+        ("names: [a]\ntrain: '\\udc80\\0'", "which is not there"),
+        ("\0", "is not YAML"),
+    ],
+    ids=lambda value: value[:40].strip("\0") if isinstance(value, str) else "",
+)
+def test_what_is_no_yolo_data_set(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "empty").mkdir()
+    write_picture(tmp_path / "a.jpg")
+    file = write_text(tmp_path / "data.yaml", content)
+    text = refusal(tmp_path)
+    assert text.startswith(str(file))
+    assert said.format(tmp_path) in text
+
+
+def test_a_yaml_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_bytes(b"names: [\xff]")
+    assert refusal(tmp_path).startswith(f"{tmp_path / 'data.yaml'} is not YAML: ")
+
+
+def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").mkdir()
+    assert refusal(tmp_path) == f"{tmp_path / 'data.yaml'}: Is a directory"
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures, which both kinds of annotations are about."""
+    folder = tmp_path_factory.mktemp("twins")
+    for name in "ab":
+        write_picture(folder / f"{name}.png", (64, 48), orientation=6)
+    write_text(folder / "data.yaml", "names: [x, y, z]\ntrain: .\n")
+    return folder
+
+
+@st.composite
+def objects(draw: st.DrawFn) -> tuple[int, Box]:
+    off_every_edge = st.integers(-160, 640).map(lambda eighths: eighths / 8 + 1 / 16)  # so that rounding is no matter
+    x1, x2 = sorted((draw(off_every_edge), draw(off_every_edge)))
+    y1, y2 = sorted((draw(off_every_edge), draw(off_every_edge)))
+    return draw(st.integers(0, 2)), (x1, y1, x2, y2)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(objects(), max_size=5), st.lists(objects(), max_size=5))
+def test_the_same_data_set_in_both_formats(
+    twins: Path, first: list[tuple[int, Box]], second: list[tuple[int, Box]]
+) -> None:
+    pictures = {"a.png": first, "b.png": second}
+    content = as_coco(pictures, "xyz", (48, 64))
+    for annotation in content["annotations"]:
+        del annotation["area"]  # YOLO's are those of the boxes inside their picture
+    coco = read_dataset(write_json(twins / "coco.json", content), "train")
+    for name, found in pictures.items():
+        write_text(twins / f"{name[0]}.txt", as_yolo(found, (48, 64)))
+    yolo = read_dataset(twins / "data.yaml", "train")
+    assert coco.classes == yolo.classes == ("x", "y", "z")
+    for one, other in zip(coco.examples, yolo.examples, strict=True):
+        assert (one.path, one.width, one.height) == (other.path, 48, 64)
+        assert one.labels.tolist() == other.labels.tolist()
+        assert one.crowd.tolist() == other.crowd.tolist()
+        np.testing.assert_allclose(one.boxes, other.boxes, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(one.areas, other.areas, rtol=1e-3, atol=1e-2)
+    without_name = [[line.partition(": ")[2] for line in dataset.problems] for dataset in (coco, yolo)]
+    assert without_name[0] == without_name[1]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.text("0123456789 .-\n\teninfa", max_size=60))
+def test_whatever_a_label_file_says_there_are_boxes_or_a_clear_error(twins: Path, text: str) -> None:
+    write_text(twins / "a.txt", text)
+    dataset, fault = None, ""
+    try:
+        dataset = read_dataset(twins / "data.yaml", "train")
+    except DatasetError as error:
+        fault = str(error)
+    if dataset is None:
+        assert fault.startswith(str(twins / "a.txt"))
+        return
+    boxes = dataset.examples[0].boxes
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert len(dataset.examples[0].areas) == len(boxes) == len(dataset.examples[0].labels)

@@ -1,0 +1,68 @@
+"""Small data sets, written to files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels."""
+
+
+def write_picture(path: Path, size: tuple[int, int] = (40, 30), *, orientation: int | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", size, "teal").save(path, exif=exif)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
+
+
+def write_json(path: Path, content: object) -> Path:
+    return write_text(path, json.dumps(content))
+
+
+def as_coco(
+    pictures: Mapping[str, Sequence[tuple[int, Box]]], classes: Sequence[str], size: tuple[int, int] = (40, 30)
+) -> dict[str, Any]:
+    """What a COCO JSON file says of pictures of one size, by their names, and their objects: label and box.
+
+    Ids are what no index is: 700 and upwards for pictures, 10, 20, … for categories.
+    """
+    width, height = size
+    images = [
+        {"id": 700 + 3 * place, "file_name": name, "width": width, "height": height}
+        for place, name in enumerate(pictures)
+    ]
+    annotations = [
+        {
+            "image_id": image["id"],
+            "category_id": 10 * (label + 1),
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": (x2 - x1) * (y2 - y1),
+            "iscrowd": 0,
+        }
+        for image, objects in zip(images, pictures.values(), strict=True)
+        for label, (x1, y1, x2, y2) in objects
+    ]
+    for number, annotation in enumerate(annotations, start=1):
+        annotation["id"] = number
+    categories = [{"id": 10 * (label + 1), "name": name} for label, name in enumerate(classes)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def as_yolo(objects: Sequence[tuple[int, Box]], size: tuple[int, int] = (40, 30)) -> str:
+    """What a YOLO label file says of a picture's objects."""
+    width, height = size
+    return "".join(
+        f"{label} {(x1 + x2) / 2 / width!r} {(y1 + y2) / 2 / height!r} {(x2 - x1) / width!r} {(y2 - y1) / height!r}\n"
+        for label, (x1, y1, x2, y2) in objects
+    )

@@ -1,0 +1,73 @@
+"""A data set of a few rendered scenes, and networks small enough to learn it within a test."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from detrcli.checkpoints.load import LoadedModel
+from detrcli.checkpoints.preprocessing import Preprocessing
+from detrcli.datasets import Dataset, read_dataset
+from detrcli.images.resize import Exactly, ShortestEdge
+from detrcli.models.detr import Detr, DetrConfig
+from detrcli.models.lwdetr import SIZES, LwDetr
+from detrcli.training import scenes
+from detrcli.training.augment import Augmentation
+from detrcli.training.initial import initialise
+from detrcli.training.optimizer import Rates
+from detrcli.training.recipe import Recipe
+
+PLAIN = Augmentation(crops=False, colours=False)
+RECIPE = Recipe(
+    epochs=2, batch_size=2, rate=1e-3, rates=Rates(), warm_up=5, augmentation=PLAIN, multi_scale=False, decay=0.9
+)
+
+
+def few_scenes(folder: Path, count: int = 4) -> Dataset:
+    """Some rendered scenes."""
+    scenes.write(folder, count, seed=3)
+    return read_dataset(folder, "train")
+
+
+def small_lwdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: object) -> LoadedModel:
+    """An LW-DETR of random weights."""
+    import torch
+
+    torch.manual_seed(0)
+    config = replace(
+        SIZES["nano"],
+        num_classes=len(classes),
+        vit_dim=64,
+        vit_heads=2,
+        vit_depth=2,
+        window_blocks=(0,),
+        features=(0, 1),
+        c2f_depth=1,
+        hidden_dim=64,
+        self_heads=2,
+        cross_heads=4,
+        feedforward=128,
+        num_queries=20,
+        num_groups=3,
+    )
+    network = LwDetr(replace(config, **changes))  # type: ignore[arg-type]
+    initialise(network)
+    return LoadedModel("small", network, classes, Preprocessing(Exactly(128, 128)))
+
+
+def small_detr(classes: tuple[str, ...] = scenes.CLASSES) -> LoadedModel:
+    """A DETR of random weights."""
+    import torch
+
+    torch.manual_seed(0)
+    config = DetrConfig(
+        len(classes),
+        num_queries=12,
+        depths=(1, 1, 1, 1),
+        hidden_dim=32,
+        heads=2,
+        feedforward=64,
+        encoder_layers=1,
+        decoder_layers=2,
+    )
+    network = Detr(config)
+    initialise(network)
+    return LoadedModel("small", network, classes, Preprocessing(ShortestEdge(96, 128)))

@@ -1,0 +1,73 @@
+"""Boxes go where their pixels go."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from detrcli.checkpoints.preprocessing import Preprocessing
+from detrcli.training.augment import Augmentation, annotated, as_target, normalised
+
+COLOURS = ((255, 0, 0), (0, 255, 0))
+BOXES = torch.tensor([[12.0, 20.0, 60.0, 50.0], [70.0, 8.0, 110.0, 76.0]])
+
+
+def painted() -> Image.Image:
+    pixels = np.zeros((96, 128, 3), np.uint8)
+    for colour, (left, top, right, bottom) in zip(COLOURS, BOXES.int().tolist(), strict=True):
+        pixels[top:bottom, left:right] = colour
+    return Image.fromarray(pixels)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.booleans(), st.booleans())
+def test_boxes_stay_around_their_pixels(seed: int, crops: bool, any_orientation: bool) -> None:
+    torch.manual_seed(seed)
+    move = Augmentation(crops, colours=False, any_orientation=any_orientation).move()
+    image, objects = move(*annotated(painted(), BOXES, torch.tensor([0, 1])))
+    pixels = np.asarray(image).astype(int)
+    labels, boxes = as_target(image, objects)
+    assert len(labels) == len(boxes)
+    for label, (x, y, width, height) in zip(labels.tolist(), boxes.tolist(), strict=True):
+        mask = np.abs(pixels - np.array(COLOURS[label])).sum(-1) < 60
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        drawn = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        stated = (
+            (x - width / 2) * image.width,
+            (y - height / 2) * image.height,
+            (x + width / 2) * image.width,
+            (y + height / 2) * image.height,
+        )
+        assert stated == pytest.approx(drawn, abs=1.01)
+
+
+def test_every_orientation_is_seen_only_where_it_may_be() -> None:
+    def corners(any_orientation: bool) -> set[tuple[int, ...]]:
+        seen = set()
+        move = Augmentation(crops=False, colours=False, any_orientation=any_orientation).move()
+        for seed in range(60):
+            torch.manual_seed(seed)
+            _, objects = move(*annotated(painted(), BOXES[:1], torch.tensor([0])))
+            seen.add(tuple(objects["boxes"][0].round().int().tolist()))
+        return seen
+
+    assert corners(any_orientation=False) == {(12, 20, 60, 50), (68, 20, 116, 50)}
+    assert len(corners(any_orientation=True)) == 8
+
+
+def test_colours_change_only_if_they_may() -> None:
+    grey = Image.new("RGB", (8, 8), (90, 120, 150))
+    torch.manual_seed(0)
+    kept = [Augmentation(colours=False).recolour()(grey).getpixel((0, 0)) for _ in range(8)]
+    varied = {Augmentation(colours=True).recolour()(grey).getpixel((0, 0)) for _ in range(8)}
+    assert set(kept) == {(90, 120, 150)}
+    assert len(varied) > 4
+
+
+def test_pixels_are_those_of_inference() -> None:
+    rules = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    pixels = normalised(painted(), rules)
+    expected = (np.asarray(painted()) / 255 - rules.mean) / rules.std
+    np.testing.assert_allclose(pixels.permute(1, 2, 0).numpy(), expected, atol=1e-6)
