@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 import detrcli
-from detrcli.training import scenes
+from detrcli import scenes
 
 from ..tiny import save_tiny
 

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+from detrcli import scenes
 from detrcli.checkpoints.load import LoadedModel
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.datasets import Dataset, read_dataset
 from detrcli.images.resize import Exactly, ShortestEdge
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
-from detrcli.training import scenes
 from detrcli.training.augment import Augmentation
 from detrcli.training.initial import initialise
 from detrcli.training.optimizer import Rates

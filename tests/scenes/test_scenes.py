@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detrcli.errors import OutputError
-from detrcli.training import scenes
-from detrcli.training.scenes import CLASSES, FIRST_OF_VAL, Floats, Item, arrange, main, scene, write
+from detrcli.scenes import CLASSES, FIRST_OF_VAL, Scene, __main__, scene, write
+from detrcli.scenes.__main__ import main
+from detrcli.scenes.layout import Floats, Item, arrange
 
 Mask = NDArray[np.bool_]
 
@@ -139,7 +139,7 @@ def test_written_scenes_read_as_coco(tmp_path: Path) -> None:
 
 def test_several_processes_write_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "one", 20, seed=7)
-    monkeypatch.setattr(scenes, "FEWEST_TO_SHARE", 1)
+    monkeypatch.setattr("detrcli.scenes.writing.FEWEST_TO_SHARE", 1)
     write(tmp_path / "several", 20, seed=7)
     one, several = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "several")
@@ -154,7 +154,7 @@ def test_training_and_validation_share_no_scene(tmp_path: Path, monkeypatch: pyt
     def note(folder: Path, count: int, seed: int, first: int = 0) -> None:
         asked.append((folder.name, seed, range(first, first + count)))
 
-    monkeypatch.setattr(scenes, "write", note)
+    monkeypatch.setattr(__main__, "write", note)
     main([str(tmp_path), "--train", "30", "--val", "20", "--seed", "9"])
     assert asked == [("train", 9, range(30)), ("val", 9, range(FIRST_OF_VAL, FIRST_OF_VAL + 20))]
 
@@ -170,29 +170,25 @@ def test_a_folder_that_cannot_be_made_is_one_plain_line(tmp_path: Path) -> None:
 def test_what_fails_half_way_leaves_no_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, 2, seed=1)
 
-    def tire(seed: int, index: int) -> scenes.Scene:
+    def tire(seed: int, index: int) -> Scene:
         if index == 2:
             raise RuntimeError("tired")
         return scene(seed, index)
 
-    monkeypatch.setattr(scenes, "scene", tire)
+    monkeypatch.setattr("detrcli.scenes.writing.scene", tire)
     with pytest.raises(RuntimeError, match="tired"):
         write(tmp_path, 4, seed=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.jpg", "000001.jpg"]
 
 
 def test_a_kill_leaves_whole_files_and_no_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "detrcli.training.scenes", str(tmp_path), "--train", "100000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            deadline = time.monotonic() + 60
-            while len(list(tmp_path.glob("train/*.jpg"))) <= 20:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        finally:
-            process.kill()
+    command = [sys.executable, "-m", "detrcli.scenes", str(tmp_path), "--train", "200", "--val", "100000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{tmp_path / 'train'}: 200 scenes\n"
+        process.kill()
         process.communicate(timeout=60)  # till none holds the pipe
-    assert not list(tmp_path.rglob("*.json"))
+    assert [path.parent.name for path in tmp_path.rglob("*.json")] == ["train"]
     for path in tmp_path.rglob("*.jpg"):
         with Image.open(path) as opened:
             opened.load()
