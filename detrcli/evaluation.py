@@ -106,24 +106,16 @@ def _labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
 
 def average_precision(dataset: Dataset, answers: Sequence[Answer]) -> Evaluation:
     """Judge what was detected in each picture of a data set, with COCO's own evaluation."""
-    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    judge = COCOeval(iouType="bbox")
     with contextlib.redirect_stdout(io.StringIO()):
-        truth, found = COCO(), COCO()
-        truth.dataset = _as_coco(dataset)
-        truth.createIndex()
-        results = as_results(dataset, answers)
-        if results:
-            found = truth.loadRes(results)
-        else:
-            found.dataset = truth.dataset | {"annotations": []}
-            found.createIndex()
-        judge = COCOeval(truth, found, "bbox")
-        judge.evaluate()
-        judge.accumulate()
+        judged = [_judged(dataset, answers, label) for label in range(len(dataset.classes))]
+        precision = np.concatenate(
+            [one for one, _ in judged], axis=2
+        )  # (IoU thresholds, recalls, classes, sizes, limits)
+        judge.eval = {"precision": precision, "recall": np.concatenate([one for _, one in judged], axis=1)}
         judge.summarize()
-    precision = judge.eval["precision"]  # (IoU thresholds, recalls, classes, sizes, detections a picture)
     per_class = {
         name: (_mean(precision[:, :, label, 0, -1]), _mean(precision[0, :, label, 0, -1]))
         for label, name in enumerate(dataset.classes)
@@ -147,40 +139,71 @@ def average_precision(dataset: Dataset, answers: Sequence[Answer]) -> Evaluation
 def as_results(dataset: Dataset, answers: Sequence[Answer]) -> list[dict[str, Any]]:
     """What was detected, in COCO's results form, with the data set's own ids."""
     return [
-        {
-            "image_id": example.identity,
-            "category_id": dataset.category_ids[label],
-            "bbox": [round(float(value), 3) for value in (x1, y1, x2 - x1, y2 - y1)],
-            "score": float(score),
-        }
+        _result(example.identity, dataset.category_ids[label], box, score)
         for example, (boxes, scores, labels) in zip(dataset.examples, answers, strict=True)
-        for (x1, y1, x2, y2), score, label in zip(boxes, scores, labels, strict=True)
+        for box, score, label in zip(boxes, scores, labels, strict=True)
     ]
 
 
-def _as_coco(dataset: Dataset) -> dict[str, Any]:
-    annotations: list[dict[str, Any]] = []
-    for example in dataset.examples:
-        objects = zip(example.boxes, example.labels, example.areas, example.crowd, strict=True)
-        for (x1, y1, x2, y2), label, area, crowd in objects:
-            annotations.append(
+def _result(image: int, category: int, box: NDArray[np.float32], score: np.float32) -> dict[str, Any]:
+    x1, y1, x2, y2 = box
+    return {
+        "image_id": image,
+        "category_id": category,
+        "bbox": [round(float(value), 3) for value in (x1, y1, x2 - x1, y2 - y1)],
+        "score": float(score),
+    }
+
+
+def _judged(dataset: Dataset, answers: Sequence[Answer], label: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Judge a class by itself, for COCOeval holds more than two kilobytes for each detection.
+
+    Returns:
+        Precision (IoU thresholds, recalls, 1, sizes, limits) and recall (IoU thresholds, 1, sizes, limits), -1 where
+        the data set has no such object.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth, found = COCO(), COCO()
+    truth.dataset, found.dataset = _as_coco(dataset, answers, label)
+    truth.createIndex()
+    found.createIndex()
+    judge = COCOeval(truth, found, "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    return judge.eval["precision"], judge.eval["recall"]
+
+
+def _as_coco(dataset: Dataset, answers: Sequence[Answer], label: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A class's objects and detections, and the pictures that have any of them."""
+    category = dataset.category_ids[label]
+    images: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
+    detections: list[dict[str, Any]] = []
+    for example, (boxes, scores, labels) in zip(dataset.examples, answers, strict=True):
+        real, claimed = np.flatnonzero(example.labels == label), np.flatnonzero(labels == label)
+        if not real.size and not claimed.size:
+            continue
+        images.append({"id": example.identity})
+        for at in real:
+            x1, y1, x2, y2 = example.boxes[at]
+            objects.append(
                 {
-                    "id": len(annotations) + 1,
+                    "id": len(objects) + 1,
                     "image_id": example.identity,
-                    "category_id": dataset.category_ids[label],
+                    "category_id": category,
                     "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
-                    "area": float(area),
-                    "iscrowd": int(crowd),
+                    "area": float(example.areas[at]),
+                    "iscrowd": int(example.crowd[at]),
                 }
             )
-    return {
-        "info": {},
-        "images": [{"id": one.identity, "width": one.width, "height": one.height} for one in dataset.examples],
-        "annotations": annotations,
-        "categories": [
-            {"id": identity, "name": name} for identity, name in zip(dataset.category_ids, dataset.classes, strict=True)
-        ],
-    }
+        for at in claimed:
+            result = _result(example.identity, category, boxes[at], scores[at])
+            area = result["bbox"][2] * result["bbox"][3]
+            detections.append({**result, "id": len(detections) + 1, "area": area})
+    shared = {"images": images, "categories": [{"id": category}]}
+    return {**shared, "annotations": objects}, {**shared, "annotations": detections}
 
 
 def _mean(values: NDArray[np.float64]) -> float:

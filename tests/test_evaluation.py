@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -204,6 +205,23 @@ def test_figures_are_those_of_pycocotools_on_the_files(tmp_path: Path) -> None:
         judge.summarize()
         assert truth.loadCats(identity)[0]["name"] == name
         assert ours.classes[name] == pytest.approx(tuple(judge.stats[:2]), abs=1e-9)
+
+
+def test_memory_stays_small() -> None:
+    """A judge that holds all classes at once needs 19 MB for these."""
+    rng = np.random.default_rng(0)
+    data = dataset(*(example((0, SMALL), (1, LARGE), identity=n) for n in range(40)), classes=[*map(str, range(8))])
+    corners = rng.uniform(0, 300, (40, 300, 2)).astype(np.float32)
+    answers: list[Answer] = [
+        (np.hstack([one, one + 50]), rng.uniform(size=300).astype(np.float32), rng.integers(0, 8, 300))
+        for one in corners
+    ]
+    average_precision(data, answers)  # so that what is imported does not count
+    tracemalloc.start()
+    average_precision(data, answers)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8e6
 
 
 def test_results_are_plain_data() -> None:

@@ -65,7 +65,7 @@ class TorchBackend:
                 heights_widths = torch.tensor(sizes, dtype=torch.float32).to(self.device, non_blocking=True)
                 boxes, scores, labels = (answer.cpu().numpy() for answer in self._module(images, heights_widths))
         except (RuntimeError, MemoryError) as error:
-            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
             height, width, _ = pixels[0].shape
             raise DeviceError(
@@ -75,7 +75,8 @@ class TorchBackend:
         return [Answers(*answers) for answers in zip(boxes, scores, labels, strict=True)]
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch says that a device's memory is too small."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)  # as the CPU's says
 
 

@@ -18,7 +18,7 @@ from ..models.resnet import EXPANSION
 from ..models.vit import PATCH, WINDOWS
 from .load import LoadedModel
 
-_RESNET_NAMES = (
+RESNET_NAMES = (
     (r"^backbone\.conv1\.", "backbone.embedder.embedder.convolution."),
     (r"^backbone\.bn1\.", "backbone.embedder.embedder.normalization."),
     *((rf"^backbone\.layer{stage + 1}\.", f"backbone.encoder.stages.{stage}.layers.") for stage in range(4)),
@@ -113,7 +113,7 @@ def save_model(model: LoadedModel, folder: Path, *, dtype: torch.dtype = torch.f
     detr = isinstance(config, DetrConfig)
     tensors = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
-        for name, tensor in in_hub_layout(model.network.state_dict(), names=_names(config)).items()
+        for name, tensor in renamed(model.network.state_dict(), _names(config)).items()
     }
     described = detr_as_json(config) if isinstance(config, DetrConfig) else lwdetr_as_json(config)
     labels = {"id2label": dict(enumerate(model.class_names)), "label2id": _indices(model.class_names)}
@@ -140,17 +140,17 @@ def save_model(model: LoadedModel, folder: Path, *, dtype: torch.dtype = torch.f
 def _names(config: DetrConfig | LwDetrConfig) -> tuple[tuple[str, str], ...]:
     if isinstance(config, LwDetrConfig):
         return LWDETR_NAMES
-    return DETR_NAMES if config.dilation else _RESNET_NAMES + DETR_NAMES
+    return DETR_NAMES if config.dilation else RESNET_NAMES + DETR_NAMES
 
 
-def in_hub_layout(tensors: Mapping[str, Tensor], *, names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
-    """Our tensors by the names that `transformers` gives them."""
-    renamed = {}
+def renamed(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+    """Our tensors by the names that a table gives them."""
+    theirs = {}
     for name, tensor in tensors.items():
         for pattern, replacement in names:
             name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    return renamed
+        theirs[name] = tensor
+    return theirs
 
 
 def detr_as_json(config: DetrConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..checkpoints.names import DEFAULT_MODEL
-from ..errors import UsageError
+from ..errors import DatasetError, UsageError
 from .console import Talk
 from .hub import hush_hub_for
 from .options import Device, Model, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from ..datasets import Dataset
     from ..training.loop import Training
+
+SAY_AFTER = 60.0
+"""Seconds from one line on what is going on to the next, where there is no bar to see it by."""
 
 
 def train(
@@ -92,6 +95,8 @@ def train(
     from ..datasets import read_dataset
 
     data = read_dataset(dataset, "train")
+    if not any(len(one.boxes) for one in data.examples):
+        raise DatasetError(f"{data.name} has no objects to learn from")
     held_out = _validation(data, dataset, validation, talk)
     for problem in (*data.problems, *(held_out.problems if held_out else ())):
         talk.say(problem)
@@ -160,7 +165,6 @@ def train(
 
 def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk) -> "Dataset | None":
     from ..datasets import read_dataset
-    from ..errors import DatasetError
 
     if other is None:
         held_out = read_dataset(place, "val")
@@ -171,6 +175,8 @@ def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk) ->
             return None
     else:
         held_out = read_dataset(other, "val")
+    if not any(len(one.boxes) for one in held_out.examples):
+        raise DatasetError(f"{held_out.name} has no objects to validate on; name another data set with --val")
     if held_out.classes != data.classes:
         raise DatasetError(f"{held_out.name} has other classes than {data.name}; both must list the same, in one order")
     return held_out
@@ -194,7 +200,7 @@ class _Watcher:
     def __init__(self, talk: Talk, epochs: int) -> None:
         self._talk, self._epochs = talk, epochs
         self._bar: Progress | None = None
-        self._began = time.monotonic()
+        self._began = self._said = time.monotonic()
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -231,3 +237,6 @@ class _Watcher:
     def _show(self, done: int, of: int, what: str) -> None:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, total=of, description=what)
+        elif time.monotonic() - self._said > SAY_AFTER:
+            self._said = time.monotonic()
+            self._talk.say(f"{what}: {done} of {of}")

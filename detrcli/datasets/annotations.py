@@ -4,18 +4,14 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 
 from ..errors import DatasetError
-
-SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
+from .sizes import upright_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,21 +96,23 @@ def checked(
         also: problems that are known already.
 
     Raises:
-        DatasetError: pictures are missing, cannot be read or have another size than annotated, there are none or no
-            classes, or classes have no name of their own.
+        DatasetError: pictures are missing, cannot be read or have another size than annotated, there are none, no
+            classes or no sound boxes, or classes have no name of their own.
     """
     raw = list(raw)
     if not raw:
         raise DatasetError(f"{name}: the data set has no pictures")
     if not classes:
         raise DatasetError(f"{name}: the data set has no classes")
-    twice = [title for title, count in Counter(classes).items() if count > 1]
+    blank = [str(identity) for identity, title in zip(ids, classes, strict=True) if not title.strip()]
+    _refuse(name, blank, "classes have no name", "name them")
+    twice = [title for title, count in Counter(title.strip() for title in classes).items() if count > 1]
     if twice:
         raise DatasetError(f"{name}: {len(twice)} class names stand twice, such as {twice[0]!r}; give each its own")
     missing = [str(one.path) for one in raw if not os.path.isfile(one.path)]
     _refuse(name, missing, "pictures are missing", "put them there")
     with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
-        sizes = list(pool.map(_upright_size, (one.path for one in raw)))
+        sizes = list(pool.map(upright_size, (one.path for one in raw)))
     _refuse(
         name,
         [str(one.path) for one, size in zip(raw, sizes, strict=True) if size is None],
@@ -134,12 +132,14 @@ def checked(
     )
     faults: defaultdict[tuple[str, str], list[Path]] = defaultdict(list)
     examples = tuple(_example(one, size, faults) for one, size in found)
-    seen = {int(label) for example in examples for label in example.labels[~example.crowd]}
-    idle = [repr(title) for label, title in enumerate(classes) if label not in seen]
     problems = [
         *also,
         *(f"{len(paths)} boxes {what}, such as in {paths[0]}: {done}" for (what, done), paths in faults.items()),
     ]
+    seen = {int(label) for example in examples for label in example.labels[~example.crowd]}
+    if not seen:
+        raise DatasetError(f"{name}: the data set has no objects{f' ({problems[0]})' if problems else ''}")
+    idle = [repr(title) for label, title in enumerate(classes) if label not in seen]
     if idle:
         problems.append(f"{len(idle)} classes have no object: {', '.join(idle[:5])}{', …' if len(idle) > 5 else ''}")
     return Dataset(name, tuple(classes), tuple(ids), examples, tuple(f"{name}: {line}" for line in problems))
@@ -174,22 +174,6 @@ def _example(raw: RawObjects, size: tuple[int, int], faults: Mapping[tuple[str, 
         areas[good].astype(np.float32),
         raw.crowd[good],
     )
-
-
-def _upright_size(path: Path) -> tuple[int, int] | None:
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            sideways = image.format != "TIFF" and _orientation(image) in SIDEWAYS  # Pillow says a TIFF's size upright
-    except Exception:  # decoders fail on damaged files in many ways
-        return None
-    return (height, width) if sideways else (width, height)
-
-
-def _orientation(image: Image.Image) -> object:
-    with suppress(Exception):  # damaged EXIF data spoils the orientation, not the picture
-        return image.getexif().get(ExifTags.Base.Orientation)
-    return None
 
 
 def _refuse(name: str, bad: Sequence[str], what: str, advice: str) -> None:

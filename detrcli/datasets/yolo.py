@@ -40,8 +40,8 @@ def read_yolo(file: Path, split: Literal["train", "val"]) -> Dataset:
     """Read one split of a YOLO data set.
 
     Raises:
-        DatasetError: it is not such a file, has no such split, a label file has lines that are no boxes or are of
-            classes without a name, or see `checked`.
+        DatasetError: it is not such a file, has no such split, has another number of classes than it says, a label file
+            has lines that are no boxes or are of classes without a name, or see `checked`.
     """
     try:
         content = yaml.load(file.read_bytes(), yaml.BaseLoader)  # noqa: S506 (makes nothing but text: a class may be called "no")
@@ -52,13 +52,17 @@ def read_yolo(file: Path, split: Literal["train", "val"]) -> Dataset:
     if not isinstance(content, dict) or "names" not in content:
         raise DatasetError(f"{file} is no YOLO data set: it has no names")
     ids, classes = _classes(file, content["names"])
+    if content.get("nc") and content["nc"] != str(len(classes)):
+        raise DatasetError(f"{file}: nc is {content['nc']}, but names are {len(classes)}; correct one of them")
     key = next((key for key in KEYS[split] if content.get(key)), None)
     if key is None:
         raise DatasetError(f"{file} has no {split} split; say where its pictures are in a line “{split}: …”")
     known = {number: label for label, number in enumerate(ids)}
     pictures = sorted(set(_pictures(file, content, content[key])))
     raw = [_objects(path, place, known) for place, path in enumerate(pictures)]
-    return checked(f"{file} ({key})", classes, ids, raw, ())
+    bare = bool(raw) and not any(len(one.boxes) for one in raw)
+    also = [f"labels were looked for in files such as {_label_file(pictures[0])}"] if bare else []
+    return checked(f"{file} ({key})", classes, ids, raw, also)
 
 
 def _classes(file: Path, names: Any) -> tuple[list[int], list[str]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..checkpoints.preprocessing import Preprocessing
 from ..datasets import Example
+from ..errors import ImageError
 from ..images.decode import read_picture
 from ..images.resize import ResizeRule
 from .augment import Augmentation, annotated, as_target, normalised
@@ -100,7 +101,11 @@ class Schedule:
         return batches
 
 
-class Pictures(Dataset[tuple[Tensor, Target]]):
+Item: TypeAlias = tuple[Tensor, Target] | ImageError
+"""Pixels (3, H, W) and the objects in them, or why there are none."""
+
+
+class Pictures(Dataset[Item]):
     """The pictures of a data set, read, varied and normalised as a `Draw` says."""
 
     def __init__(self, examples: Sequence[Example], rules: Preprocessing, augmentation: Augmentation) -> None:
@@ -108,18 +113,18 @@ class Pictures(Dataset[tuple[Tensor, Target]]):
         self._rules = rules
         self._move, self._recolour = augmentation.move(), augmentation.recolour()
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, Target]:
-        """The picture of a draw: pixels (3, H, W) and its objects.
-
-        Raises:
-            ImageError: the file cannot be read.
-        """
+    def __getitem__(self, draw: Draw) -> Item:
+        """The picture of a draw: pixels (3, H, W) and its objects, or why it cannot be read."""
         example = self._examples[draw.picture]
         single = ~torch.from_numpy(example.crowd)
         boxes, labels = torch.from_numpy(example.boxes)[single], torch.from_numpy(example.labels)[single]
+        try:
+            picture = read_picture(example.path).image
+        except ImageError as error:
+            return error  # not raised: a process that loads pictures would wrap it in a traceback
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw.seed)
-            image, objects = self._move(*annotated(read_picture(example.path).image, boxes, labels))
+            image, objects = self._move(*annotated(picture, boxes, labels))
             resized = image.resize(draw.rule.size(image.width, image.height), self._rules.resample)
             return normalised(self._recolour(resized), self._rules), as_target(image, objects)
 
@@ -135,18 +140,33 @@ class _Order(Sampler[list[Draw]]):
         return len(self._batches)
 
 
-def batches(
-    pictures: Pictures, draws: list[list[Draw]], *, workers: int, pin: bool
-) -> DataLoader[tuple[Tensor, Target]]:
-    """Load the batches of an epoch, ahead of time in `workers` processes if there are any."""
-    return DataLoader(
+def batches(pictures: Pictures, draws: list[list[Draw]], *, workers: int, pin: bool) -> Iterator[Batch]:
+    """Load the batches of an epoch, ahead of time in `workers` processes if there are any.
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+    loader: DataLoader[Item] = DataLoader(
         pictures,
         batch_sampler=_Order(draws),
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collated,
         pin_memory=pin,
         generator=torch.Generator(),  # else it draws from the one that drop-out draws from
     )
+    for batch in loader:
+        if isinstance(batch, ImageError):
+            raise batch
+        yield batch
+
+
+def _collated(items: Sequence[Item]) -> Batch | ImageError:
+    whole = []
+    for item in items:
+        if isinstance(item, ImageError):
+            return item
+        whole.append(item)
+    return collate(whole)
 
 
 def collate(items: Sequence[tuple[Tensor, Target]]) -> Batch:

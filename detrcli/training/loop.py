@@ -1,6 +1,7 @@
 """A training from its first step to its last, or from where it was stopped."""
 
 import copy
+import io
 import json
 import math
 import time
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..backends.torch import DTYPES, TorchBackend
+from ..backends.torch import DTYPES, TorchBackend, is_out_of_memory
 from ..checkpoints.families import DETR, LWDETR
 from ..checkpoints.load import LoadedModel
 from ..checkpoints.save import save_model
 from ..datasets import Dataset
 from ..detector import Detector
-from ..errors import TrainingError
+from ..errors import DeviceError, TrainingError
 from ..evaluation import Evaluation, evaluate
 from ..files import atomic_file
 from ..models.detr import Detr
@@ -138,6 +139,17 @@ class Training:
             processes.rank,
             processes.count,
         )
+        self._setting: dict[str, Any] = json.loads(
+            json.dumps(
+                recipe.as_json()
+                | {
+                    "pictures": len(data.examples),
+                    "classes": data.classes,
+                    "size": str(rule),
+                    "processes": processes.count,
+                }
+            )
+        )
         self._pictures = Pictures(data.examples, model.preprocessing, recipe.augmentation)
         self._progress = Progress(0, 0, [0.0] * 4, [], -math.inf)
         self._saved = self._started = time.monotonic()
@@ -154,9 +166,17 @@ class Training:
             TrainingError: the loss is no longer a number.
             ImageError: a picture cannot be read.
             OutputError: a file cannot be written.
+            DeviceError: the device's memory is too small.
         """
-        while self._progress.epoch < self._recipe.epochs:
-            self._run_epoch()
+        try:
+            while self._progress.epoch < self._recipe.epochs:
+                self._run_epoch()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DeviceError(
+                f"the memory of {self._processes.device} is too small to train so; use a smaller --batch-size or --size"
+            ) from error
 
     def _run_epoch(self) -> None:
         progress, steps = self._progress, self._schedule.steps
@@ -255,8 +275,7 @@ class Training:
         """Write what `resume` needs: each process its own, since each has random numbers of its own."""
         self._saved = time.monotonic()
         state = {
-            "recipe": json.dumps(self._recipe.as_json()),
-            "processes": self._processes.count,
+            "setting": json.dumps(self._setting),
             "progress": vars(self._progress),
             "network": self._network.state_dict(),
             "average": self._average.network.state_dict(),
@@ -265,8 +284,10 @@ class Training:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state() if self._processes.device.type == "cuda" else None,
         }
+        whole = io.BytesIO()  # PyTorch itself says little of a full disk
+        torch.save(state, whole)
         with atomic_file(self._state_file) as file:
-            torch.save(state, file)
+            file.write(whole.getbuffer())
         self._processes.wait()
 
     @property
@@ -286,9 +307,7 @@ class Training:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise TrainingError(f"{path} is damaged and cannot be resumed; begin anew without --resume") from error
-        _check_same(json.loads(state["recipe"]), self._recipe.as_json(), path)
-        if state["processes"] != self._processes.count:
-            raise TrainingError(f"{path} is of {state['processes']} processes, not {self._processes.count}")
+        _check_same(json.loads(state["setting"]), self._setting, path)
         try:
             self._network.load_state_dict(state["network"])
         except RuntimeError as error:
@@ -305,7 +324,6 @@ class Training:
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    now = json.loads(json.dumps(now))
     different = [
         f"{name} = {value!r}, not {now.get(name)!r}" for name, value in before.items() if now.get(name) != value
     ]

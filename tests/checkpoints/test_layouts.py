@@ -12,6 +12,7 @@ from detrcli.checkpoints.families import FAMILIES
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.layouts import DETR_HUB, DETR_ORIGINAL, LWDETR_HUB, LWDETR_ORIGINAL, Layout
 from detrcli.checkpoints.load import load_checkpoint, load_model
+from detrcli.checkpoints.save import DETR_NAMES, renamed
 from detrcli.errors import ModelError
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr, LwDetrConfig
@@ -131,12 +132,7 @@ def in_original_layout(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def in_timm_layout(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our tensors as transformers names them around timm's ResNet, whose names ours are."""
-    backbone = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
-    rest = {name: tensor for name, tensor in tensors.items() if name not in backbone}
-    renamed = {
-        f"model.backbone.conv_encoder.model.{name.removeprefix('backbone.')}": value for name, value in backbone.items()
-    }
-    return renamed | in_hub_layout(rest)
+    return renamed(tensors, DETR_NAMES)
 
 
 WRITERS = {

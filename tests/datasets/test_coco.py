@@ -1,6 +1,8 @@
 """COCO data sets: where their files may be, what is read, and what is said of those that are broken."""
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from detrcli.datasets import Dataset, read_dataset
+from detrcli.datasets.sizes import upright_size
 from detrcli.errors import DatasetError
 from detrcli.images.decode import read_picture
 
@@ -215,9 +218,41 @@ def test_damaged_exif_data_spoil_no_picture(tmp_path: Path, suffix: str) -> None
     damaged += [sound[:at] + b"\xff" + sound[at + 1 :] for at in range(6, len(sound))]
     for number, data in enumerate(damaged):
         Image.new("RGB", (40, 30)).save(tmp_path / f"{number:02}{suffix}", exif=data)
+    write_text(tmp_path / "00.txt", "0 .5 .5 .5 .5\n")
     write_text(tmp_path / "data.yaml", "names: [cat]\ntrain: .\n")
     for example in read_dataset(tmp_path, "train").examples:
         assert (example.width, example.height) == read_picture(example.path).image.size
+
+
+@pytest.mark.parametrize("animated", [False, True])
+@pytest.mark.parametrize("at", [b"IDAT", b"IEND"], ids=["before the pixels", "after them"])
+def test_where_a_png_file_says_how_it_stands(tmp_path: Path, at: bytes, animated: bool) -> None:
+    path = tmp_path / "a.png"
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("teal", "navy")] if animated else []
+    Image.new("RGB", (40, 30)).save(path, save_all=animated, append_images=frames)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    body = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    data = path.read_bytes()
+    place = data.index(at) - 4
+    path.write_bytes(data[:place] + chunk + data[place:])
+    assert upright_size(path) == read_picture(path).image.size
+    if at == b"IDAT" or not animated:  # no viewer looks behind the other frames
+        assert upright_size(path) == (30, 40)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("orientation", [None, 6])
+def test_no_pixels_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, orientation: int | None
+) -> None:
+    path = write_picture(tmp_path / f"a{suffix}", orientation=orientation)
+    decoded: list[Image.Image] = []
+    with Image.open(path) as image:
+        monkeypatch.setattr(type(image), "load", lambda one: decoded.append(one))
+    assert upright_size(path) == ((30, 40) if orientation else (40, 30))
+    assert decoded == []
 
 
 def test_pictures_that_were_annotated_lying(tmp_path: Path) -> None:
@@ -356,7 +391,9 @@ def change(*place: str | int, to: object) -> Callable[[Content], object]:
         ),
         (change("categories", 1, "id", to=10), "1 ids of its categories stand twice, such as 10; give each its own"),
         (change("categories", 1, "name", to="cat"), "1 class names stand twice, such as 'cat'; give each its own"),
+        (change("categories", 1, "name", to=" cat"), "1 class names stand twice, such as 'cat'; give each its own"),
         (change("categories", 1, "name", to=None), "its name is no name"),
+        (change("categories", 1, "name", to=" "), "its name is no name"),
         (change("categories", 1, "name", to=KeyError), "an entry of its categories has no 'name'"),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else "",
@@ -375,6 +412,23 @@ def test_what_is_no_coco_data_set(tmp_path: Path, spoil: Callable[[Content], obj
 def test_what_is_no_json(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     assert refusal(tmp_path).startswith(f"{tmp_path / 'a.json'} is not JSON: ")
+
+
+def test_no_objects(tmp_path: Path) -> None:
+    content = {**small(), "annotations": []}
+    file = write_small(tmp_path / "a.json", content=content)
+    assert refusal(file) == f"{file}: the data set has no objects"
+    content = small()
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+    assert refusal(write_json(file, content)) == f"{file}: the data set has no objects"
+    content = small()
+    for annotation in content["annotations"]:
+        annotation["bbox"] = [100, 100, 9, 9]
+    assert refusal(write_json(file, content)) == (
+        f"{file}: the data set has no objects (3 boxes lie outside their picture, such as in {tmp_path / 'a.jpg'}: "
+        "left out)"
+    )
 
 
 def test_no_categories(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_names_that_yaml_takes_for_something_else(tmp_path: Path) -> None:
 
 def test_a_yaml_file_runs_nothing(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.jpg")
+    write_text(tmp_path / "a.txt", "0 .5 .5 .5 .5\n")
     command = f"touch {tmp_path}/ran"
     write_text(tmp_path / "data.yaml", f"names: !!python/object/apply:os.system ['{command}']\ntrain: .\n")
     assert read_dataset(tmp_path, "train").classes == (command,)
@@ -251,6 +252,11 @@ def test_odd_boxes(tmp_path: Path) -> None:
         ("names: [[cat], {a: b}]", "names is neither a list nor numbers with their names"),
         ("names: []\ntrain: .", "the data set has no classes"),
         ("names: [a, b, a]\ntrain: .", "1 class names stand twice, such as 'a'; give each its own"),
+        ("names: [a, ' ', '']\ntrain: .", "2 classes have no name, such as 1; name them"),
+        ("names: [a, 'a ']\ntrain: .", "1 class names stand twice, such as 'a'"),
+        ("names: [a, b]\nnc: 3\ntrain: .", "nc is 3, but names are 2; correct one of them"),
+        ("names: [a]\nnc: [1]\ntrain: .", "nc is ['1'], but names are 1"),
+        ("names: [a]\ntrain: .", "the data set has no objects (labels were looked for in files such as {}/a.txt)"),
         ("names: [a]", "has no train split; say where its pictures are in a line “train: …”"),
         ("names: [a]\nval: .\ntrain:", "has no train split"),
         ("names: [a]\ntrain: no/where", "names {}/no/where, which is not there; correct"),
@@ -276,6 +282,25 @@ def test_what_is_no_yolo_data_set(tmp_path: Path, content: str, said: str) -> No
 def test_a_yaml_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_bytes(b"names: [\xff]")
     assert refusal(tmp_path).startswith(f"{tmp_path / 'data.yaml'} is not YAML: ")
+
+
+def test_labels_that_are_not_where_they_belong(tmp_path: Path) -> None:
+    write_picture(tmp_path / "images" / "train" / "a.jpg")
+    write_text(tmp_path / "annotations" / "train" / "a.txt", as_yolo([CAT]))
+    file = write_text(tmp_path / "data.yaml", f"{NAMES}train: images/train\n")
+    looked_for = tmp_path / "labels" / "train" / "a.txt"
+    expected = f"{file} (train): the data set has no objects (labels were looked for in files such as {looked_for})"
+    assert refusal(tmp_path) == expected
+    write_text(looked_for, "\n")
+    assert refusal(tmp_path) == expected
+
+
+def test_labels_in_pixels(tmp_path: Path) -> None:
+    write_one(tmp_path, "0 20 15 10 10\n")
+    assert refusal(tmp_path) == (
+        f"{tmp_path / 'data.yaml'} (train): the data set has no objects "
+        f"(1 boxes lie outside their picture, such as in {tmp_path / 'a.jpg'}: left out)"
+    )
 
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
@@ -306,7 +331,8 @@ def objects(draw: st.DrawFn) -> tuple[int, Box]:
 def test_the_same_data_set_in_both_formats(
     twins: Path, first: list[tuple[int, Box]], second: list[tuple[int, Box]]
 ) -> None:
-    pictures = {"a.png": first, "b.png": second}
+    sound: tuple[int, Box] = (0, (1, 2, 30, 40))  # without any object there would be no data set
+    pictures = {"a.png": [sound, *first], "b.png": second}
     content = as_coco(pictures, "xyz", (48, 64))
     for annotation in content["annotations"]:
         del annotation["area"]  # YOLO's are those of the boxes inside their picture
@@ -329,6 +355,7 @@ def test_the_same_data_set_in_both_formats(
 @given(st.text("0123456789 .-\n\teninfa", max_size=60))
 def test_whatever_a_label_file_says_there_are_boxes_or_a_clear_error(twins: Path, text: str) -> None:
     write_text(twins / "a.txt", text)
+    write_text(twins / "b.txt", "0 .5 .5 .5 .5\n")
     dataset, fault = None, ""
     try:
         dataset = read_dataset(twins / "data.yaml", "train")

@@ -114,6 +114,8 @@ def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
     training(small_lwdetr(data.classes), data, RECIPE, out).run()
     with pytest.raises(TrainingError, match=r"began with rate = 0\.001, not 0\.5"):
         training(small_lwdetr(data.classes), data, replace(RECIPE, rate=0.5), out).resume()
+    with pytest.raises(TrainingError, match="began with pictures = 2, not 1"):
+        training(small_lwdetr(data.classes), replace(data, examples=data.examples[:1]), RECIPE, out).resume()
     with pytest.raises(TrainingError, match="another model"):
         training(small_lwdetr(data.classes, num_queries=9), data, RECIPE, out).resume()
     (out / "resume.pt").write_bytes(b"nonsense")

@@ -1,0 +1,51 @@
+"""How large pictures are when they stand upright, without decoding their pixels."""
+
+import os
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngImageFile
+
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
+"""Parts of a PNG file that can hold an orientation."""
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a picture in pixels, EXIF orientation applied, or None if it cannot be opened."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            sideways = image.format != "TIFF" and _orientation(image, path) in SIDEWAYS  # Pillow says a TIFF's upright
+    except Exception:  # decoders fail on damaged files in many ways
+        return None
+    return (height, width) if sideways else (width, height)
+
+
+def _orientation(image: Image.Image, path: Path) -> object:
+    with suppress(Exception):  # damaged EXIF data spoils the orientation, not the picture
+        if not isinstance(image, PngImageFile):
+            return image.getexif().get(ExifTags.Base.Orientation)
+        if _metadata_follow_pixels(path):
+            image.load()
+        exif = Image.Image.getexif(image)  # a PNG's own would decode the pixels to see what follows them
+        return exif.get(ExifTags.Base.Orientation)
+    return None
+
+
+def _metadata_follow_pixels(path: Path) -> bool:
+    pixels = False
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(header := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", header)
+            if pixels and kind in METADATA:
+                return True
+            if kind == b"IEND":
+                return False
+            pixels |= kind == b"IDAT"
+            file.seek(length + 4, os.SEEK_CUR)
+    return False
