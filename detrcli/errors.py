@@ -33,5 +33,9 @@ class DatasetError(DetrError):
     """A labelled data set cannot be read, or would spoil what is done with it."""
 
 
+class SplitError(DatasetError):
+    """A data set has parts, but not the one asked for."""
+
+
 class TrainingError(DetrError):
     """A training cannot begin, go on or be resumed."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..checkpoints.names import DEFAULT_MODEL
-from ..errors import DatasetError, UsageError
-from .console import Talk
+from ..errors import DatasetError, SplitError, UsageError
+from .console import Talk, printable
 from .hub import hush_hub_for
 from .options import Device, Model, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
 
@@ -95,11 +95,9 @@ def train(
     from ..datasets import read_dataset
 
     data = read_dataset(dataset, "train")
-    if not any(len(one.boxes) for one in data.examples):
-        raise DatasetError(f"{data.name} has no objects to learn from")
     held_out = _validation(data, dataset, validation, talk)
     for problem in (*data.problems, *(held_out.problems if held_out else ())):
-        talk.say(problem)
+        talk.say(printable(problem))
     hush_hub_for(model, talk)
 
     from ..backends.torch import device_named, training_precision
@@ -166,17 +164,15 @@ def train(
 def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk) -> "Dataset | None":
     from ..datasets import read_dataset
 
-    if other is None:
-        held_out = read_dataset(place, "val")
-        if {one.path for one in held_out.examples} & {one.path for one in data.examples}:
-            talk.say(
-                f"{place} has no pictures to validate on; name some with --val to see AP, and keep the best weights"
-            )
-            return None
-    else:
-        held_out = read_dataset(other, "val")
-    if not any(len(one.boxes) for one in held_out.examples):
-        raise DatasetError(f"{held_out.name} has no objects to validate on; name another data set with --val")
+    try:
+        held_out = read_dataset(other or place, "val")
+    except SplitError:
+        if other is not None:
+            raise
+        held_out = data
+    if other is None and {one.path for one in held_out.examples} & {one.path for one in data.examples}:
+        talk.say(f"{place} has no pictures to validate on; name some with --val to see AP, and keep the best weights")
+        return None
     if held_out.classes != data.classes:
         raise DatasetError(f"{held_out.name} has other classes than {data.name}; both must list the same, in one order")
     return held_out

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..errors import DatasetError
+from ..errors import DatasetError, SplitError
 from .annotations import Dataset, RawObjects, checked
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
@@ -55,7 +55,7 @@ def find_coco(place: Path, split: Literal["train", "val"]) -> tuple[Path, tuple[
         return single, _around(single)
     others = sorted(place.glob("*/*.json"))
     if others:
-        raise DatasetError(
+        raise SplitError(
             f"{place} has no annotations of a {split} split, only such as {others[0].relative_to(place)}; "
             "name the JSON file, or the folder that holds it"
         )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from ..errors import DatasetError
+from ..errors import DatasetError, SplitError
 from ..images.sources import Sources, read_list
 from .annotations import Dataset, RawObjects, checked
 
@@ -56,7 +56,7 @@ def read_yolo(file: Path, split: Literal["train", "val"]) -> Dataset:
         raise DatasetError(f"{file}: nc is {content['nc']}, but names are {len(classes)}; correct one of them")
     key = next((key for key in KEYS[split] if content.get(key)), None)
     if key is None:
-        raise DatasetError(f"{file} has no {split} split; say where its pictures are in a line “{split}: …”")
+        raise SplitError(f"{file} has no {split} split; say where its pictures are in a line “{split}: …”")
     known = {number: label for label, number in enumerate(ids)}
     pictures = sorted(set(_pictures(file, content, content[key])))
     raw = [_objects(path, place, known) for place, path in enumerate(pictures)]

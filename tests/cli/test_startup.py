@@ -14,6 +14,7 @@ from detrcli import __version__
 from ..tiny import save_tiny
 
 HEAVY = {"torch", "torchvision", "PIL", "numpy", "rich", "huggingface_hub", "safetensors", "onnxruntime"}
+HEAVY |= {"pycocotools", "yaml", "scipy", "matplotlib"}
 RUN_MAIN = """
 import json, sys
 from detrcli.cli import main

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,6 +122,17 @@ def test_a_pretrained_detr_learns_other_classes(place: Path) -> None:
     assert run.returncode == 0, run.stderr
     run = detr("predict", "shapes/val/000001.jpg", "--model", "tuned", "-t", 0.0, "--no-draw", cwd=place)
     assert {found["label"] for found in json.loads(run.stdout)["detections"]} <= set(scenes.CLASSES)
+
+
+def test_without_a_validation_split_the_last_weights_are_kept(place: Path) -> None:
+    (place / "lone").mkdir()
+    shutil.copytree(place / "shapes/train", place / "lone/train")
+    run = detr("train", "lone", "-o", "unvalidated", "--epochs", 1, *SCRATCH, cwd=place)
+    assert run.returncode == 0, run.stderr
+    assert "lone has no pictures to validate on; name some with --val" in run.stderr
+    assert "ap" not in records(place / "unvalidated")[0]
+    names = ("unvalidated/model.safetensors", "unvalidated/last/model.safetensors")
+    assert len({(place / name).read_bytes() for name in names}) == 1
 
 
 def test_several_processes_train_one_network(place: Path) -> None:

@@ -50,8 +50,9 @@ def training(
     *,
     validation: Dataset | None = None,
     watcher: Silent | None = None,
+    processes: Processes = ALONE,
 ) -> Training:
-    return Training(model, data, validation, recipe, folder, ALONE, workers=0, watcher=watcher or Silent())
+    return Training(model, data, validation, recipe, folder, processes, workers=0, watcher=watcher or Silent())
 
 
 def test_from_random_weights_a_handful_of_pictures_is_learned(tmp_path: Path) -> None:
@@ -139,3 +140,22 @@ def test_it_trains_in_half_precision_and_with_smooth_l1(make: type, precision: A
     recipe = replace(RECIPE, precision=precision, box_loss="smooth_l1", multi_scale=True)
     training(make(data.classes), data, recipe, tmp_path / "out", watcher=watcher).run()
     assert watcher.losses[-1] < watcher.losses[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("make", [small_lwdetr, small_detr])
+def test_a_gpu_learns_what_the_cpu_does(make: type, precision: Any, tmp_path: Path) -> None:
+    data = few_scenes(tmp_path / "data", 4)
+    often = replace(data, examples=data.examples * 10)
+    here, there = Silent(), Silent()
+    recipe = replace(RECIPE, precision="fp32")
+    training(make(data.classes), often, recipe, tmp_path / "cpu", watcher=here).run()
+    gpu = Processes(0, 1, torch.device("cuda"))
+    recipe = replace(RECIPE, precision=precision)
+    training(make(data.classes), often, recipe, tmp_path / "gpu", validation=data, watcher=there, processes=gpu).run()
+    assert there.losses[0] == pytest.approx(here.losses[0], rel=1e-3 if precision == "fp32" else 0.1)
+    assert sum(there.losses[-10:]) == pytest.approx(sum(here.losses[-10:]), rel=0.3)
+    resumed = training(make(data.classes), often, recipe, tmp_path / "gpu", validation=data, processes=gpu)
+    resumed.resume()
+    assert len(resumed.records) == recipe.epochs
