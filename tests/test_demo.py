@@ -1,0 +1,55 @@
+"""The model that comes with the package finds what its card says, in scenes that its training never saw."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import detrcli
+from detrcli import scenes
+from detrcli.checkpoints.included import included, sample_picture
+from detrcli.datasets import Dataset, read_dataset
+from detrcli.evaluation import evaluate
+
+CARD = included("demo") / "README.md"
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("scenes")
+    scenes.write(folder, 500, seed=1, first=scenes.FIRST_OF_VAL)
+    return read_dataset(folder, "val")
+
+
+@pytest.fixture(scope="module")
+def precision(held_out: Dataset) -> float:
+    return evaluate(detrcli.load("demo", device="cpu", precision="fp32"), held_out)[0].ap
+
+
+def test_it_reaches_its_stated_precision(precision: float) -> None:
+    stated = re.search(r"AP on (\d+) held-out scenes: ([\d.]+)", CARD.read_text())
+    assert stated is not None
+    assert int(stated[1]) == 500
+    assert precision == pytest.approx(float(stated[2]) / 100, abs=0.002)
+
+
+def test_bf16_costs_next_to_nothing(held_out: Dataset, precision: float) -> None:
+    assert evaluate(detrcli.load("demo", device="cpu", precision="bf16"), held_out)[0].ap >= precision - 0.003
+
+
+def test_it_fits_into_the_repository() -> None:
+    assert sum(path.stat().st_size for path in included("demo").iterdir()) < 12e6
+
+
+def test_without_pictures_it_looks_at_its_own_without_a_network(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "detrcli", "predict", "--model", "demo"]
+    proxy = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache"), "PATH": ""}
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=proxy)
+    assert run.returncode == 0, run.stderr
+    record = json.loads(run.stdout)
+    assert Path(record["path"]) == sample_picture()
+    assert len(record["detections"]) >= 3
+    assert (tmp_path / "detections" / "sample.jpg").is_file()
