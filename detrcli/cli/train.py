@@ -83,7 +83,7 @@ def train(
     """Fine-tune a model on labelled pictures, or train one from scratch.
 
     OUTPUT gets the best model in the Hub's layout (so that `detr predict --model OUTPUT` takes it), the last one in
-    last/, metrics.jsonl and curves.png. Several GPUs: torchrun --nproc-per-node N -m detrcli train …. Exit codes: 0 all
+    last/, metrics.jsonl and curves.png. Exit codes: 0 all
     well, 2 wrong usage or a data set that cannot be used, 130 interrupted (go on with --resume).
     """
     alone_or_first = os.environ.get("RANK", "0") == "0"  # as torchrun numbers its processes
@@ -101,10 +101,9 @@ def train(
     hush_hub_for(model, talk)
 
     from ..backends.torch import device_named, training_precision
-    from ..models.detr import Detr
     from ..training.augment import Augmentation
     from ..training.loop import Training
-    from ..training.optimizer import FINE_TUNING, FROM_SCRATCH, Rates, freeze_stem
+    from ..training.optimizer import FINE_TUNING, FROM_SCRATCH, Rates
     from ..training.processes import joined
     from ..training.recipe import Recipe
     from ..training.start import from_scratch, pretrained
@@ -115,8 +114,6 @@ def train(
     else:
         start = pretrained(model, data.classes, size=parse_size(size), revision=revision, offline=offline, seed=seed)
         usual = FINE_TUNING[type(start.network)]
-        if isinstance(start.network, Detr):
-            freeze_stem(start.network)
     with joined(device_named(device)) as processes:
         recipe = Recipe(
             epochs=epochs,

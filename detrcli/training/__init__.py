@@ -1,1 +1,1 @@
-"""Training, and the rendered scenes to train on."""
+"""How networks learn: matching, losses, and the course of a training."""

@@ -52,14 +52,6 @@ class Batch(NamedTuple):
             [Target(*(part.to(device, non_blocking=True) for part in target)) for target in self.targets],
         )
 
-    def pin_memory(self) -> "Batch":
-        """The same in memory that a GPU reads by itself."""
-        return Batch(
-            self.pixels.pin_memory(),
-            None if self.mask is None else self.mask.pin_memory(),
-            [Target(*(part.pin_memory() for part in target)) for target in self.targets],
-        )
-
 
 @dataclass(frozen=True)
 class Schedule:

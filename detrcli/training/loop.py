@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +38,8 @@ from .recipe import Recipe, sizes_around
 STATE = "resume.pt"
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
+AVERAGE_WARM_UP = 2000
+"""Steps in which the average of the weights slows down to what the recipe says."""
 SAVE_AFTER = 600.0
 """Seconds after which the state of a training is saved within an epoch."""
 
@@ -122,7 +124,7 @@ class Training:
         self._network = network
         self._groups = network.config.num_groups if isinstance(network, LwDetr) else 1
         self._criterion = _criterion(network, recipe)
-        self._average = Average(network, decay=recipe.decay, warm_up=2000)
+        self._average = Average(network, decay=recipe.decay, warm_up=AVERAGE_WARM_UP)
         self._optimizer = optimizer_for(network, recipe.rate, recipe.rates)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._scaler = torch.amp.GradScaler(processes.device.type, enabled=recipe.precision == "fp16")
@@ -141,7 +143,7 @@ class Training:
         )
         self._setting: dict[str, Any] = json.loads(
             json.dumps(
-                recipe.as_json()
+                asdict(recipe)
                 | {
                     "pictures": len(data.examples),
                     "classes": data.classes,
@@ -152,7 +154,7 @@ class Training:
         )
         self._pictures = Pictures(data.examples, model.preprocessing, recipe.augmentation)
         self._progress = Progress(0, 0, [0.0] * 4, [], -math.inf)
-        self._saved = self._started = time.monotonic()
+        self._saved = time.monotonic()
 
     @property
     def records(self) -> Sequence[dict[str, Any]]:
@@ -180,7 +182,6 @@ class Training:
 
     def _run_epoch(self) -> None:
         progress, steps = self._progress, self._schedule.steps
-        self._started = time.monotonic()
         self._network.train()
         draws = self._schedule.epoch(progress.epoch)[progress.step :]
         pin = self._processes.device.type == "cuda"

@@ -1,7 +1,7 @@
 """What a training is made of, but for its data and its model."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from ..images.resize import Exactly, ResizeRule, ShortestEdge
 from .augment import Augmentation
@@ -43,10 +43,6 @@ class Recipe:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     validate_every: int = 1
     seed: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """The recipe as plain numbers and words."""
-        return asdict(self)
 
 
 def sizes_around(rule: ResizeRule, stride: int) -> tuple[ResizeRule, ...]:

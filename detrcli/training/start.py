@@ -14,6 +14,7 @@ from ..images.resize import Exactly, ResizeRule
 from ..models.detr import Detr, DetrConfig
 from ..models.lwdetr import SIZES, LwDetr, LwDetrConfig
 from .initial import initialise, with_classes
+from .optimizer import freeze_stem
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,15 @@ def pretrained(
 ) -> LoadedModel:
     """A model that loads, with heads for these classes: those that it knows by name keep their weights.
 
+    The stem of a ResNet will not learn, as in DETR's own training.
+
     Raises:
         ModelError: it cannot be loaded, or cannot take that size.
     """
     loaded = load_checkpoint(find(os.fspath(model), revision=revision, offline=offline), size=size)
-    if loaded.class_names == classes:
-        return loaded
-    torch.manual_seed(seed)
-    return replace(loaded, network=with_classes(loaded.network, loaded.class_names, classes), class_names=classes)
+    if loaded.class_names != classes:
+        torch.manual_seed(seed)
+        network = with_classes(loaded.network, loaded.class_names, classes)
+        loaded = replace(loaded, network=network, class_names=classes)
+    freeze_stem(loaded.network)
+    return loaded

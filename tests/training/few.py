@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from detrcli import scenes
 from detrcli.checkpoints.load import LoadedModel
@@ -27,7 +28,7 @@ def few_scenes(folder: Path, count: int = 4) -> Dataset:
     return read_dataset(folder, "train")
 
 
-def small_lwdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: object) -> LoadedModel:
+def small_lwdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: Any) -> LoadedModel:
     """An LW-DETR of random weights."""
     import torch
 
@@ -48,7 +49,7 @@ def small_lwdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: object) -
         num_queries=20,
         num_groups=3,
     )
-    network = LwDetr(replace(config, **changes))  # type: ignore[arg-type]
+    network = LwDetr(replace(config, **changes))
     initialise(network)
     return LoadedModel("small", network, classes, Preprocessing(Exactly(128, 128)))
 
