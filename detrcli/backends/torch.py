@@ -1,7 +1,8 @@
 """Runs a network with PyTorch on a CPU, CUDA or MPS device."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -57,27 +58,37 @@ class TorchBackend:
         if self.device.type == "cpu" and len(pixels) > 1:
             # a batch is no faster here than its pictures one by one, and takes more memory
             return [self.run([one], [size])[0] for one, size in zip(pixels, sizes, strict=True)]
-        batch = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        np.stack(pixels, out=batch.numpy())
-        try:
-            with torch.inference_mode():
-                images = batch.to(self.device, non_blocking=True)
-                heights_widths = torch.tensor(sizes, dtype=torch.float32).to(self.device, non_blocking=True)
-                boxes, scores, labels = (answer.cpu().numpy() for answer in self._module(images, heights_widths))
-        except (RuntimeError, MemoryError) as error:
-            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-                raise
-            height, width, _ = pixels[0].shape
-            raise DeviceError(
-                f"the memory of {self.device} is too small for {len(pixels)} × {width} × {height} pixels at once; "
-                "use a smaller --batch-size or --size"
-            ) from error
+        height, width, _ = pixels[0].shape
+        purpose = f"for {len(pixels)} × {width} × {height} pixels at once; use a smaller --batch-size or --size"
+        with enough_memory(self.device, purpose), torch.inference_mode():
+            on_gpu = self.device.type == "cuda"
+            batch = torch.empty((len(pixels), height, width, 3), dtype=torch.uint8, pin_memory=on_gpu)
+            np.stack(pixels, out=batch.numpy())
+            images = batch.to(self.device, non_blocking=True)
+            heights_widths = torch.tensor(sizes, dtype=torch.float32).to(self.device, non_blocking=True)
+            boxes, scores, labels = (answer.cpu().numpy() for answer in self._module(images, heights_widths))
         return [Answers(*answers) for answers in zip(boxes, scores, labels, strict=True)]
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch says that a device's memory is too small."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)  # as the CPU's says
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether an error says that a device's memory is too small: the CPU's, CUDA's, its libraries' or MPS's words."""
+    words = ("allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(part in str(error) for part in words)
+
+
+@contextmanager
+def enough_memory(device: torch.device, purpose: str) -> Iterator[None]:
+    """Let the block fail plainly where a device's memory is too small.
+
+    Raises:
+        DeviceError: it is. The text goes on with the purpose: for what, and what to do.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise DeviceError(f"the memory of {device} is too small {purpose}") from error
 
 
 def _convolves_faster(device: torch.device) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..checkpoints.names import DEFAULT_MODEL
+from ..cores import cores
 from ..errors import DatasetError, SplitError, UsageError
 from .console import Talk, printable
 from .hub import hush_hub_for
@@ -54,7 +55,10 @@ def train(
         typer.Option(min=0, max=1, help="The rate of a ViT's block to the next one's.  [default: 0.8; 1 from scratch]"),
     ] = None,
     weight_decay: Annotated[float, typer.Option(min=0, help="Of AdamW.")] = 1e-4,
-    warm_up: Annotated[int, typer.Option(min=0, help="Steps in which the learning rate rises.")] = 100,
+    warm_up: Annotated[
+        int | None,
+        typer.Option(min=0, help="Steps in which the learning rate rises.  [default: 100, or a tenth of fewer steps]"),
+    ] = None,
     decline: Annotated[Literal["cosine", "step"], typer.Option(help="How the learning rate falls.")] = "cosine",
     average: Annotated[
         float, typer.Option(min=0, max=0.99999, help="Share that the average of the weights keeps at a step.")
@@ -74,7 +78,7 @@ def train(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that load pictures.  [default: by the number of cores]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this command was stopped.")] = False,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -83,26 +87,27 @@ def train(
     """Fine-tune a model on labelled pictures, or train one from scratch.
 
     OUTPUT gets the best model in the Hub's layout (so that `detr predict --model OUTPUT` takes it), the last one in
-    last/, metrics.jsonl and curves.png. Exit codes: 0 all
-    well, 2 wrong usage or a data set that cannot be used, 130 interrupted (go on with --resume).
+    last/, metrics.jsonl and curves.png. `torchrun --nproc-per-node N -m detrcli train …` uses N GPUs. Exit codes: 0 all
+    well, 2 wrong usage or a data set that cannot be used, 130 Ctrl-C, 143 SIGTERM (go on with --resume after either).
     """
-    alone_or_first = os.environ.get("RANK", "0") == "0"  # as torchrun numbers its processes
-    talk = Talk(quiet=quiet or not alone_or_first, verbose=verbose)
+    leads = "LOCAL_RANK" not in os.environ or os.environ.get("RANK") == "0"  # as torchrun numbers its processes
+    talk = Talk(quiet=quiet or not leads, verbose=verbose)
     if not verbose:
         warnings.simplefilter("ignore")
-    if not resume and (output / "resume.pt").exists():
-        raise UsageError(f"{output} holds a training; go on with --resume, or name another --output")
+    if scratch and (revision or offline):
+        raise UsageError(f"{'--revision' if revision else '--offline'} means nothing with --from-scratch")
+    _check_output(output, dataset, resume=resume)
     from ..datasets import read_dataset
 
     data = read_dataset(dataset, "train")
     held_out = _validation(data, dataset, validation, talk)
     for problem in (*data.problems, *(held_out.problems if held_out else ())):
         talk.say(printable(problem))
-    hush_hub_for(model, talk)
 
-    from ..backends.torch import device_named, training_precision
+    from ..backends.torch import device_named, enough_memory, training_precision
+    from ..models.detr import Detr
     from ..training.augment import Augmentation
-    from ..training.loop import Training
+    from ..training.loop import STATE, Training
     from ..training.optimizer import FINE_TUNING, FROM_SCRATCH, Rates
     from ..training.processes import joined
     from ..training.recipe import Recipe
@@ -112,9 +117,16 @@ def train(
         start = from_scratch(model, data.classes, size=parse_size(size), seed=seed)
         usual = FROM_SCRATCH
     else:
+        hush_hub_for(model, talk)
         start = pretrained(model, data.classes, size=parse_size(size), revision=revision, offline=offline, seed=seed)
         usual = FINE_TUNING[type(start.network)]
-    with joined(device_named(device)) as processes:
+    if layer_decay is not None and isinstance(start.network, Detr):
+        raise UsageError(f"--layer-decay is for a ViT; {start.name} has a ResNet, whose rate is --backbone-rate")
+    too_small = "to train so; use a smaller --batch-size or --size"
+    with joined(device_named(device)) as processes, enough_memory(processes.device, too_small):
+        steps = epochs * max(1, len(data.examples) // (batch_size * processes.count))
+        if (warm_up or 0) > steps:
+            raise UsageError(f"--warm-up {warm_up} is longer than the training, which has {steps} steps")
         recipe = Recipe(
             epochs=epochs,
             batch_size=batch_size,
@@ -124,7 +136,7 @@ def train(
                 usual.layer_decay if layer_decay is None else layer_decay,
                 weight_decay,
             ),
-            warm_up=warm_up,
+            warm_up=min(100, steps // 10) if warm_up is None else warm_up,
             decline=decline,
             decay=average,
             box_loss=box_loss,
@@ -152,8 +164,13 @@ def train(
             f"{f', {len(held_out.examples)} to validate' if held_out else ''}, "
             f"on {processes.device} in {recipe.precision}"
         )
-        with watcher.showing():
-            training.run()
+        try:
+            with watcher.showing():
+                training.run()
+        except (KeyboardInterrupt, SystemExit):
+            if os.path.exists(output / STATE):
+                talk.say("stopped; the same command with --resume goes on")
+            raise
     if processes.leads:
         _conclude(talk, training, output)
 
@@ -167,16 +184,38 @@ def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk) ->
         if other is not None:
             raise
         held_out = data
-    if other is None and {one.path for one in held_out.examples} & {one.path for one in data.examples}:
-        talk.say(f"{place} has no pictures to validate on; name some with --val to see AP, and keep the best weights")
-        return None
     if held_out.classes != data.classes:
         raise DatasetError(f"{held_out.name} has other classes than {data.name}; both must list the same, in one order")
+    learned, judged = _places(data), _places(held_out)
+    if learned == judged and other is None:
+        talk.say(f"{place} has no pictures to validate on; name some with --val to see AP, and keep the best weights")
+        return None
+    if shared := len(learned & judged):
+        talk.say(f"{shared} of {len(judged)} pictures to validate on are learned from as well: AP will say too much")
     return held_out
 
 
+def _places(data: "Dataset") -> set[tuple[str, str]]:
+    folders = {folder: os.path.realpath(folder) for folder in {one.path.parent for one in data.examples}}
+    return {(folders[one.path.parent], one.path.name) for one in data.examples}
+
+
+def _check_output(output: Path, dataset: Path, *, resume: bool) -> None:
+    if resume:
+        return
+    if os.path.exists(output / "resume.pt"):
+        raise UsageError(f"{output} holds a training; go on with --resume, or name another --output")
+    for name in ("model.safetensors", "config.json"):
+        if os.path.exists(output / name):
+            raise UsageError(f"{output} holds a model, which would be overwritten; name another --output")
+    if os.path.isdir(dataset) and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(dataset)):
+        raise UsageError(
+            f"{output} lies in the data set, which would not be the same afterwards; name another --output"
+        )
+
+
 def _workers() -> int:
-    return min(8, max(1, (os.cpu_count() or 1) - 1))
+    return min(8, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
 def _conclude(talk: Talk, training: "Training", output: Path) -> None:
@@ -193,6 +232,7 @@ class _Watcher:
     def __init__(self, talk: Talk, epochs: int) -> None:
         self._talk, self._epochs = talk, epochs
         self._bar: Progress | None = None
+        self._what = ""
         self._began = self._said = time.monotonic()
 
     @contextmanager
@@ -212,7 +252,7 @@ class _Watcher:
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """A step is done."""
-        self._show(step, steps, f"epoch {epoch} of {self._epochs}, loss {loss:.3g}")
+        self._show(step, steps, f"epoch {epoch} of {self._epochs}", f", loss {loss:.3g}")
 
     def on_evaluation(self, done: int, of: int) -> None:
         """Pictures of the validation are done."""
@@ -227,9 +267,13 @@ class _Watcher:
             f"{record['classes']:.3f}, L1 {record['boxes']:.3f}, GIoU {record['giou']:.3f}){precision}, {passed}"
         )
 
-    def _show(self, done: int, of: int, what: str) -> None:
+    def _show(self, done: int, of: int, what: str, how: str = "") -> None:
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, total=of, description=what)
+            task = self._bar.task_ids[0]
+            if what != self._what:
+                self._what = what
+                self._bar.reset(task)
+            self._bar.update(task, completed=done, total=of, description=what + how)
         elif time.monotonic() - self._said > SAY_AFTER:
             self._said = time.monotonic()
-            self._talk.say(f"{what}: {done} of {of}")
+            self._talk.say(f"{what}{how}: {done} of {of}")

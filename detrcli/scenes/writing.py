@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import sys
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +11,7 @@ from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
+from ..cores import cores
 from ..files import atomic_file
 from .scene import scene
 from .shapes import CLASSES
@@ -39,7 +39,7 @@ def write(folder: Path, count: int, seed: int, first: int = 0) -> None:
     if count < FEWEST_TO_SHARE:
         record = _coco(map(save, range(count)))
     else:
-        with ProcessPoolExecutor(_cores(), get_context("spawn"), _end_with_parent) as pool:
+        with ProcessPoolExecutor(cores(), get_context("spawn"), _end_with_parent) as pool:
             record = _coco(pool.map(save, range(count), chunksize=16))
     with atomic_file(listing) as file:
         file.write(json.dumps(record).encode())
@@ -65,10 +65,6 @@ def _coco(saved: Iterable[tuple[tuple[int, int], list[list[float]], list[int]]])
                                 "bbox": box, "area": box[2] * box[3], "iscrowd": 0})  # fmt: skip
     categories: list[dict[str, object]] = [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)]
     return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _end_with_parent() -> None:

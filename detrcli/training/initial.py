@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..models.deformable import DeformableAttention
 from ..models.detr import Detr, DetrConfig
 from ..models.lwdetr import LwDetr, Perceptron
-from ..models.resnet import ResNet
+from ..models.resnet import Bottleneck, ResNet
 from ..models.vit import Block, Embedding, ViT
 
 PRIOR = 0.01
@@ -18,7 +18,7 @@ PRIOR = 0.01
 
 @torch.no_grad()
 def initialise(network: Detr | LwDetr) -> None:
-    """Give a network random weights: the papers' choices, and He et al.'s for the ResNet."""
+    """Give a network random weights: the papers' choices, and He et al.'s (2015) for the ResNet."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -32,6 +32,10 @@ def initialise(network: Detr | LwDetr) -> None:
         elif isinstance(module, DeformableAttention):
             _initialise_deformable(module)
     initialise_classes(network)
+    if isinstance(network, Detr):
+        nn.init.xavier_uniform_(network.input_projection.weight.flatten(1))
+        if network.input_projection.bias is not None:
+            nn.init.zeros_(network.input_projection.bias)
     if isinstance(network, LwDetr):
         nn.init.zeros_(network.query_boxes.weight)
         for module in network.modules():
@@ -82,9 +86,15 @@ def with_classes(network: Detr | LwDetr, old: tuple[str, ...], new: tuple[str, .
 
 
 def _initialise_resnet(network: ResNet) -> None:
+    """Its batch norms are frozen and norm nothing yet: each block starts as its shortcut (Zhang et al. 2019)."""
+    blocks = [module for module in network.modules() if isinstance(module, Bottleneck)]
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    for block in blocks:
+        for convolution in (block.conv1, block.conv2):
+            convolution.weight.mul_(len(blocks) ** -0.25)
+        nn.init.zeros_(block.conv3.weight)
 
 
 def _initialise_vit(network: ViT) -> None:

@@ -1,6 +1,8 @@
 """Batches of varied pictures, the same for the same seed however many processes make them and wherever they start."""
 
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -10,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..checkpoints.preprocessing import Preprocessing
 from ..datasets import Example
-from ..errors import ImageError
+from ..errors import ImageError, TrainingError
 from ..images.decode import read_picture
 from ..images.resize import ResizeRule
 from .augment import Augmentation, annotated, as_target, normalised
@@ -92,6 +94,11 @@ class Schedule:
             batches.append([Draw(int(order[place]), seeds[place], self.rules[size]) for place in places])
         return batches
 
+    def onward(self, epoch: int, step: int, epochs: int) -> Iterator[list[Draw]]:
+        """The batches of this process from a step of an epoch on, to the end of the last of so many epochs."""
+        for later in range(epoch, epochs):
+            yield from self.epoch(later)[step if later == epoch else 0 :]
+
 
 Item: TypeAlias = tuple[Tensor, Target] | ImageError
 """Pixels (3, H, W) and the objects in them, or why there are none."""
@@ -122,18 +129,15 @@ class Pictures(Dataset[Item]):
 
 
 class _Order(Sampler[list[Draw]]):
-    def __init__(self, batches: list[list[Draw]]) -> None:
+    def __init__(self, batches: Iterable[list[Draw]]) -> None:
         self._batches = batches
 
     def __iter__(self) -> Iterator[list[Draw]]:
         return iter(self._batches)
 
-    def __len__(self) -> int:
-        return len(self._batches)
 
-
-def batches(pictures: Pictures, draws: list[list[Draw]], *, workers: int, pin: bool) -> Iterator[Batch]:
-    """Load the batches of an epoch, ahead of time in `workers` processes if there are any.
+def batches(pictures: Pictures, draws: Iterable[list[Draw]], *, workers: int, pin: bool) -> Iterator[Batch]:
+    """Load batches, ahead of time in `workers` processes if there are any.
 
     Raises:
         ImageError: a picture cannot be read.
@@ -144,12 +148,36 @@ def batches(pictures: Pictures, draws: list[list[Draw]], *, workers: int, pin: b
         num_workers=workers,
         collate_fn=_collated,
         pin_memory=pin,
+        worker_init_fn=_leave_interrupts_to_the_parent if workers else None,
         generator=torch.Generator(),  # else it draws from the one that drop-out draws from
     )
     for batch in loader:
         if isinstance(batch, ImageError):
             raise batch
         yield batch
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Around all that goes on while batches are loaded: a killed loading process is noticed anywhere in it.
+
+    Raises:
+        TrainingError: one was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            "a process that loads pictures was killed, most likely for want of memory; go on with --resume and fewer "
+            "--workers"
+        ) from error
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _collated(items: Sequence[Item]) -> Batch | ImageError:

@@ -1,13 +1,12 @@
 """A training from its first step to its last, or from where it was stopped."""
 
 import copy
-import io
 import json
 import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..backends.torch import DTYPES, TorchBackend, is_out_of_memory
+from ..backends.torch import DTYPES, TorchBackend
 from ..checkpoints.families import DETR, LWDETR
 from ..checkpoints.load import LoadedModel
 from ..checkpoints.save import save_model
 from ..datasets import Dataset
 from ..detector import Detector
-from ..errors import DeviceError, TrainingError
+from ..errors import TrainingError
 from ..evaluation import Evaluation, evaluate
 from ..files import atomic_file
 from ..models.detr import Detr
@@ -30,16 +29,16 @@ from ..models.predictions import Predictions
 from .average import Average
 from .criterion import DETR_CRITERION, LWDETR_CRITERION, SetCriterion, smooth_l1
 from .curves import draw_curves
-from .loader import Batch, Pictures, Schedule, batches
+from .interruption import Interruption
+from .loader import Batch, Pictures, Schedule, batches, loading
 from .optimizer import optimizer_for, parameters_of, share
 from .processes import Processes
 from .recipe import Recipe, sizes_around
+from .state import Part, Progress, load_state, save_state, setting_of
 
 STATE = "resume.pt"
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
-AVERAGE_WARM_UP = 2000
-"""Steps in which the average of the weights slows down to what the recipe says."""
 SAVE_AFTER = 600.0
 """Seconds after which the state of a training is saved within an epoch."""
 
@@ -72,25 +71,6 @@ class EveryLayer(nn.Module):
         return [*layers, proposals]
 
 
-@dataclass
-class Progress:
-    """How far a training has come.
-
-    Attributes:
-        epoch: the current one, from 0.
-        step: steps done in it.
-        sums: of the total loss and of the last layer's terms, over these steps.
-        records: a line of the metrics file for each finished epoch.
-        best: the best AP so far.
-    """
-
-    epoch: int
-    step: int
-    sums: list[float]
-    records: list[dict[str, Any]]
-    best: float
-
-
 class Training:
     """Everything that changes while a network learns.
 
@@ -120,11 +100,11 @@ class Training:
         self._model, self._validation, self._recipe = model, validation, recipe
         self._folder, self._processes, self._workers, self._watcher = folder, processes, workers, watcher
         torch.manual_seed(recipe.seed * 1000 + processes.rank)
-        network = model.network.to(processes.device).train()
+        network = model.network.to(processes.device).to(memory_format=torch.channels_last).train()
         self._network = network
         self._groups = network.config.num_groups if isinstance(network, LwDetr) else 1
         self._criterion = _criterion(network, recipe)
-        self._average = Average(network, decay=recipe.decay, warm_up=AVERAGE_WARM_UP)
+        self._average = Average(network, decay=recipe.decay, warm_up=recipe.settling)
         self._optimizer = optimizer_for(network, recipe.rate, recipe.rates)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._scaler = torch.amp.GradScaler(processes.device.type, enabled=recipe.precision == "fp16")
@@ -141,19 +121,16 @@ class Training:
             processes.rank,
             processes.count,
         )
-        self._setting: dict[str, Any] = json.loads(
-            json.dumps(
-                asdict(recipe)
-                | {
-                    "pictures": len(data.examples),
-                    "classes": data.classes,
-                    "size": str(rule),
-                    "processes": processes.count,
-                }
-            )
-        )
+        self._setting = setting_of(model, data, validation, recipe, processes.count)
+        self._parts: dict[str, Part] = {
+            "network": network,
+            "average": self._average.network,
+            "optimizer": self._optimizer,
+            "scaler": self._scaler,
+        }
         self._pictures = Pictures(data.examples, model.preprocessing, recipe.augmentation)
-        self._progress = Progress(0, 0, [0.0] * 4, [], -math.inf)
+        self._progress = Progress()
+        self._interruption = Interruption()
         self._saved = time.monotonic()
 
     @property
@@ -162,63 +139,73 @@ class Training:
         return self._progress.records
 
     def run(self) -> None:
-        """Train to the end.
+        """Train to the end, or until Ctrl-C or SIGTERM; then the state is saved after the current step.
 
         Raises:
-            TrainingError: the loss is no longer a number.
+            TrainingError: the loss or its gradient is no longer a number, or a loading process was killed.
             ImageError: a picture cannot be read.
             OutputError: a file cannot be written.
-            DeviceError: the device's memory is too small.
+            KeyboardInterrupt: it was interrupted.
         """
-        try:
-            while self._progress.epoch < self._recipe.epochs:
-                self._run_epoch()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DeviceError(
-                f"the memory of {self._processes.device} is too small to train so; use a smaller --batch-size or --size"
-            ) from error
-
-    def _run_epoch(self) -> None:
         progress, steps = self._progress, self._schedule.steps
-        self._network.train()
-        draws = self._schedule.epoch(progress.epoch)[progress.step :]
+        self._write_metrics()
+        draws = self._schedule.onward(progress.epoch, progress.step, self._recipe.epochs)
         pin = self._processes.device.type == "cuda"
-        for batch in batches(self._pictures, draws, workers=self._workers, pin=pin):
-            losses = self._step(batch.to(self._processes.device))
-            progress.step += 1
-            progress.sums = [total + one for total, one in zip(progress.sums, losses, strict=True)]
-            self._watcher.on_step(progress.epoch + 1, progress.step, steps, losses[0])
-            if time.monotonic() - self._saved > SAVE_AFTER and progress.step < steps:
-                self._save_state()
-        self._finish_epoch()
+        with loading(), self._interruption.noticed():
+            for batch in batches(self._pictures, draws, workers=self._workers, pin=pin):
+                losses, due, stop = self._step(batch.to(self._processes.device))
+                progress.step += 1
+                progress.sums = [total + one for total, one in zip(progress.sums, losses, strict=True)]
+                self._watcher.on_step(progress.epoch + 1, progress.step, steps, losses[0])
+                if progress.step == steps:
+                    self._finish_epoch()
+                elif due or stop:
+                    self._save_state()
+                if stop:
+                    self._interruption.heed()
 
-    def _step(self, batch: Batch) -> list[float]:
+    def _step(self, batch: Batch) -> tuple[list[float], bool, bool]:
+        """Learn from a batch.
+
+        Returns:
+            The total loss and the last layer's terms; whether the state is to be saved; whether to stop. The latter two
+            are the same in all processes: if any of them is to, all are.
+        """
         recipe, progress = self._recipe, self._progress
         done = progress.epoch * self._schedule.steps + progress.step
-        factor = share(done, recipe.epochs * self._schedule.steps, warm_up=recipe.warm_up, decline=recipe.decline)
+        factor = self._share(done)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         with self._autocast():
             answers = self._every_layer(batch.pixels, batch.mask)
         found = sum(len(target.labels) for target in batch.targets)
-        objects = self._processes.mean(torch.tensor(float(found), device=self._processes.device)).clamp(min=1)
+        due = time.monotonic() - self._saved > SAVE_AFTER
+        mine = torch.tensor([found, due, self._interruption.signal is not None], dtype=torch.float32)
+        shared = self._processes.mean(mine.to(self._processes.device, non_blocking=True))
+        objects = shared[0].clamp(min=1)
         total, terms = self._criterion(answers, batch.targets, objects=objects, groups=self._groups)
-        losses = [float(part) for part in (total.detach(), *(part.detach() for part in self._last_layer(terms)))]
-        if not all(map(math.isfinite, losses)):
-            raise TrainingError(
-                f"the loss is no longer a number in step {progress.step + 1} of epoch {progress.epoch + 1}; "
-                "try a lower --lr or --precision fp32"
-            )
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(total).backward()
         self._scaler.unscale_(self._optimizer)
-        nn.utils.clip_grad_norm_(list(parameters_of(self._optimizer)), recipe.clip)
+        norm = nn.utils.clip_grad_norm_(list(parameters_of(self._optimizer)), recipe.clip)
+        # one wait for the device, for all that is asked of it
+        *losses, norm, due, stop = torch.stack([total, *self._last_layer(terms), norm, *shared[1:]]).tolist()
+        # a gradient too large for fp16 is the scaler's business, as long as it has room to scale
+        scaling = self._scaler.is_enabled() and self._scaler.get_scale() > 1
+        if not all(map(math.isfinite, losses)) or not (scaling or math.isfinite(norm)):
+            raise TrainingError(
+                f"the loss or its gradient is no longer a number in step {progress.step + 1} of epoch "
+                f"{progress.epoch + 1}; try a lower --lr or --precision fp32"
+            )
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._average.follow(self._network, done + 1)
-        return losses
+        if math.isfinite(norm):
+            self._average.follow(self._network, done + 1)
+        return losses, bool(due), bool(stop)
+
+    def _share(self, step: int) -> float:
+        recipe = self._recipe
+        return share(step, recipe.epochs * self._schedule.steps, warm_up=recipe.warm_up, decline=recipe.decline)
 
     def _last_layer(self, terms: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
         return terms[-1 if isinstance(self._network, Detr) else -2]
@@ -236,7 +223,7 @@ class Training:
         record: dict[str, Any] = {
             "epoch": progress.epoch + 1,
             "step": (progress.epoch + 1) * self._schedule.steps,
-            "lr": self._optimizer.param_groups[-1]["lr"],
+            "lr": self._recipe.rate * self._share((progress.epoch + 1) * self._schedule.steps - 1),
             "loss": total,
             "classes": classes,
             "boxes": boxes,
@@ -254,8 +241,7 @@ class Training:
             save_model(averaged, self._folder / "last")
             if best:
                 save_model(averaged, self._folder)
-            with atomic_file(self._folder / METRICS) as file:
-                file.writelines(json.dumps(line).encode() + b"\n" for line in progress.records)
+            self._write_metrics()
             draw_curves(progress.records, self._folder / CURVES)
             self._watcher.on_epoch(record)
         self._save_state()
@@ -268,68 +254,29 @@ class Training:
         detector = Detector(self._model.name, backend, self._model.class_names, rules.resize, rules.resample)
         count = len(self._validation.examples)
         evaluation, _ = evaluate(
-            detector, self._validation, on_progress=lambda done: self._watcher.on_evaluation(done, count)
+            detector,
+            self._validation,
+            batch_size=backend.batch_size,
+            on_progress=lambda done: self._watcher.on_evaluation(done, count),
         )
         return evaluation
 
     def _save_state(self) -> None:
-        """Write what `resume` needs: each process its own, since each has random numbers of its own."""
         self._saved = time.monotonic()
-        state = {
-            "setting": json.dumps(self._setting),
-            "progress": vars(self._progress),
-            "network": self._network.state_dict(),
-            "average": self._average.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state() if self._processes.device.type == "cuda" else None,
-        }
-        whole = io.BytesIO()  # PyTorch itself says little of a full disk
-        torch.save(state, whole)
-        with atomic_file(self._state_file) as file:
-            file.write(whole.getbuffer())
-        self._processes.wait()
+        save_state(self._folder / STATE, self._setting, self._progress, self._parts, self._processes)
 
-    @property
-    def _state_file(self) -> Path:
-        return self._folder / (STATE if self._processes.leads else f"resume-{self._processes.rank}.pt")
+    def _write_metrics(self) -> None:
+        if self._processes.leads:
+            with atomic_file(self._folder / METRICS) as file:
+                file.writelines(json.dumps(line).encode() + b"\n" for line in self._progress.records)
 
     def resume(self) -> None:
         """Go on where the training in the folder was stopped, as if it had not been.
 
         Raises:
-            TrainingError: there is none, or it was another one.
+            TrainingError: there is none, it is damaged, or it was another one.
         """
-        path = self._state_file
-        if not path.exists():
-            raise TrainingError(f"nothing to resume: there is no {path}; leave --resume out to begin")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise TrainingError(f"{path} is damaged and cannot be resumed; begin anew without --resume") from error
-        _check_same(json.loads(state["setting"]), self._setting, path)
-        try:
-            self._network.load_state_dict(state["network"])
-        except RuntimeError as error:
-            raise TrainingError(
-                f"{path} is of another model or other classes; give the command it began with"
-            ) from error
-        self._average.network.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random"])
-        if state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"])
-        self._progress = Progress(**state["progress"])
-
-
-def _check_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    different = [
-        f"{name} = {value!r}, not {now.get(name)!r}" for name, value in before.items() if now.get(name) != value
-    ]
-    if different:
-        raise TrainingError(f"{path} began with {'; '.join(different)}; resume with the options it began with")
+        self._progress = load_state(self._folder / STATE, self._setting, self._parts, self._processes)
 
 
 def _criterion(network: Detr | LwDetr, recipe: Recipe) -> SetCriterion:

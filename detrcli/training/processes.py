@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+from ..errors import DeviceError
+
+Value = TypeVar("Value")
 
 PATIENCE = timedelta(hours=6)
 """How long the others wait while the first evaluates."""
@@ -40,21 +45,34 @@ class Processes:
         distributed.all_reduce(total)
         return total / self.count
 
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        if self.count > 1:
-            distributed.barrier()
+    def gathered(self, value: Value) -> list[Value]:
+        """What every process has, by rank."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """Join the other processes if `torchrun` started this one; each takes the GPU of its local rank."""
-    if "LOCAL_RANK" not in os.environ:
+    """Join the other processes if `torchrun` started this one; each takes the GPU of its local rank.
+
+    Raises:
+        DeviceError: there are more processes than GPUs.
+    """
+    launched = "LOCAL_RANK" in os.environ
+    if device.type == "cuda":
+        if launched:
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise DeviceError(
+                f"there is no {device} for this process; give torchrun --nproc-per-node {torch.cuda.device_count()}"
+            )
+        torch.cuda.set_device(device)
+    if not launched:
         yield Processes(0, 1, device)
         return
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size(), device)

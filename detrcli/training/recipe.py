@@ -21,6 +21,7 @@ class Recipe:
         decline: how it falls.
         clip: the largest norm of the gradient (DETR, appendix A.4).
         decay: of the average of the weights in the long run.
+        settling: steps in which that average slows down to it.
         box_loss: distance of boxes.
         augmentation: how pictures are varied.
         multi_scale: whether batches come in several sizes.
@@ -37,6 +38,7 @@ class Recipe:
     decline: Decline = "cosine"
     clip: float = 0.1
     decay: float = 0.9995
+    settling: int = 2000
     box_loss: Literal["l1", "smooth_l1"] = "l1"
     augmentation: Augmentation = field(default_factory=Augmentation)
     multi_scale: bool = True
@@ -46,16 +48,17 @@ class Recipe:
 
 
 def sizes_around(rule: ResizeRule, stride: int) -> tuple[ResizeRule, ...]:
-    """The sizes of a multi-scale training: from three quarters of the model's own to a quarter more."""
+    """The sizes of a multi-scale training.
+
+    From three quarters of the model's own to a quarter more, or DETR's: shortest sides of 480 to 800 for a model of
+    800, and the same longest side for all (appendix A.4).
+    """
     match rule:
         case Exactly(width, height):
             shares = {(_near(width * share, stride), _near(height * share, stride)) for share in _SHARES}
             return tuple(Exactly(*sides) for sides in sorted(shares))
         case ShortestEdge(shortest, longest):
-            return tuple(
-                ShortestEdge(round(shortest * share), None if longest is None else round(longest * share))
-                for share in (0.6, 0.7, 0.8, 0.9, 1)  # 480 to 800 (DETR, appendix A.4)
-            )
+            return tuple(ShortestEdge(round(shortest * share), longest) for share in (0.6, 0.7, 0.8, 0.9, 1))
     return (rule,)
 
 

@@ -35,8 +35,11 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set `shapes` of two splits."""
+    """A folder with a data set `shapes` of two splits, a DETR `tiny`, and a folder `foreign` with a model's file."""
     place = tmp_path_factory.mktemp("train")
+    save_tiny(place / "tiny")
+    (place / "foreign").mkdir()
+    (place / "foreign/config.json").write_text("{}")
     scenes.write(place / "shapes/train", 6, seed=5)
     scenes.write(place / "shapes/val", 2, seed=6)
     return place
@@ -115,7 +118,6 @@ def test_killed_and_resumed_it_is_the_unbroken_training(place: Path) -> None:
 
 
 def test_a_pretrained_detr_learns_other_classes(place: Path) -> None:
-    save_tiny(place / "tiny")
     run = detr(
         "train", "shapes", "-o", "tuned", "--model", "tiny", "--epochs", 1, "--size", 64, "--batch-size", 3, cwd=place
     )
@@ -143,9 +145,64 @@ def test_several_processes_train_one_network(place: Path) -> None:
     assert run.stderr.count("epoch   1 of 1") == 1
     assert run.stderr.count("have no object") == 2  # said by one process, for each split
     assert records(place / "both")[0]["step"] == 1
-    states = [torch.load(place / "both" / name, weights_only=True)["network"] for name in ("resume.pt", "resume-1.pt")]
-    learned = [name for name in states[0] if "running" not in name]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in learned)
+    assert [path.name for path in (place / "both").glob("*.pt")] == ["resume.pt"]
+
+
+def test_several_processes_stop_and_go_on_as_one(tmp_path: Path) -> None:
+    def train(*arguments: str) -> int:
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+        command = [sys.executable, *launcher, "-m", "tests.training.several", *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
+        assert "RuntimeError" not in run.stderr, run.stderr
+        return run.returncode
+
+    assert train(str(tmp_path / "unbroken")) == 0
+    assert train(str(tmp_path / "broken"), "--stop-at", "6") != 0
+    assert len(records(tmp_path / "broken")) == 1
+    assert train(str(tmp_path / "broken"), "--resume") == 0
+    assert records(tmp_path / "broken") == records(tmp_path / "unbroken")
+    weights = [(tmp_path / name / "last/model.safetensors").read_bytes() for name in ("broken", "unbroken")]
+    assert weights[0] == weights[1]
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(place: Path) -> None:
+    arguments = ("train", "shapes", "-o", "stopped", "--epochs", "50", *SCRATCH)
+    command = [sys.executable, "-m", "detrcli", *arguments]
+    with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True, env=ONE_THREAD) as process:
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if line.startswith("epoch   1"):
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "stopped; the same command with --resume goes on"
+    assert "Traceback" not in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for child processes in /proc")
+def test_a_killed_loading_process_is_said_in_a_line(place: Path) -> None:
+    arguments = ("train", "shapes", "-o", "orphaned", "--epochs", "500", "--workers", "1", *SCRATCH)
+    command = [sys.executable, "-m", "detrcli", *arguments]
+    with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True, env=ONE_THREAD) as process:
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if line.startswith("epoch   1"):
+                for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                    os.kill(int(child), signal.SIGKILL)
+    assert process.returncode == 2
+    assert "detr: a process that loads pictures was killed" in said
+    assert "Traceback" not in said
+
+
+def test_pictures_in_both_splits_are_said(place: Path) -> None:
+    (place / "both ways").mkdir()
+    (place / "both ways/link").symlink_to(place / "shapes/train")
+    run = detr("train", "shapes", "-o", "overlapping", "--val", "both ways/link", "--epochs", 1, *SCRATCH, cwd=place)
+    assert run.returncode == 0, run.stderr
+    assert "6 of 6 pictures to validate on are learned from as well" in run.stderr
 
 
 @pytest.mark.parametrize(
@@ -157,6 +214,15 @@ def test_several_processes_train_one_network(place: Path) -> None:
         (("shapes", "-o", "x", "--model", "nothing.pth"), "no such file or folder: nothing.pth"),
         (("shapes", "-o", "x", "--resume", *SCRATCH), "nothing to resume"),
         (("shapes", "-o", "x", "--device", "cuda:99", *SCRATCH), "CUDA"),
+        (("shapes", "-o", "shapes/x", *SCRATCH), "shapes/x lies in the data set"),
+        (("shapes", "-o", "foreign", *SCRATCH), "foreign holds a model, which would be overwritten"),
+        (("shapes", "-o", "shapes/train/000000.jpg/x", *SCRATCH), "lies in the data set"),
+        (("shapes", "-o", "foreign/config.json/x", *SCRATCH), "cannot write foreign/config.json/x"),
+        (("shapes", "-o", "x" * 300, *SCRATCH), "File name too long"),
+        (("shapes", "-o", "x", "--seed", "99999999999999999999", *SCRATCH), "--seed"),
+        (("shapes", "-o", "x", "--warm-up", "10", *SCRATCH, "--epochs", "3"), "--warm-up 10 is longer than"),
+        (("shapes", "-o", "x", "--revision", "main", *SCRATCH), "--revision means nothing with --from-scratch"),
+        (("shapes", "-o", "x", "--model", "tiny", "--layer-decay", "0.5"), "--layer-decay is for a ViT"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -165,4 +231,4 @@ def test_what_cannot_be_done_is_said_in_a_line(place: Path, arguments: tuple[str
     assert run.returncode == 2
     assert complaint in run.stderr
     assert "Traceback" not in run.stderr
-    assert len(run.stderr.strip().splitlines()) <= 2
+    assert "--help" in run.stderr or len(run.stderr.strip().splitlines()) <= 2

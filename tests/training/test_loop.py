@@ -1,6 +1,8 @@
 """Trainings learn, stop, and go on as if they had not been stopped."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,17 @@ import pytest
 import torch
 
 from detrcli.checkpoints.load import LoadedModel, load_model
+from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.datasets import Dataset
-from detrcli.errors import TrainingError
+from detrcli.errors import OutputError, TrainingError
 from detrcli.evaluation import evaluate
+from detrcli.images.resize import Exactly
+from detrcli.models.detr import Detr, DetrConfig
 from detrcli.training import loop
 from detrcli.training.augment import Augmentation
+from detrcli.training.initial import initialise
 from detrcli.training.loop import Training
+from detrcli.training.optimizer import Rates
 from detrcli.training.processes import Processes
 from detrcli.training.recipe import Recipe
 
@@ -51,8 +58,10 @@ def training(
     validation: Dataset | None = None,
     watcher: Silent | None = None,
     processes: Processes = ALONE,
+    workers: int = 0,
 ) -> Training:
-    return Training(model, data, validation, recipe, folder, processes, workers=0, watcher=watcher or Silent())
+    listens = watcher or Silent()
+    return Training(model, data, validation, recipe, folder, processes, workers=workers, watcher=listens)
 
 
 def test_from_random_weights_a_handful_of_pictures_is_learned(tmp_path: Path) -> None:
@@ -66,10 +75,13 @@ def test_from_random_weights_a_handful_of_pictures_is_learned(tmp_path: Path) ->
     assert json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[-1])["ap50"] > 0.9
 
 
-@pytest.mark.parametrize("make", [small_lwdetr, small_detr])
-@pytest.mark.parametrize("stop_at", [(2, 2), (1, 3)], ids=str)
+@pytest.mark.parametrize(
+    ("make", "stop_at", "workers"),
+    [(small_lwdetr, (2, 2), 0), (small_lwdetr, (1, 3), 2), (small_detr, (2, 2), 1), (small_detr, (1, 3), 0)],
+    ids=str,
+)
 def test_a_resumed_training_is_the_unbroken_one(
-    make: type, stop_at: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: type, stop_at: tuple[int, int], workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "SAVE_AFTER", -1)
     data = few_scenes(tmp_path / "data", 6)
@@ -78,7 +90,9 @@ def test_a_resumed_training_is_the_unbroken_one(
     training(make(data.classes), data, recipe, tmp_path / "whole", validation=data, watcher=whole).run()
     with pytest.raises(KeyboardInterrupt):
         training(make(data.classes), data, recipe, tmp_path / "parts", validation=data, watcher=first).run()
-    resumed = training(make(data.classes), data, recipe, tmp_path / "parts", validation=data, watcher=rest)
+    resumed = training(
+        make(data.classes), data, recipe, tmp_path / "parts", validation=data, watcher=rest, workers=workers
+    )
     resumed.resume()
     resumed.run()
     assert rest.losses == whole.losses[len(whole.losses) - len(rest.losses) :]
@@ -107,21 +121,110 @@ def test_the_best_weights_are_kept_and_the_last_ones_beside(tmp_path: Path, monk
     assert (tmp_path / "out/curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_best_weights_are_those_of_their_very_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = few_scenes(tmp_path / "data", 4)
+    recipe = replace(RECIPE, epochs=5, validate_every=2)
+    precisions = iter([0.1, 0.7, 0.4])
+
+    def judged(*args: Any, **kwargs: Any) -> Any:
+        evaluation, answers = evaluate(*args, **kwargs)
+        return replace(evaluation, ap=next(precisions)), answers
+
+    monkeypatch.setattr(loop, "evaluate", judged)
+    training(small_lwdetr(data.classes), data, recipe, tmp_path / "out", validation=data).run()
+    records = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert [record.get("ap") for record in records] == [None, 0.1, None, 0.7, 0.4]
+    short = Silent(stop_at=(5, 1))
+    with pytest.raises(KeyboardInterrupt):
+        training(small_lwdetr(data.classes), data, recipe, tmp_path / "short", watcher=short).run()
+    best, after_four = load_model(tmp_path / "out").state_dict(), load_model(tmp_path / "short/last").state_dict()
+    assert all(torch.equal(best[name], after_four[name]) for name in best)
+
+
+def interrupting(number: signal.Signals, at: tuple[int, int]) -> Silent:
+    class Impatient(Silent):
+        def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+            super().on_step(epoch, step, steps, loss)
+            if (epoch, step) == at:
+                os.kill(os.getpid(), number)
+
+    return Impatient()
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "workers"), [(signal.SIGINT, KeyboardInterrupt, 1), (signal.SIGTERM, SystemExit, 0)], ids=str
+)
+def test_an_interrupted_training_saves_what_it_has(
+    number: signal.Signals, error: type[BaseException], workers: int, tmp_path: Path
+) -> None:
+    data = few_scenes(tmp_path / "data", 8)
+    before = signal.getsignal(number)
+    whole, first, rest = Silent(), interrupting(number, (1, 2)), Silent()
+    training(small_detr(data.classes), data, RECIPE, tmp_path / "whole", watcher=whole).run()
+    with pytest.raises(error) as stopped:
+        training(small_detr(data.classes), data, RECIPE, tmp_path / "out", watcher=first, workers=workers).run()
+    if number is signal.SIGTERM:
+        assert stopped.value.code == 143  # type: ignore[attr-defined]
+    assert signal.getsignal(number) is before
+    resumed = training(small_detr(data.classes), data, RECIPE, tmp_path / "out", watcher=rest)
+    resumed.resume()
+    resumed.run()
+    assert first.losses + rest.losses == whole.losses
+    assert 2 <= len(first.losses) <= 3
+
+
 def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
-    data = few_scenes(tmp_path / "data", 2)
+    data, other = few_scenes(tmp_path / "data", 2), few_scenes(tmp_path / "other", 3)
+    other = replace(other, examples=other.examples[1:])
     out = tmp_path / "out"
-    with pytest.raises(TrainingError, match="nothing to resume"):
-        training(small_lwdetr(data.classes), data, RECIPE, out).resume()
+
+    def refused(
+        match: str, model: LoadedModel, learned: Dataset, recipe: Recipe, validation: Dataset | None = data
+    ) -> None:
+        with pytest.raises(TrainingError, match=match):
+            training(model, learned, recipe, out, validation=validation).resume()
+
+    refused("nothing to resume", small_lwdetr(data.classes), data, RECIPE)
+    training(small_lwdetr(data.classes), data, RECIPE, out, validation=data).run()
+    refused(r"began with rate = 0\.001, not 0\.5", small_lwdetr(data.classes), data, replace(RECIPE, rate=0.5))
+    refused(r"began with pictures = '2 \(\w+\)', not '2 \(\w+\)'", small_lwdetr(data.classes), other, RECIPE)
+    refused("began with pictures to validate", small_lwdetr(data.classes), data, RECIPE, validation=other)
+    refused("began with pictures to validate", small_lwdetr(data.classes), data, RECIPE, validation=None)
+    refused("began with network", small_lwdetr(data.classes, num_queries=9), data, RECIPE)
+    refused("began with network", small_lwdetr(data.classes, self_heads=1), data, RECIPE)
+    refused("began with network", small_detr(data.classes), data, RECIPE)
+    renamed = tuple(name.upper() for name in data.classes)
+    refused("began with classes", small_lwdetr(renamed), replace(data, classes=renamed), RECIPE)
+    frozen = small_lwdetr(data.classes)
+    frozen.network.class_head.requires_grad_(False)
+    refused("began with learning parameters", frozen, data, RECIPE)
+    larger = small_lwdetr(data.classes)
+    refused("began with preprocessing", replace(larger, preprocessing=Preprocessing(Exactly(64, 64))), data, RECIPE)
+
+
+@pytest.mark.parametrize("part", ["nothing", "half", "setting", "progress", "optimizer"])
+def test_a_damaged_state_is_said(part: str, tmp_path: Path) -> None:
+    data, out = few_scenes(tmp_path / "data", 2), tmp_path / "out"
     training(small_lwdetr(data.classes), data, RECIPE, out).run()
-    with pytest.raises(TrainingError, match=r"began with rate = 0\.001, not 0\.5"):
-        training(small_lwdetr(data.classes), data, replace(RECIPE, rate=0.5), out).resume()
-    with pytest.raises(TrainingError, match="began with pictures = 2, not 1"):
-        training(small_lwdetr(data.classes), replace(data, examples=data.examples[:1]), RECIPE, out).resume()
-    with pytest.raises(TrainingError, match="another model"):
-        training(small_lwdetr(data.classes, num_queries=9), data, RECIPE, out).resume()
-    (out / "resume.pt").write_bytes(b"nonsense")
-    with pytest.raises(TrainingError, match="damaged"):
+    path = out / "resume.pt"
+    if part in ("nothing", "half"):
+        path.write_bytes(path.read_bytes()[: 0 if part == "nothing" else 10_000])
+    else:
+        state = torch.load(path, weights_only=True)
+        (state["parts"] if part == "optimizer" else state).pop(part)
+        torch.save(state, path)
+    with pytest.raises(TrainingError, match=r"damaged.*another --output.*--model .*last") as caught:
         training(small_lwdetr(data.classes), data, RECIPE, out).resume()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_first_step(tmp_path: Path) -> None:
+    data = few_scenes(tmp_path / "data", 2)
+    (tmp_path / "file").write_text("")
+    watcher = Silent()
+    with pytest.raises(OutputError, match="cannot write"):
+        training(small_lwdetr(data.classes), data, RECIPE, tmp_path / "file/out", watcher=watcher).run()
+    assert watcher.losses == []
 
 
 def test_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:
@@ -130,6 +233,62 @@ def test_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:
     model.network.class_head.bias.data.fill_(torch.nan)
     with pytest.raises(TrainingError, match="no longer a number in step 1 of epoch 1"):
         training(model, data, RECIPE, tmp_path / "out").run()
+
+
+def test_a_gradient_that_is_no_number_stops_it_before_it_does_harm(tmp_path: Path) -> None:
+    data = few_scenes(tmp_path / "data", 2)
+    model = small_lwdetr(data.classes)
+    before = {name: value.clone() for name, value in model.network.state_dict().items() if "running" not in name}
+    model.network.class_head.weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(TrainingError, match="no longer a number in step 1 of epoch 1"):
+        training(model, data, RECIPE, tmp_path / "out").run()
+    after = model.network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items() if "num_batches" not in name)
+    assert not (tmp_path / "out/model.safetensors").exists()
+
+
+def test_a_gradient_beyond_fp16_is_left_out(tmp_path: Path) -> None:
+    data = few_scenes(tmp_path / "data", 2)
+    model = small_detr(data.classes)
+    gradients = iter([torch.inf, *[1.0] * 9])
+    model.network.class_head.weight.register_hook(lambda gradient: gradient * next(gradients))
+    watcher = Silent()
+    training(model, data, replace(RECIPE, precision="fp16", epochs=3), tmp_path / "out", watcher=watcher).run()
+    assert len(watcher.losses) == 3
+    assert all(torch.isfinite(value).all() for value in load_model(tmp_path / "out").state_dict().values())
+
+
+def test_gradients_are_clipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def watched(optimizer: torch.optim.AdamW, *args: Any) -> Any:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.cat([gradient.flatten() for gradient in gradients]).norm()))
+        return step(optimizer, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    data = few_scenes(tmp_path / "data", 4)
+    training(small_lwdetr(data.classes), data, RECIPE, tmp_path / "out").run()
+    assert norms == pytest.approx([0.1] * 4, rel=1e-3)
+
+
+def test_the_metrics_tell_the_heads_learning_rate(tmp_path: Path) -> None:
+    data = few_scenes(tmp_path / "data", 4)
+    recipe = replace(RECIPE, rates=Rates(backbone=0.1, layer_decay=0.5), warm_up=0, decline="step", epochs=3)
+    training(small_lwdetr(data.classes), data, recipe, tmp_path / "out").run()
+    records = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert [record["lr"] for record in records] == pytest.approx([1e-3, 1e-3, 1e-4])
+
+
+@pytest.mark.parametrize("depths", [(3, 4, 6, 3), (3, 4, 23, 3)], ids=str)
+def test_a_resnet_without_norms_starts_with_features_of_moderate_size(depths: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    network = Detr(DetrConfig(3, depths=depths, encoder_layers=1, decoder_layers=1))
+    initialise(network)
+    with torch.inference_mode():
+        features = network.backbone(torch.randn(2, 3, 64, 64))
+    assert 0.3 < features.std() < 3
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])

@@ -1,0 +1,51 @@
+"""Ctrl-C and SIGTERM, noticed in the middle of a step and heeded after it."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+
+class Interruption:
+    """Whether someone wants a training to stop.
+
+    Attributes:
+        signal: which signal came first, if one did.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    @contextmanager
+    def noticed(self) -> Iterator[None]:
+        """Only take note of the first signal; a second one has its usual effect at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread can ask for signals
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def note(number: int, _: FrameType | None) -> None:
+            self.signal = signal.Signals(number)
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+        for number in before:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def heed(self) -> NoReturn:
+        """Stop as the signal asked to.
+
+        Raises:
+            SystemExit: it was SIGTERM; the code is what a shell gives for it.
+            KeyboardInterrupt: it was Ctrl-C, or came to another process.
+        """
+        if self.signal is signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt

@@ -1,0 +1,59 @@
+"""A training in several processes, for `torch.distributed.run`: FOLDER EPOCHS [--resume] [--stop-at STEP]."""
+
+import argparse
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detrcli.training import loop
+from detrcli.training.augment import Augmentation
+from detrcli.training.loop import Training
+from detrcli.training.processes import joined
+
+from .few import RECIPE, few_scenes, small_detr
+
+
+class Stopper:
+    """Ends the last process at a step, as Ctrl-C there would."""
+
+    def __init__(self, stop_at: int | None) -> None:
+        self.stop_at = stop_at
+
+    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        if (epoch - 1) * steps + step == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_evaluation(self, done: int, of: int) -> None:
+        pass
+
+    def on_epoch(self, record: Any) -> None:
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--stop-at", type=int)
+    options = parser.parse_args()
+    with joined(torch.device("cpu")) as processes:
+        last = processes.rank == processes.count - 1
+        loop.SAVE_AFTER = 0 if last else 1e9
+        data = few_scenes(options.folder.parent / f"data-{processes.rank}", 8)
+        recipe = replace(RECIPE, epochs=2, batch_size=1, augmentation=Augmentation())
+        stopper = Stopper(options.stop_at if last else None)
+        model = small_detr(data.classes)
+        training = Training(model, data, data, recipe, options.folder, processes, workers=0, watcher=stopper)
+        if options.resume:
+            training.resume()
+        training.run()
+        digest = [float(value.double().abs().sum()) for value in model.network.state_dict().values()]
+        assert len({str(one) for one in processes.gathered(digest)}) == 1
+
+
+if __name__ == "__main__":
+    main()
