@@ -1,7 +1,7 @@
 """From an annotated picture to what the network learns from."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from PIL import Image
@@ -17,6 +17,8 @@ Transform: TypeAlias = v2.Transform | v2.Compose
 
 SMALLEST = 2
 """Pixels that either side of a box must have to count."""
+SMALLEST_CUT = 0.4
+"""Share of either side of a picture that is left when a part is cut out."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,18 @@ class Augmentation:
         steps: list[v2.Transform] = []
         if self.crops:
             enlarge = v2.RandomZoomOut(fill=128, side_range=(1, 1.6), p=1)
-            cut = v2.RandomIoUCrop(min_scale=0.4)
-            steps.append(v2.RandomChoice([v2.Identity(), enlarge, cut], p=[0.4, 0.2, 0.4]))
+            steps.append(v2.RandomChoice([v2.Identity(), enlarge, _cut], p=[0.4, 0.2, 0.4]))
         steps.append(v2.RandomHorizontalFlip())
         if self.any_orientation:
             steps.append(v2.RandomVerticalFlip())
             steps.append(v2.RandomChoice([v2.Identity(), v2.RandomRotation((90, 90), expand=True)]))
         return v2.Compose([*steps, v2.SanitizeBoundingBoxes(min_size=SMALLEST)])
+
+
+def _cut(image: Image.Image, objects: dict[str, Tensor]) -> Any:
+    """Cut a part out around some object; a picture without one, or too thin to cut, stays whole."""
+    whole = not len(objects["boxes"]) or min(image.size) * SMALLEST_CUT < 1
+    return (image, objects) if whole else v2.RandomIoUCrop(min_scale=SMALLEST_CUT)(image, objects)
 
 
 def annotated(image: Image.Image, boxes: Tensor, labels: Tensor) -> tuple[Image.Image, dict[str, Tensor]]:

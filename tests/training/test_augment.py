@@ -29,7 +29,7 @@ def test_boxes_stay_around_their_pixels(seed: int, crops: bool, any_orientation:
     image, objects = move(*annotated(painted(), BOXES, torch.tensor([0, 1])))
     pixels = np.asarray(image).astype(int)
     labels, boxes = as_target(image, objects)
-    assert len(labels) == len(boxes)
+    assert len(labels) == len(boxes) >= (1 if crops else 2)
     for label, (x, y, width, height) in zip(labels.tolist(), boxes.tolist(), strict=True):
         mask = np.abs(pixels - np.array(COLOURS[label])).sum(-1) < 60
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -41,6 +41,31 @@ def test_boxes_stay_around_their_pixels(seed: int, crops: bool, any_orientation:
             (y + height / 2) * image.height,
         )
         assert stated == pytest.approx(drawn, abs=1.01)
+
+
+@st.composite
+def odd_boxes(draw: st.DrawFn, width: int, height: int) -> list[float]:
+    left, top = draw(st.floats(0, width, width=32)), draw(st.floats(0, height, width=32))
+    return [left, top, draw(st.floats(left, width, width=32)), draw(st.floats(top, height, width=32))]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.booleans(), st.integers(0, 2**31), st.data())
+def test_pictures_of_every_size_and_without_objects(
+    width: int, height: int, any_orientation: bool, seed: int, data: st.DataObject
+) -> None:
+    augmentation = Augmentation(any_orientation=any_orientation)
+    boxes = torch.tensor(data.draw(st.lists(odd_boxes(width, height), max_size=3))).reshape(-1, 4)
+    picture = annotated(Image.new("RGB", (width, height)), boxes, torch.arange(len(boxes)))
+    torch.manual_seed(seed)
+    image, objects = augmentation.move()(*picture)
+    pixels = normalised(augmentation.recolour()(image), Preprocessing())
+    assert pixels.shape == (3, image.height, image.width)
+    assert min(image.size) >= 1
+    labels, targets = as_target(image, objects)
+    assert len(labels) == len(targets) <= len(boxes)
+    corners = torch.cat((targets[:, :2] - targets[:, 2:] / 2, targets[:, :2] + targets[:, 2:] / 2), dim=1)
+    assert ((corners > -1e-5) & (corners < 1 + 1e-5)).all()
 
 
 def test_every_orientation_is_seen_only_where_it_may_be() -> None:
