@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 import detrcli
-from detrcli.backends.torch import Precision, TorchBackend
+from detrcli.backends.torch import Precision, TorchBackend, enough_memory
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
@@ -44,6 +44,31 @@ def test_absent_cuda(tiny: Path) -> None:
     absent = f"cuda:{torch.cuda.device_count() if torch.cuda.is_available() else 0}"
     with pytest.raises(DeviceError, match=r"--device cpu|the CUDA devices are"):
         detrcli.load(tiny, device=absent)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+    ],
+    ids=str,
+)
+def test_a_full_memory_is_said_in_a_line(error: Exception) -> None:
+    with (
+        pytest.raises(DeviceError, match=r"^the memory of cpu is too small for this$"),
+        enough_memory(torch.device("cpu"), "for this"),
+    ):
+        raise error
+
+
+def test_other_errors_are_not_taken_for_a_full_memory() -> None:
+    with pytest.raises(RuntimeError, match="shape"), enough_memory(torch.device("cpu"), "for this"):
+        raise RuntimeError("shape '[2]' is invalid for input of size 3")
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05)])
