@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -11,13 +11,17 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from ..errors import DatasetError, SplitError
-from .annotations import Dataset, RawObjects, checked
+from .annotations import RAW_OBJECT, Dataset, RawPicture, checked
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
 PICTURES = ("", "images", "data")
 """Folders beside the JSON file, or beside its folder, in which pictures may lie."""
 NAMES = ("annotations.", "_annotations.", "instances")
 """How the file's name begins where there are others, such as captions_val2017.json."""
+READ = frozenset(
+    "images annotations categories id name file_name width height image_id category_id bbox area iscrowd".split()
+)
+"""Keys of what is used; all else, polygons above all, would take most of the memory."""
 
 Entry = dict[str, Any]
 Parsed = TypeVar("Parsed")
@@ -30,6 +34,7 @@ class _Image(NamedTuple):
 
 
 class _Object(NamedTuple):
+    image: int
     category: int
     box: tuple[float, float, float, float]
     area: float
@@ -94,40 +99,44 @@ def read_coco(file: Path, folders: tuple[Path, ...]) -> Dataset:
     content = _content(file)
     classes = dict(sorted(_by_id(file, "categories", _each(file, content, "categories", _category)).items()))
     images = _by_id(file, "images", _each(file, content, "images", _image))
-    objects = _each(file, content, "annotations", _object)
-    strange = [one.category for _, one in objects if one.category not in classes]
+    labels = {identity: label for label, identity in enumerate(classes)}
+    places = {identity: place for place, identity in enumerate(images)}
+    strange: list[int] = []
+    lost: list[int] = []
+
+    def known() -> Iterator[tuple[Any, ...]]:
+        for one in _each(file, content, "annotations", _object):
+            if one.category not in labels:
+                strange.append(one.category)
+            elif one.image not in places:
+                lost.append(one.image)
+            else:
+                yield places[one.image], labels[one.category], one.box, one.area, one.crowd
+
+    objects = np.fromiter(known(), RAW_OBJECT)
     if strange:
         raise DatasetError(
             f"{file}: {len(strange)} annotations have a category_id that no category has, such as {strange[0]}; "
             f"list it, or leave them out (the categories are {_some(classes)})"
         )
-    paths = {identity: _path(image.file_name, folders) for identity, image in images.items()}
-    repeated = _twice(paths.values())
+    pictures = [RawPicture(_path(image.file_name, folders), identity, image.size) for identity, image in images.items()]
+    repeated = _twice(one.path for one in pictures)
     if repeated:
         raise DatasetError(
             f"{file}: {len(repeated)} pictures stand in it more than once, such as {repeated[0]}; "
             "give each file_name one image"
         )
-    of_image: defaultdict[int, list[_Object]] = defaultdict(list)
-    for identity, one in objects:
-        of_image[identity].append(one)
-    known = {identity: label for label, identity in enumerate(classes)}
-    raw = [
-        _raw(paths[identity], identity, image.size, of_image.pop(identity, []), known)
-        for identity, image in images.items()
-    ]
     problems = []
-    if of_image:
-        lost = sum(map(len, of_image.values()))
+    if lost:
         problems.append(
-            f"{lost} annotations are of images that the file does not list, such as {next(iter(of_image))}: left out"
+            f"{len(lost)} annotations are of images that the file does not list, such as {lost[0]}: left out"
         )
-    return checked(str(file), list(classes.values()), list(classes), raw, problems)
+    return checked(str(file), list(classes.values()), list(classes), pictures, objects, problems)
 
 
 def _content(file: Path) -> Entry:
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(_text(file), object_pairs_hook=_what_is_read)
     except OSError as error:
         raise DatasetError(f"{file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -139,17 +148,26 @@ def _content(file: Path) -> Entry:
     return dict(content)
 
 
-def _each(file: Path, content: Entry, key: str, parse: Callable[[Entry], Parsed]) -> list[Parsed]:
-    parsed = []
-    for entry in content[key]:
+def _text(file: Path) -> str:
+    """What `json.loads` makes of a file's bytes, but it would hold them while it parses."""
+    content = file.read_bytes()
+    return content.decode(json.detect_encoding(content), "surrogatepass")
+
+
+def _what_is_read(pairs: list[tuple[str, Any]]) -> Entry:
+    return {key: value for key, value in pairs if key in READ}
+
+
+def _each(file: Path, content: Entry, key: str, parse: Callable[[Entry], Parsed]) -> Iterator[Parsed]:
+    """The entries of a list, which is taken out of the content so that it does not outlive its use."""
+    for entry in content.pop(key):
         try:
-            parsed.append(parse(entry))
+            yield parse(entry)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             fault = f"no {error}" if isinstance(error, KeyError) else f"a fault ({error})"
             raise DatasetError(
                 f"{file} is no COCO data set: an entry of its {key} has {fault}: {json.dumps(entry)[:120]}"
             ) from error
-    return parsed
 
 
 def _some(values: Iterable[int]) -> str:
@@ -157,7 +175,8 @@ def _some(values: Iterable[int]) -> str:
     return ", ".join(shown[:8]) + (", …" if len(shown) > 8 else "")
 
 
-def _by_id(file: Path, key: str, entries: list[tuple[int, Parsed]]) -> dict[int, Parsed]:
+def _by_id(file: Path, key: str, parsed: Iterable[tuple[int, Parsed]]) -> dict[int, Parsed]:
+    entries = list(parsed)
     twice = _twice(identity for identity, _ in entries)
     if twice:
         raise DatasetError(f"{file}: {len(twice)} ids of its {key} stand twice, such as {twice[0]}; give each its own")
@@ -183,19 +202,20 @@ def _image(entry: Entry) -> tuple[int, _Image]:
     return _whole(entry, "id"), _Image(name, (_whole(entry, "width"), _whole(entry, "height")) if sized else None)
 
 
-def _object(entry: Entry) -> tuple[int, _Object]:
+def _object(entry: Entry) -> _Object:
     box = entry["bbox"]
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError("its bbox is not [x, y, width, height]")
     x, y, width, height = map(float, box)
     area, crowd = float(entry.get("area") or 0), int(entry.get("iscrowd") or 0)
-    return _whole(entry, "image_id"), _Object(
-        _whole(entry, "category_id"), (x, y, x + width, y + height), area, bool(crowd)
-    )
+    corners = (x, y, x + width, y + height)
+    return _Object(_whole(entry, "image_id"), _whole(entry, "category_id"), corners, area, bool(crowd))
 
 
 def _whole(entry: Entry, key: str) -> int:
     value = entry[key]
+    if type(value) is int:
+        return value
     with suppress(TypeError, ValueError, OverflowError):
         number = int(value)
         if number == value or isinstance(value, str):
@@ -205,17 +225,3 @@ def _whole(entry: Entry, key: str) -> int:
 
 def _path(name: str, folders: tuple[Path, ...]) -> Path:
     return next((path for folder in folders if os.path.isfile(path := folder / name)), folders[0] / name)
-
-
-def _raw(
-    path: Path, identity: int, size: tuple[int, int] | None, objects: list[_Object], known: dict[int, int]
-) -> RawObjects:
-    return RawObjects(
-        path,
-        identity,
-        np.array([one.box for one in objects], dtype=np.float64).reshape(-1, 4),
-        np.array([known[one.category] for one in objects], dtype=np.int64),
-        np.array([one.area for one in objects], dtype=np.float64),
-        np.array([one.crowd for one in objects], dtype=np.bool_),
-        size,
-    )

@@ -11,7 +11,7 @@ import yaml
 
 from ..errors import DatasetError, SplitError
 from ..images.sources import Sources, read_list
-from .annotations import Dataset, RawObjects, checked
+from .annotations import RAW_OBJECT, Dataset, RawPicture, checked
 
 KEYS = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
 
@@ -58,11 +58,13 @@ def read_yolo(file: Path, split: Literal["train", "val"]) -> Dataset:
     if key is None:
         raise SplitError(f"{file} has no {split} split; say where its pictures are in a line “{split}: …”")
     known = {number: label for label, number in enumerate(ids)}
-    pictures = sorted(set(_pictures(file, content, content[key])))
-    raw = [_objects(path, place, known) for place, path in enumerate(pictures)]
-    bare = bool(raw) and not any(len(one.boxes) for one in raw)
-    also = [f"labels were looked for in files such as {_label_file(pictures[0])}"] if bare else []
-    return checked(f"{file} ({key})", classes, ids, raw, also)
+    paths = sorted(set(_pictures(file, content, content[key])))
+    found = ((place, *one, 0, False) for place, path in enumerate(paths) for one in _objects(path, known))
+    objects = np.fromiter(found, RAW_OBJECT)
+    bare = bool(paths) and not len(objects)
+    also = [f"labels were looked for in files such as {_label_file(paths[0])}"] if bare else []
+    pictures = [RawPicture(path, place) for place, path in enumerate(paths)]
+    return checked(f"{file} ({key})", classes, ids, pictures, objects, also, relative=True)
 
 
 def _classes(file: Path, names: Any) -> tuple[list[int], list[str]]:
@@ -106,9 +108,9 @@ def _listed(file: Path, root: Path) -> Iterator[Path]:
         yield root / name if os.path.isfile(root / name) and not os.path.isfile(beside) else beside
 
 
-def _objects(path: Path, identity: int, known: dict[int, int]) -> RawObjects:
-    file = _label_file(path)
-    boxes, numbers = [], []
+def _objects(picture: Path, known: dict[int, int]) -> Iterator[tuple[int, tuple[float, float, float, float]]]:
+    """Label and box of each object of a picture."""
+    file = _label_file(picture)
     for place, line in enumerate(_lines(file), start=1):
         if not line.split():
             continue
@@ -120,24 +122,15 @@ def _objects(path: Path, identity: int, known: dict[int, int]) -> RawObjects:
             raise DatasetError(f"{file}, line {place}: class {number:g} has no name in the data set's YAML file")
         if len(values) == 4:
             x, y, width, height = values
-            boxes.append([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+            box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
         elif len(values) >= 6 and len(values) % 2 == 0:
-            boxes.append([min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])])
+            box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
         else:
             raise DatasetError(
                 f"{file}, line {place} is no YOLO label: after the class stand neither the four numbers of a box "
                 f"nor the points of a polygon, but {len(values)} numbers"
             )
-        numbers.append(known[int(number)])
-    return RawObjects(
-        path,
-        identity,
-        np.array(boxes, dtype=np.float64).reshape(-1, 4),
-        np.array(numbers, dtype=np.int64),
-        np.zeros(len(boxes)),
-        np.zeros(len(boxes), dtype=np.bool_),
-        relative=True,
-    )
+        yield known[int(number)], box
 
 
 def _lines(file: Path) -> list[str]:

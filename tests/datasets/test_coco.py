@@ -2,6 +2,7 @@
 
 import json
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -195,6 +196,20 @@ def test_crowds_and_areas(tmp_path: Path) -> None:
     dataset = read_dataset(write_small(tmp_path / "annotations.json", content=content), "val")
     assert [one.areas.tolist() for one in dataset.examples] == [[17.5, 500], [500]]
     assert [one.crowd.tolist() for one in dataset.examples] == [[False, True], [False]]
+
+
+def test_polygons_take_no_memory(tmp_path: Path) -> None:
+    """As Python's numbers they are four times as large as the file, which is there twice itself."""
+    content = small()
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = [[0.25 + number for number in range(1000)] for _ in range(100)]
+    file = write_small(tmp_path / "annotations.json", content=content)
+    read_dataset(file, "val")  # so that what is imported does not count
+    tracemalloc.start()
+    read_dataset(file, "val")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * file.stat().st_size
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
