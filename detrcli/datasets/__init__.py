@@ -34,4 +34,4 @@ def read_dataset(place: Path, split: Split) -> Dataset:
         raise DatasetError(
             f"{place} holds no data set: neither a COCO JSON file (annotations.json, …) nor a YOLO data.yaml was found"
         )
-    return read_coco(*found)
+    return read_coco(found)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ..errors import DatasetError
 from .sizes import upright_size
 
+SPLITS = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
+"""What the parts of a data set may be called, the best first."""
 TOGETHER = 256
 """Pictures that a thread looks at in turn."""
 
@@ -92,6 +94,7 @@ def checked(
     objects: NDArray[np.void],
     also: Iterable[str],
     *,
+    part: str | None = None,
     relative: bool = False,
 ) -> Dataset:
     """Look at every picture's header and every box.
@@ -103,6 +106,7 @@ def checked(
         pictures: all of them.
         objects: (N,) `RAW_OBJECT`, in any order.
         also: problems that are known already.
+        part: which of `SPLITS` this is, if the data set has parts.
         relative: whether the boxes are relative to their pictures, and not in pixels.
 
     Raises:
@@ -127,6 +131,8 @@ def checked(
     idle = [repr(title) for label, title in enumerate(classes) if label not in seen]
     if idle:
         problems.append(f"{len(idle)} classes have no object: {', '.join(idle[:5])}{', …' if len(idle) > 5 else ''}")
+    if part == "test":
+        problems.append("there is no val split, so the test split serves as one")
     return Dataset(name, tuple(classes), tuple(ids), examples, tuple(f"{name}: {line}" for line in problems))
 
 

@@ -11,9 +11,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from ..errors import DatasetError, SplitError
-from .annotations import RAW_OBJECT, Dataset, RawPicture, checked
+from .annotations import RAW_OBJECT, SPLITS, Dataset, RawPicture, checked
 
-SPLITS = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
 PICTURES = ("", "images", "data")
 """Folders beside the JSON file, or beside its folder, in which pictures may lie."""
 NAMES = ("annotations.", "_annotations.", "instances")
@@ -41,23 +40,37 @@ class _Object(NamedTuple):
     crowd: bool
 
 
-def find_coco(place: Path, split: Literal["train", "val"]) -> tuple[Path, tuple[Path, ...]] | None:
-    """The JSON file of a split, and the folders where its pictures may be, or None if there is no COCO data set.
+class CocoFiles(NamedTuple):
+    """Where a split is.
+
+    Attributes:
+        annotations: a JSON file with images, annotations and categories.
+        folders: where its pictures may be; the first that has one is taken, for each picture.
+        part: which of `SPLITS` it is, if the data set has parts.
+    """
+
+    annotations: Path
+    folders: tuple[Path, ...]
+    part: str | None = None
+
+
+def find_coco(place: Path, split: Literal["train", "val"]) -> CocoFiles | None:
+    """The files of a split, or None if there is no COCO data set.
 
     Raises:
         DatasetError: there are other splits but not this one, or several files and no way to choose.
     """
     if place.is_file():
-        return place, _around(place)
+        return CocoFiles(place, _around(place))
     for name in SPLITS[split]:
         for folder in (place / name, *sorted(place.glob(f"{name}20*"))):
             if (inside := _file_in(folder)) is not None:
-                return inside, _around(inside)
+                return CocoFiles(inside, _around(inside), name)
         if (file := _file_in(place / "annotations", f"*{name}*.json")) is not None:
             folders = (path for path in sorted(place.glob(f"{name}*")) if path.is_dir())
-            return file, (*folders, *_around(file))
+            return CocoFiles(file, (*folders, *_around(file)), name)
     if (single := _file_in(place)) is not None:
-        return single, _around(single)
+        return CocoFiles(single, _around(single))
     others = sorted(place.glob("*/*.json"))
     if others:
         raise SplitError(
@@ -86,16 +99,13 @@ def _around(file: Path) -> tuple[Path, ...]:
     return (*named, *near)
 
 
-def read_coco(file: Path, folders: tuple[Path, ...]) -> Dataset:
-    """Read a COCO JSON file.
-
-    Args:
-        file: with images, annotations and categories.
-        folders: where its pictures may be; the first that has one is taken, for each picture.
+def read_coco(files: CocoFiles) -> Dataset:
+    """Read a COCO data set.
 
     Raises:
-        DatasetError: it is not such a file, or see `checked`.
+        DatasetError: the JSON file is no such file, or see `checked`.
     """
+    file, folders, part = files
     content = _content(file)
     classes = dict(sorted(_by_id(file, "categories", _each(file, content, "categories", _category)).items()))
     images = _by_id(file, "images", _each(file, content, "images", _image))
@@ -131,7 +141,7 @@ def read_coco(file: Path, folders: tuple[Path, ...]) -> Dataset:
         problems.append(
             f"{len(lost)} annotations are of images that the file does not list, such as {lost[0]}: left out"
         )
-    return checked(str(file), list(classes.values()), list(classes), pictures, objects, problems)
+    return checked(str(file), list(classes.values()), list(classes), pictures, objects, problems, part=part)
 
 
 def _content(file: Path) -> Entry:

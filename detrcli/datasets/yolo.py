@@ -11,9 +11,7 @@ import yaml
 
 from ..errors import DatasetError, SplitError
 from ..images.sources import Sources, read_list
-from .annotations import RAW_OBJECT, Dataset, RawPicture, checked
-
-KEYS = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
+from .annotations import RAW_OBJECT, SPLITS, Dataset, RawPicture, checked
 
 
 def find_yolo(place: Path) -> Path | None:
@@ -54,7 +52,7 @@ def read_yolo(file: Path, split: Literal["train", "val"]) -> Dataset:
     ids, classes = _classes(file, content["names"])
     if content.get("nc") and content["nc"] != str(len(classes)):
         raise DatasetError(f"{file}: nc is {content['nc']}, but names are {len(classes)}; correct one of them")
-    key = next((key for key in KEYS[split] if content.get(key)), None)
+    key = next((key for key in SPLITS[split] if content.get(key)), None)
     if key is None:
         raise SplitError(f"{file} has no {split} split; say where its pictures are in a line “{split}: …”")
     known = {number: label for label, number in enumerate(ids)}
@@ -64,7 +62,7 @@ def read_yolo(file: Path, split: Literal["train", "val"]) -> Dataset:
     bare = bool(paths) and not len(objects)
     also = [f"labels were looked for in files such as {_label_file(paths[0])}"] if bare else []
     pictures = [RawPicture(path, place) for place, path in enumerate(paths)]
-    return checked(f"{file} ({key})", classes, ids, pictures, objects, also, relative=True)
+    return checked(f"{file} ({key})", classes, ids, pictures, objects, also, part=key, relative=True)
 
 
 def _classes(file: Path, names: Any) -> tuple[list[int], list[str]]:

@@ -24,6 +24,7 @@ from .written import Box, as_coco, write_json, write_picture, write_text
 CAT: tuple[int, Box] = (0, (2, 3, 12, 23))
 DOG: tuple[int, Box] = (1, (20, 5, 40, 30))
 CLASSES = ("cat", "dog")
+STAND_IN = "there is no val split, so the test split serves as one"
 Content = dict[str, Any]
 
 
@@ -46,10 +47,10 @@ def refusal(place: Path, split: Literal["train", "val"] = "val") -> str:
     return text
 
 
-def is_small(dataset: Dataset, pictures: Path) -> None:
+def is_small(dataset: Dataset, pictures: Path, *problems: str) -> None:
     assert dataset.classes == CLASSES
     assert dataset.category_ids == (10, 20)
-    assert dataset.problems == ()
+    assert dataset.problems == problems
     assert [one.path.resolve() for one in dataset.examples] == [pictures / "a.jpg", pictures / "b.png"]
     assert [one.identity for one in dataset.examples] == [700, 703]
     assert [(one.width, one.height) for one in dataset.examples] == [(40, 30)] * 2
@@ -102,7 +103,8 @@ def test_splits(tmp_path: Path, file: str, pictures: str, held_out: str, named: 
         write_small(tmp_path / file.format(name), tmp_path / pictures.format(name))
     for split, name in places.items():
         place = tmp_path / file.format(name) if named == "file" else tmp_path
-        is_small(read_dataset(place, split), tmp_path / pictures.format(name))
+        problems = [f"{tmp_path / file.format(name)}: {STAND_IN}"] if name == "test" and named == "folder" else []
+        is_small(read_dataset(place, split), tmp_path / pictures.format(name), *problems)
 
 
 def test_a_file_named_relative_to_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,10 +26,10 @@ def write_small(pictures: Path) -> None:
     write_text(labels / "a.txt", as_yolo([CAT, DOG]))
 
 
-def is_small(dataset: Dataset, pictures: Path) -> None:
+def is_small(dataset: Dataset, pictures: Path, *problems: str) -> None:
     assert dataset.classes == ("cat", "dog")
     assert dataset.category_ids == (0, 1)
-    assert dataset.problems == ()
+    assert dataset.problems == problems
     assert [one.path.resolve() for one in dataset.examples] == [pictures / "a.jpg", pictures / "b.PNG"]
     assert [one.identity for one in dataset.examples] == [0, 1]
     assert [(one.width, one.height) for one in dataset.examples] == [(40, 30)] * 2
@@ -75,8 +75,9 @@ def test_layouts(tmp_path: Path, said: str, pictures: str, named: str) -> None:
 @pytest.mark.parametrize("key", ["val", "valid", "validation", "test"])
 def test_the_split_to_validate_on(tmp_path: Path, key: str) -> None:
     write_small(tmp_path / "images")
-    write_text(tmp_path / "data.yaml", f"{NAMES}train: nowhere\n{key}: images\n")
-    is_small(read_dataset(tmp_path, "val"), tmp_path / "images")
+    file = write_text(tmp_path / "data.yaml", f"{NAMES}train: nowhere\n{key}: images\n")
+    problems = [f"{file} (test): there is no val split, so the test split serves as one"] if key == "test" else []
+    is_small(read_dataset(tmp_path, "val"), tmp_path / "images", *problems)
 
 
 def test_a_folder_with_several_yaml_files(tmp_path: Path) -> None:
