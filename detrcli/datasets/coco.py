@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
@@ -95,8 +96,13 @@ def _around(file: Path) -> tuple[Path, ...]:
     """Where pictures may be; first of all in folders that the file is named after, as instances_val2017.json is."""
     above = Path(os.path.normpath(file.parent / os.pardir))
     near = [folder / name for folder in (file.parent, above) for name in PICTURES]
-    named = [path for folder in near for path in sorted(folder.glob("*/")) if path.name in file.stem]
+    named = [path for folder in near for path in sorted(folder.glob("*/")) if _names(file.stem, path.name)]
     return (*named, *near)
+
+
+def _names(text: str, name: str) -> bool:
+    """Whether a name stands in a text in whole words."""
+    return re.search(rf"(?<![^-_. ]){re.escape(name)}(?![^-_. ])", text) is not None
 
 
 def read_coco(files: CocoFiles) -> Dataset:

@@ -144,6 +144,19 @@ def test_pictures_in_a_folder_that_the_file_names(tmp_path: Path) -> None:
         assert [one.path for one in dataset.examples] == [folder / base / i["file_name"] for i in content["images"]]
 
 
+@pytest.mark.parametrize(
+    ("folder", "first"),
+    [("val", True), ("night.2017", True), ("set", False), ("a", False), ("in", False), ("val_night", False)],
+)
+def test_only_folders_that_the_file_names_in_whole_words_come_first(tmp_path: Path, folder: str, first: bool) -> None:
+    content = as_coco({"x.png": [CAT]}, ["cat"])
+    for place in (tmp_path / "images", tmp_path / "images" / folder):
+        write_picture(place / "x.png")
+    file = write_json(tmp_path / "annotations" / "main-subsets_val night.2017.json", content)
+    (example,) = read_dataset(file, "val").examples
+    assert example.path == tmp_path / "images" / (folder if first else "") / "x.png"
+
+
 def test_a_missing_split(tmp_path: Path) -> None:
     write_small(tmp_path / "train" / "_annotations.coco.json")
     text = refusal(tmp_path, "val")
