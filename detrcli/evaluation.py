@@ -2,8 +2,9 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,12 @@ def average_precision(dataset: Dataset, answers: Sequence[Answer]) -> Evaluation
 
     judge = COCOeval(iouType="bbox")
     with contextlib.redirect_stdout(io.StringIO()):
-        judged = [_judged(dataset, answers, label) for label in range(len(dataset.classes))]
+        real = _by_class([example.labels for example in dataset.examples], len(dataset.classes))
+        claimed = _by_class([labels for _, _, labels in answers], len(dataset.classes))
+        judged = [
+            _judged(*_as_coco(dataset, answers, label, *places))
+            for label, places in enumerate(zip(real, claimed, strict=True))
+        ]
         precision = np.concatenate(
             [one for one, _ in judged], axis=2
         )  # (IoU thresholds, recalls, classes, sizes, limits)
@@ -155,7 +161,18 @@ def _result(image: int, category: int, box: NDArray[np.float32], score: np.float
     }
 
 
-def _judged(dataset: Dataset, answers: Sequence[Answer], label: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _by_class(labels: Sequence[NDArray[np.int64]], classes: int) -> Iterator[list[tuple[int, int]]]:
+    """Where the boxes of each class are in turn: their pictures, and their places there."""
+    starts = np.cumsum([0, *map(len, labels)])
+    together = np.concatenate([*labels, np.empty(0, np.int64)])
+    order = np.argsort(together, kind="stable")
+    ends = np.searchsorted(together, np.arange(classes + 1), sorter=order)
+    for at, end in pairwise(ends):
+        pictures = np.searchsorted(starts, order[at:end], side="right") - 1
+        yield list(zip(pictures.tolist(), (order[at:end] - starts[pictures]).tolist(), strict=True))
+
+
+def _judged(truth: dict[str, Any], found: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Judge a class by itself, for COCOeval holds more than two kilobytes for each detection.
 
     Returns:
@@ -165,45 +182,57 @@ def _judged(dataset: Dataset, answers: Sequence[Answer], label: int) -> tuple[ND
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, found = COCO(), COCO()
-    truth.dataset, found.dataset = _as_coco(dataset, answers, label)
-    truth.createIndex()
-    found.createIndex()
-    judge = COCOeval(truth, found, "bbox")
+    sides = COCO(), COCO()
+    for side, content in zip(sides, (truth, found), strict=True):
+        side.dataset = content
+        side.createIndex()
+    judge = COCOeval(*sides, "bbox")
     judge.evaluate()
     judge.accumulate()
     return judge.eval["precision"], judge.eval["recall"]
 
 
-def _as_coco(dataset: Dataset, answers: Sequence[Answer], label: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A class's objects and detections, and the pictures that have any of them."""
-    category = dataset.category_ids[label]
-    images: list[dict[str, Any]] = []
-    objects: list[dict[str, Any]] = []
-    detections: list[dict[str, Any]] = []
-    for example, (boxes, scores, labels) in zip(dataset.examples, answers, strict=True):
-        real, claimed = np.flatnonzero(example.labels == label), np.flatnonzero(labels == label)
-        if not real.size and not claimed.size:
-            continue
-        images.append({"id": example.identity})
-        for at in real:
-            x1, y1, x2, y2 = example.boxes[at]
-            objects.append(
-                {
-                    "id": len(objects) + 1,
-                    "image_id": example.identity,
-                    "category_id": category,
-                    "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
-                    "area": float(example.areas[at]),
-                    "iscrowd": int(example.crowd[at]),
-                }
-            )
-        for at in claimed:
-            result = _result(example.identity, category, boxes[at], scores[at])
-            area = result["bbox"][2] * result["bbox"][3]
-            detections.append({**result, "id": len(detections) + 1, "area": area})
+def _as_coco(
+    dataset: Dataset, answers: Sequence[Answer], label: int, real: list[tuple[int, int]], claimed: list[tuple[int, int]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A class's objects and detections, and the pictures that have any of them.
+
+    Args:
+        dataset: what should be found.
+        answers: what was.
+        label: the class.
+        real: picture and place of each object.
+        claimed: the same of each detection.
+    """
+    examples, category = dataset.examples, dataset.category_ids[label]
+    images = [{"id": examples[picture].identity} for picture in sorted({picture for picture, _ in (*real, *claimed)})]
+    objects = [
+        {"id": number, **_object(examples[picture], category, place)}
+        for number, (picture, place) in enumerate(real, start=1)
+    ]
+    detections = [
+        {"id": number, **_detection(examples[picture], category, answers[picture], place)}
+        for number, (picture, place) in enumerate(claimed, start=1)
+    ]
     shared = {"images": images, "categories": [{"id": category}]}
     return {**shared, "annotations": objects}, {**shared, "annotations": detections}
+
+
+def _object(example: Example, category: int, place: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = example.boxes[place]
+    return {
+        "image_id": example.identity,
+        "category_id": category,
+        "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+        "area": float(example.areas[place]),
+        "iscrowd": int(example.crowd[place]),
+    }
+
+
+def _detection(example: Example, category: int, answer: Answer, place: int) -> dict[str, Any]:
+    boxes, scores, _ = answer
+    result = _result(example.identity, category, boxes[place], scores[place])
+    return {**result, "area": result["bbox"][2] * result["bbox"][3]}
 
 
 def _mean(values: NDArray[np.float64]) -> float:

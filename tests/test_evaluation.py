@@ -3,7 +3,8 @@
 import json
 import math
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +223,27 @@ def test_memory_stays_small() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8e6
+
+
+class Walked(tuple[Example, ...]):
+    """Pictures that count how often someone goes through them."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Example]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_more_classes_are_no_more_walks_through_all_pictures() -> None:
+    def walks(classes: int) -> int:
+        pictures = Walked(example((label, SMALL), identity=label) for label in range(classes))
+        data = replace(dataset(classes=[*map(str, range(classes))]), examples=pictures)
+        found = average_precision(data, [answer((label, SMALL, 0.9)) for label in range(classes)])
+        assert found.ap == pytest.approx(1)
+        return pictures.times
+
+    assert walks(20) == walks(2)
 
 
 def test_results_are_plain_data() -> None:
