@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .class_names import labels_named
 from .errors import ClassError
 
 
@@ -81,19 +82,16 @@ class Wanted:
 
 
 def labels_of(names: list[str], class_names: tuple[str, ...]) -> frozenset[int]:
-    """The class ids that bear these names, whatever their case.
+    """The class ids that these names mean.
 
     Raises:
         ClassError: a name that no class has; the message lists near ones.
     """
-    ids: dict[str, set[int]] = {}
-    for label, name in enumerate(class_names):
-        ids.setdefault(name.casefold(), set()).add(label)
     wanted: set[int] = set()
-    for name in names:
-        if name.casefold() not in ids:
+    for name, labels in zip(names, labels_named(names, class_names), strict=True):
+        if not labels:
             raise ClassError(f"this model has no class {name!r}; {_near(name, class_names)}")
-        wanted |= ids[name.casefold()]
+        wanted.update(labels)
     return frozenset(wanted)
 
 

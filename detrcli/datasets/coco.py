@@ -207,7 +207,7 @@ def _category(entry: Entry) -> tuple[int, str]:
     name = entry["name"]
     if not isinstance(name, str | int) or not str(name).strip():
         raise ValueError("its name is no name")
-    return _whole(entry, "id"), str(name)
+    return _whole(entry, "id"), str(name).strip()
 
 
 def _image(entry: Entry) -> tuple[int, _Image]:

@@ -196,6 +196,12 @@ def test_labels_go_by_category_id_and_sizes_may_be_left_out(tmp_path: Path) -> N
     is_small(read_dataset(write_small(tmp_path / "annotations.json", content=content), "val"), tmp_path)
 
 
+def test_spaces_around_a_class_name_do_not_count(tmp_path: Path) -> None:
+    content = small()
+    content["categories"][0]["name"] = " cat\t"
+    is_small(read_dataset(write_small(tmp_path / "annotations.json", content=content), "val"), tmp_path)
+
+
 def test_numbers_that_are_written_as_text(tmp_path: Path) -> None:
     content = json.loads(json.dumps(small()), parse_int=str, parse_float=str)
     is_small(read_dataset(write_small(tmp_path / "annotations.json", content=content), "val"), tmp_path)

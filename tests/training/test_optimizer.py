@@ -74,7 +74,7 @@ def test_the_average_follows() -> None:
 
 @pytest.mark.parametrize("make", [small_detr, small_lwdetr])
 def test_classes_of_the_same_name_keep_their_weights(make: type) -> None:
-    old, new = ("a", "b", "c"), ("x", "c", "a", "y")
+    old, new = ("a", "b", "c"), ("x", "C", " a ", "y")
     network = make(old).network
     fresh = with_classes(network, old, new)
     assert fresh.config.num_classes == 4
