@@ -12,6 +12,8 @@ from .find import Checkpoint
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+UNLIMITED = 2**31 - 1
+"""A longest side that no picture has: `transformers` takes no rule without one."""
 
 
 @dataclass(frozen=True)
@@ -95,4 +97,4 @@ def _resize_rule(settings: Mapping[str, Any], default: ResizeRule) -> ResizeRule
             return Within(_pixels(width), _pixels(height))
         case _:
             raise ValueError(f"size {size!r}")
-    return ShortestEdge(_pixels(shortest), None if longest is None else _pixels(longest))
+    return ShortestEdge(_pixels(shortest), None if longest in (None, UNLIMITED) else _pixels(longest))

@@ -17,6 +17,7 @@ from ..models.lwdetr import LwDetrConfig
 from ..models.resnet import EXPANSION
 from ..models.vit import PATCH, WINDOWS
 from .load import LoadedModel
+from .preprocessing import UNLIMITED
 
 RESNET_NAMES = (
     (r"^backbone\.conv1\.", "backbone.embedder.embedder.convolution."),
@@ -222,7 +223,7 @@ def _indices(names: tuple[str, ...]) -> dict[str, int]:
 def _size(rule: ResizeRule) -> dict[str, int]:
     match rule:
         case ShortestEdge(shortest, longest):
-            return {"shortest_edge": shortest} | ({} if longest is None else {"longest_edge": longest})
+            return {"shortest_edge": shortest, "longest_edge": UNLIMITED if longest is None else longest}
         case Exactly(width, height):
             return {"height": height, "width": width}
         case Within(width, height):

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForObjectDetection
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.checkpoints.save import save_model
-from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge
+from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge, Within
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.training.initial import initialise
@@ -73,6 +74,26 @@ def test_transformers_gives_the_same_answers(saved: tuple[LoadedModel, Path]) ->
         expected, answer = theirs(pixels), model.network(pixels)
     torch.testing.assert_close(answer.boxes, expected.pred_boxes, rtol=0, atol=1e-4)
     torch.testing.assert_close(answer.logits, expected.logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("detr", ShortestEdge(96, 160)),
+        ("detr", ShortestEdge(96, None)),
+        ("detr", Within(120, 90)),
+        ("detr", Exactly(64, 96)),
+        ("nano", Exactly(128, 64)),
+    ],
+    ids=str,
+)
+def test_transformers_resizes_pictures_alike(name: str, rule: ResizeRule, tmp_path: Path) -> None:
+    saved_as(NETWORKS[name][0], rule, tmp_path)
+    assert load_checkpoint(find(str(tmp_path))).preprocessing.resize == rule
+    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    for size in ((64, 48), (100, 320), (600, 30)):
+        width, height = rule.size(*size)
+        assert processor(Image.new("RGB", size), return_tensors="pt").pixel_values.shape == (1, 3, height, width)
 
 
 def test_half_precision_takes_half_the_room(tmp_path: Path) -> None:
