@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from ..errors import ModelError
 from ..files import atomic_file
 from ..images.resize import Exactly, ResizeRule, ShortestEdge, Within
 from ..models.detr import DetrConfig
@@ -98,6 +99,9 @@ LWDETR_NAMES = (
 )  # fmt: skip
 """The same for LW-DETR."""
 
+TIMM_RESNETS = {(2, 2, 2, 2): 26, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152, (3, 24, 36, 3): 200}
+"""Blocks in each stage → layers, as timm has it in the name."""
+
 
 def save_model(model: LoadedModel, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
     """Write a model as the Hub has it: config.json, preprocessor_config.json, and at last model.safetensors.
@@ -108,15 +112,16 @@ def save_model(model: LoadedModel, folder: Path, *, dtype: torch.dtype = torch.f
         dtype: what floating-point weights are stored in.
 
     Raises:
+        ModelError: see `detr_as_json`.
         OutputError: the files cannot be written.
     """
     config = model.network.config
     detr = isinstance(config, DetrConfig)
+    described = detr_as_json(config) if isinstance(config, DetrConfig) else lwdetr_as_json(config)
     tensors = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in renamed(model.network.state_dict(), _names(config)).items()
     }
-    described = detr_as_json(config) if isinstance(config, DetrConfig) else lwdetr_as_json(config)
     labels = {"id2label": dict(enumerate(model.class_names)), "label2id": _indices(model.class_names)}
     rules = model.preprocessing
     preprocessor = {
@@ -158,6 +163,9 @@ def detr_as_json(config: DetrConfig) -> dict[str, Any]:
     """The config.json of a DETR, without its classes.
 
     Its backbone is `transformers`' own, or timm's for DC5, which the former does not know.
+
+    Raises:
+        ModelError: it is a DC5 model whose ResNet timm does not know either.
     """
     backbone: dict[str, Any] = {
         "backbone_config": {
@@ -170,8 +178,13 @@ def detr_as_json(config: DetrConfig) -> dict[str, Any]:
         "use_timm_backbone": False,
     }
     if config.dilation:
-        layers = 2 + 3 * sum(config.depths)
-        backbone = {"backbone": f"resnet{layers}", "use_timm_backbone": True, "dilation": True}
+        if config.depths not in TIMM_RESNETS:
+            blocks, layers = (", ".join(map(str, numbers)) for numbers in (config.depths, TIMM_RESNETS.values()))
+            raise ModelError(
+                f"a DC5 model with a ResNet of {blocks} blocks cannot be saved, for timm has none; "
+                f"take one of {layers} layers"
+            )
+        backbone = {"backbone": f"resnet{TIMM_RESNETS[config.depths]}", "use_timm_backbone": True, "dilation": True}
     return backbone | {
         "model_type": "detr",
         "architectures": ["DetrForObjectDetection"],

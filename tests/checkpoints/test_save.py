@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
@@ -11,7 +12,8 @@ from transformers import AutoImageProcessor, AutoModelForObjectDetection
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
-from detrcli.checkpoints.save import save_model
+from detrcli.checkpoints.save import TIMM_RESNETS, save_model
+from detrcli.errors import ModelError
 from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge, Within
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
@@ -94,6 +96,23 @@ def test_transformers_resizes_pictures_alike(name: str, rule: ResizeRule, tmp_pa
     for size in ((64, 48), (100, 320), (600, 30)):
         width, height = rule.size(*size)
         assert processor(Image.new("RGB", size), return_tensors="pt").pixel_values.shape == (1, 3, height, width)
+
+
+@pytest.mark.parametrize(("depths", "layers"), TIMM_RESNETS.items(), ids=str)
+def test_timm_has_the_resnets_of_dc5_models(depths: tuple[int, ...], layers: int) -> None:
+    with torch.device("meta"):
+        ours = Detr(dataclasses.replace(SMALL_DETR, depths=depths, dilation=True)).backbone.state_dict()
+        theirs = timm.create_model(f"resnet{layers}", num_classes=0).state_dict()
+    shapes = {name: value.shape for name, value in theirs.items() if not name.endswith("num_batches_tracked")}
+    assert {name: value.shape for name, value in ours.items()} == shapes
+
+
+@pytest.mark.parametrize("depths", [(1, 1, 1, 1), (4, 4, 4, 4), (3, 4, 6, 4)], ids=str)
+def test_a_dc5_model_with_another_resnet_is_refused(depths: tuple[int, ...], tmp_path: Path) -> None:
+    network = Detr(dataclasses.replace(SMALL_DETR, depths=depths, dilation=True))
+    with pytest.raises(ModelError, match=r"ResNet of \d, \d, \d, \d blocks cannot be saved, .* take one of 26, 50"):
+        saved_as(network, ShortestEdge(), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_half_precision_takes_half_the_room(tmp_path: Path) -> None:
