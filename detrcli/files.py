@@ -35,7 +35,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         if error.errno in (None, errno.EPIPE):  # not this file's, but of what the block does beside writing it
             raise
-        advice = "free some space, then run it again" if error.errno == errno.ENOSPC else "choose another --output"
+        advice = "free some space, then run it again" if error.errno == errno.ENOSPC else "choose another place"
         raise OutputError(f"cannot write {path}: {os.strerror(error.errno)}; {advice}") from error
 
 

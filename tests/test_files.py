@@ -65,7 +65,7 @@ def test_missing_folders_are_made(tmp_path: Path) -> None:
 def test_a_path_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"kept")
     for path in (tmp_path / "file" / "out.bin", tmp_path / "file" / "deep" / "out.bin"):
-        with pytest.raises(OutputError, match="choose another --output") as caught, atomic_file(path):
+        with pytest.raises(OutputError, match="; choose another place") as caught, atomic_file(path):
             pytest.fail("the block must not run")
         assert str(path) in str(caught.value)
     assert (tmp_path / "file").read_bytes() == b"kept"

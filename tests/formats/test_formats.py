@@ -128,6 +128,6 @@ def test_json_keeps_what_was_written_before_an_interruption(tmp_path: Path) -> N
 def test_an_output_that_is_a_file_is_one_error(tmp_path: Path, name: str) -> None:
     output = tmp_path / "taken"
     output.write_bytes(b"kept")
-    with pytest.raises(OutputError, match="choose another --output"):
+    with pytest.raises(OutputError, match="; choose another place"):
         write(name, output, {"a.jpg": found()})
     assert output.read_bytes() == b"kept"
