@@ -1,10 +1,14 @@
 """Talk to a person, on stderr; stdout is for data."""
 
 import sys
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+SAY_AFTER = 60.0
+"""Seconds from one line on how it goes to the next, where there is no bar to see it by."""
 
 
 def printable(text: str) -> str:
@@ -30,11 +34,18 @@ class Talk:
         self.verbose = verbose
         self.live: Console | None = None
         """The console of a progress bar that is being shown, above which all has to be said."""
+        self._said = monotonic()
 
     def say(self, text: str) -> None:
         """Say a line, unless quiet."""
         if not self.quiet:
             self._print(text)
+
+    def say_at_times(self, text: str) -> None:
+        """Say a line on how it goes, unless quiet, once a minute, and not where a bar shows it."""
+        if self.live is None and monotonic() - self._said > SAY_AFTER:
+            self._said = monotonic()
+            self.say(text)
 
     def detail(self, text: str) -> None:
         """Say a line if verbose."""

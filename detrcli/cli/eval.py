@@ -64,12 +64,12 @@ def evaluate(
     detector = load(
         model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
     )
-    talk.detail(f"{detector.name} on {detector.backend.description}")
+    talk.say(printable(f"{detector.name}, {len(data.examples)} pictures, on {detector.backend.description}"))
     from .progress import counting
 
     with ExitStack() as stack:
         file = stack.enter_context(atomic_file(save_predictions)) if save_predictions is not None else None
-        with counting(talk, len(data.examples)) as count:
+        with counting(talk, "evaluating", len(data.examples)) as count:
             evaluation, answers = judge(
                 detector, data, batch_size=batch_size or detector.backend.batch_size, on_progress=count
             )

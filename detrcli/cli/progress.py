@@ -33,16 +33,16 @@ def progress_bar() -> Iterator[Progress]:
 
 
 @contextmanager
-def counting(talk: Talk, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar of known length where stderr is a terminal and the user wants to see it.
+def counting(talk: Talk, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar of known length where stderr is a terminal and the user wants to see it, else say a line at times.
 
     Returns:
         What is to be told how many are done.
     """
     if talk.quiet or not sys.stderr.isatty():
-        yield lambda _: None
+        yield lambda done: talk.say_at_times(f"{what}: {done} of {total}")
         return
     with progress_bar() as progress:
         task = progress.task_ids[0]
-        progress.update(task, total=total)
+        progress.update(task, total=total, description=what)
         yield lambda done: progress.update(task, completed=done)

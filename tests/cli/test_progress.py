@@ -1,0 +1,21 @@
+"""What a long run says where no bar can be seen."""
+
+import pytest
+
+from detrcli.cli import console
+from detrcli.cli.console import Talk
+from detrcli.cli.progress import counting
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_without_a_terminal_a_line_a_minute(
+    quiet: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = [1000.0]
+    monkeypatch.setattr(console, "monotonic", lambda: times[-1])
+    with counting(Talk(quiet=quiet, verbose=False), "evaluating", 7) as count:
+        for time in (1000.5, 1059, 1061, 1119, 1122, 1130, 1300):
+            times.append(time)
+            count(len(times) - 1)
+    said = ["evaluating: 3 of 7", "evaluating: 5 of 7", "evaluating: 7 of 7"]
+    assert capsys.readouterr().err.splitlines() == ([] if quiet else said)
