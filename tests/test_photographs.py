@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from .places import PHOTOGRAPHS
-from .tiny import save_tiny
+from .tiny import QUERIES, save_tiny
 
 pytestmark = pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the photographs are not here")
 
@@ -40,6 +40,7 @@ def test_every_photograph_has_its_outputs(tmp_path: Path) -> None:
     together = predict(model, output, "--batch-size", "8", "--no-draw")
     for one, other in zip(alone, together, strict=True):
         ours, theirs = one["detections"], other["detections"]
+        assert len(ours) == QUERIES
         assert [found["label_id"] for found in ours] == [found["label_id"] for found in theirs]
         np.testing.assert_allclose(
             [found["box"] for found in ours], [found["box"] for found in theirs], rtol=0, atol=1e-3
