@@ -56,7 +56,7 @@ def test_answers(model: str, network: Detr, dtype: torch.dtype, folded: bool) ->
             position = expected[f"{case}.position"]
             steps["position"] = steps["position"].mT.reshape(-1, *position.shape[1:]).expand(position.shape)
         for name in {"input_proj", "position", "memory", "decoder_last", "pred_logits", "pred_boxes"}:
-            if f"{case}.{name}" in expected:
+            if name.startswith("pred_") or f"{case}.{name}" in expected:
                 np.testing.assert_allclose(
                     steps[name].numpy(), expected[f"{case}.{name}"], rtol=0, atol=TOLERANCE[dtype], err_msg=name
                 )
@@ -90,7 +90,7 @@ def check_preprocessing(family: str, rule: ResizeRule) -> None:
     rules = Preprocessing(rule)
     module = EndToEnd(torch.nn.Identity(), BestClass(), scale=rules.scale, mean=rules.mean, std=rules.std)
     with np.load(DATA / "preprocess.npz") as expected:
-        for case in sorted(name.removesuffix(".image") for name in expected if name.endswith(".image")):
+        for case in (f"case{number}" for number in range(5)):
             png = io.BytesIO()
             Image.fromarray(fill.image(*expected[f"{case}.image"])).save(png, "PNG")
             with Image.open(png) as image:
