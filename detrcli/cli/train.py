@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from ..datasets import Dataset
     from ..training.loop import Training
 
-SAY_AFTER = 60.0
-"""Seconds from one line on what is going on to the next, where there is no bar to see it by."""
-
 
 def train(
     dataset: Annotated[
@@ -233,7 +230,7 @@ class _Watcher:
         self._talk, self._epochs = talk, epochs
         self._bar: Progress | None = None
         self._what = ""
-        self._began = self._said = time.monotonic()
+        self._began = time.monotonic()
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -274,6 +271,5 @@ class _Watcher:
                 self._what = what
                 self._bar.reset(task)
             self._bar.update(task, completed=done, total=of, description=what + how)
-        elif time.monotonic() - self._said > SAY_AFTER:
-            self._said = time.monotonic()
-            self._talk.say(f"{what}{how}: {done} of {of}")
+        else:
+            self._talk.say_at_times(f"{what}{how}: {done} of {of}")

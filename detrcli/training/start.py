@@ -9,6 +9,7 @@ from ..checkpoints.families import DETR, LWDETR, Size
 from ..checkpoints.find import find
 from ..checkpoints.load import LoadedModel, load_checkpoint
 from ..checkpoints.preprocessing import Preprocessing
+from ..checkpoints.save import detr_as_json
 from ..errors import ModelError
 from ..images.resize import Exactly, ResizeRule
 from ..models.detr import Detr, DetrConfig
@@ -73,9 +74,11 @@ def pretrained(
     The stem of a ResNet will not learn, as in DETR's own training.
 
     Raises:
-        ModelError: it cannot be loaded, or cannot take that size.
+        ModelError: it cannot be loaded, cannot take that size, or could not be saved again.
     """
     loaded = load_checkpoint(find(os.fspath(model), revision=revision, offline=offline), size=size)
+    if isinstance(loaded.network, Detr):
+        detr_as_json(loaded.network.config)  # refuses what could not be saved
     if loaded.class_names != classes:
         torch.manual_seed(seed)
         network = with_classes(loaded.network, loaded.class_names, classes)

@@ -45,7 +45,7 @@ def test_a_batch_has_one_size_and_an_epoch_all_of_them() -> None:
     drawn = [{draw.rule for draw in batch} for batch in Schedule(100, 2, rules, 0).epoch(0)]
     assert {len(one) for one in drawn} == {1}
     assert set().union(*drawn) == set(rules)
-    assert sizes_around(ShortestEdge(800, 1333), 1)[0] == ShortestEdge(480, 800)
+    assert sizes_around(ShortestEdge(800, 1333), 1)[0] == ShortestEdge(480, 1333)
 
 
 def as_lists(given: list[Batch]) -> list[list[object]]:
