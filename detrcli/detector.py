@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .backends import Answers, Backend
-from .checkpoints.find import find
+from .checkpoints.find import ONNX_SUFFIX, find
 from .checkpoints.names import DEFAULT_MODEL
 from .detections import Detections, Wanted, labels_of
 from .errors import DeviceError, ImageError
@@ -82,6 +82,10 @@ class Detector:
         self.class_names = class_names
         self._resize = resize
         self._resample = resample
+
+    def resized(self, image: Image.Image) -> NDArray[np.uint8]:
+        """An RGB picture as the backend takes it: (height, width, 3)."""
+        return resized_pixels(image, self._resize, self._resample)
 
     def predict(
         self,
@@ -160,7 +164,7 @@ class Detector:
         except ImageError as error:
             return _Waiting(source, result=error)
         try:
-            pixels = resized_pixels(picture.image, self._resize, self._resample)
+            pixels = self.resized(picture.image)
         except MemoryError as error:
             raise DeviceError(
                 "memory is too small for a picture of the size asked for; use a smaller --size"
@@ -217,9 +221,11 @@ def load(
     """Load a model for looking at pictures.
 
     Args:
-        model: a known name, `org/name` on the Hugging Face Hub, a folder in the Hub's layout, or a weights file.
-        device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
-        precision: auto (fp16 on CUDA, bf16 on a CPU that computes in it, else fp32), fp32, fp16 or bf16.
+        model: a known name, `org/name` on the Hugging Face Hub, a folder in the Hub's layout, a weights file, or an
+            ONNX file that `detr export` wrote.
+        device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps; for an ONNX file also tensorrt, but not mps.
+        precision: auto (fp16 on CUDA, bf16 on a CPU that computes in it, else fp32), fp32, fp16 or bf16; an ONNX file
+            has its own.
         size: what to resize pictures to: width and height, or one number (the side for LW-DETR, the shorter side for
             DETR); what the model's files or the paper say if not given.
         revision: branch, tag or commit on the Hub.
@@ -230,6 +236,11 @@ def load(
         DeviceError: there is no such device.
     """
     checkpoint = find(os.fspath(model), revision=revision, offline=offline)  # at once, before PyTorch is loaded
+    if checkpoint.weights.suffix == ONNX_SUFFIX:
+        from .backends.onnx import OnnxBackend
+
+        runs = OnnxBackend(checkpoint, device=device, precision=precision, size=size)
+        return Detector(checkpoint.name, runs, runs.card.class_names, runs.resize, runs.card.preprocessing.resample)
     from .backends.torch import TorchBackend
     from .checkpoints.load import load_checkpoint
 

@@ -39,3 +39,11 @@ class SplitError(DatasetError):
 
 class TrainingError(DetrError):
     """A training cannot begin, go on or be resumed."""
+
+
+class ExportError(DetrError):
+    """A model cannot be exported, or not so that it gives the same answers."""
+
+
+class DeviceWarning(UserWarning):
+    """A device that could not be used, and what is used instead."""

@@ -5,14 +5,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import detrcli
 from detrcli import scenes
+from detrcli.checkpoints.find import find
 from detrcli.checkpoints.included import included, sample_picture
+from detrcli.checkpoints.load import load_checkpoint
 from detrcli.datasets import Dataset, read_dataset
 from detrcli.evaluation import evaluate
+from detrcli.export import export_onnx
 
 CARD = included("demo") / "README.md"
 
@@ -38,6 +42,15 @@ def test_it_reaches_its_stated_precision(precision: float) -> None:
 
 def test_bf16_costs_next_to_nothing(held_out: Dataset, precision: float) -> None:
     assert evaluate(detrcli.load("demo", device="cpu", precision="bf16"), held_out)[0].ap >= precision - 0.003
+
+
+@pytest.mark.parametrize(("exported_in", "loss"), [("fp32", 0.001), ("fp16", 0.003)])
+def test_it_keeps_its_precision_through_onnx(
+    exported_in: Literal["fp32", "fp16"], loss: float, held_out: Dataset, precision: float, tmp_path: Path
+) -> None:
+    model = load_checkpoint(find("demo"))
+    file = export_onnx(model, tmp_path / "demo.onnx", source="demo", precision=exported_in).path
+    assert evaluate(detrcli.load(file, device="cpu"), held_out)[0].ap == pytest.approx(precision, abs=loss)
 
 
 def test_it_fits_into_the_repository() -> None:

@@ -1,7 +1,8 @@
 """What runs a network: one small protocol."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,3 +37,28 @@ class Backend(Protocol):
             pixels: (H, W, 3) uint8 each, all of one shape.
             sizes: height and width of each picture before it was resized.
         """
+
+
+@runtime_checkable
+class Measurable(Protocol):
+    """A backend that knows how much work it does, and how much its device could do."""
+
+    def gflops(self, height: int, width: int) -> float | None:
+        """Work of the network for one picture of a size, in 10⁹ operations, a product and a sum as two, if known."""
+
+    def product_gflops(self) -> float | None:
+        """10⁹ operations a second of a product of large matrices in the same place and precision, if it can be told."""
+
+
+PRODUCT = 2048
+"""Rows and columns of the matrices by whose product a device is judged."""
+
+
+def product_rate(multiply: Callable[[], object]) -> float:
+    """10⁹ operations a second of a product of two square matrices of `PRODUCT` rows: the best of some."""
+    seconds = []
+    for _ in range(8):
+        began = time.perf_counter()
+        multiply()
+        seconds.append(time.perf_counter() - began)
+    return 2 * PRODUCT**3 / min(seconds) / 1e9

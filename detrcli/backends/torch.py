@@ -8,13 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from ..checkpoints.load import LoadedModel
 from ..errors import DeviceError
 from ..models.end_to_end import EndToEnd, selection_for
 from ..models.folding import convolve_linears, fold
 from ..models.lwdetr import LwDetr
-from . import Answers
+from . import PRODUCT, Answers, product_rate
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -68,6 +69,25 @@ class TorchBackend:
             heights_widths = torch.tensor(sizes, dtype=torch.float32).to(self.device, non_blocking=True)
             boxes, scores, labels = (answer.cpu().numpy() for answer in self._module(images, heights_widths))
         return [Answers(*answers) for answers in zip(boxes, scores, labels, strict=True)]
+
+    def gflops(self, height: int, width: int) -> float:
+        """See `Measurable.gflops`."""
+        return work_of(self.network, height, width)
+
+    def product_gflops(self) -> float:
+        """See `Measurable.product_gflops`."""
+        matrix = torch.ones(PRODUCT, PRODUCT, dtype=next(self.network.parameters()).dtype, device=self.device)
+        return product_rate(lambda: (matrix @ matrix)[0, 0].item())
+
+
+def work_of(network: nn.Module, height: int, width: int) -> float:
+    """What a network does for one picture of a size, in 10⁹ operations, a product and a sum as two."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    weights = next(network.parameters())
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, height, width, dtype=weights.dtype, device=weights.device))
+    return float(counter.get_total_flops()) / 1e9
 
 
 def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:

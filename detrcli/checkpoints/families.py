@@ -7,7 +7,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from ..errors import ModelError
-from ..images.resize import Exactly, ResizeRule, ShortestEdge
+from ..images.resize import Exactly, ResizeRule, ShortestEdge, shortest_edge
 from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 from ..models.vit import PATCH, WINDOWS
@@ -63,7 +63,7 @@ DETR = Family(
     layouts=(DETR_ORIGINAL, DETR_HUB),
     build=lambda checkpoint, tensors: Detr(detr_config(checkpoint, tensors)),
     resize=ShortestEdge(800, 1333),
-    sized=lambda shortest: ShortestEdge(shortest, shortest * 5 // 3),
+    sized=shortest_edge,
     stride=1,
 )
 LWDETR = Family(

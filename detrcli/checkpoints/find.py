@@ -15,7 +15,8 @@ from .names import DEMO_MODEL, KNOWN_MODELS, known_model
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+ONNX_SUFFIX = ".onnx"
+FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ONNX_SUFFIX)
 MODEL_TYPES = ("detr", "lw_detr")
 _DEMO = f"; --model {DEMO_MODEL} works offline"
 
@@ -41,7 +42,8 @@ def find(model: str, *, revision: str | None = None, offline: bool = False) -> C
     """Find a model's files, downloading what is not in the Hub's cache.
 
     Args:
-        model: a known name, `org/name` on the Hub, a folder in the Hub's layout, or a weights file.
+        model: a known name, `org/name` on the Hub, a folder in the Hub's layout, a weights file, or an ONNX
+            file.
         revision: branch, tag or commit on the Hub.
         offline: use only what is in the cache.
 
@@ -85,6 +87,8 @@ def _from_folder(folder: Path) -> Checkpoint:
 
 
 def _from_file(path: Path) -> Checkpoint:
+    if path.suffix == ONNX_SUFFIX:
+        return Checkpoint(path.stem, path, None, None)  # it holds everything itself
     config, preprocessor = _read_config(path.parent / CONFIG), _read_json(path.parent / PREPROCESSOR)
     return Checkpoint(path.stem, path, config, preprocessor)
 

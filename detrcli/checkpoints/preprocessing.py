@@ -61,6 +61,31 @@ def preprocessing(checkpoint: Checkpoint, default: ResizeRule) -> Preprocessing:
         raise ModelError(f"preprocessor_config.json of {checkpoint.name} cannot be understood: {error}") from error
 
 
+def as_json(rules: Preprocessing) -> dict[str, Any]:
+    """The same as preprocessor_config.json has it."""
+    return {
+        "do_resize": True,
+        "size": _size(rules.resize),
+        "resample": int(rules.resample),
+        "do_rescale": True,
+        "rescale_factor": rules.scale,
+        "do_normalize": True,
+        "image_mean": list(rules.mean),
+        "image_std": list(rules.std),
+    }
+
+
+def _size(rule: ResizeRule) -> dict[str, int]:
+    match rule:
+        case ShortestEdge(shortest, longest):
+            return {"shortest_edge": shortest, "longest_edge": UNLIMITED if longest is None else longest}
+        case Exactly(width, height):
+            return {"height": height, "width": width}
+        case Within(width, height):
+            return {"max_height": height, "max_width": width}
+    raise TypeError(f"no size for {rule}")
+
+
 def _triple(values: Any) -> tuple[float, ...]:
     triple = tuple(float(value) for value in values)
     if len(triple) != 3:

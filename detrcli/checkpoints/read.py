@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import ModelError
-from .find import cure
+from .find import ONNX_SUFFIX, cure
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 
@@ -32,6 +32,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise ModelError(f"{path} is damaged or no safetensors file ({error}); {cure(path)}") from error
         except OSError as error:
             raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    if path.suffix == ONNX_SUFFIX:
+        raise ModelError(f"{path} is an ONNX file, which predicts and no more; name the model it was made of")
     if path.suffix not in PICKLE_SUFFIXES:
         raise ModelError(f"{path}: weights come as .safetensors or {', '.join(PICKLE_SUFFIXES)}")
     return _tensors_in(_unpickle(path), path)

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..files import atomic_file
-from ..images.resize import Exactly, ResizeRule, ShortestEdge, Within
 from ..models.detr import DetrConfig
 from ..models.lwdetr import LwDetrConfig
 from ..models.resnet import EXPANSION
 from ..models.vit import PATCH, WINDOWS
 from .load import LoadedModel
-from .preprocessing import UNLIMITED
+from .preprocessing import as_json
 
 RESNET_NAMES = (
     (r"^backbone\.conv1\.", "backbone.embedder.embedder.convolution."),
@@ -123,17 +122,9 @@ def save_model(model: LoadedModel, folder: Path, *, dtype: torch.dtype = torch.f
         for name, tensor in renamed(model.network.state_dict(), _names(config)).items()
     }
     labels = {"id2label": dict(enumerate(model.class_names)), "label2id": _indices(model.class_names)}
-    rules = model.preprocessing
     preprocessor = {
         "image_processor_type": "DetrImageProcessor" if detr else "DeformableDetrImageProcessor",
-        "do_resize": True,
-        "size": _size(rules.resize),
-        "resample": int(rules.resample),
-        "do_rescale": True,
-        "rescale_factor": rules.scale,
-        "do_normalize": True,
-        "image_mean": list(rules.mean),
-        "image_std": list(rules.std),
+        **as_json(model.preprocessing),
         "do_pad": detr,
         "format": "coco_detection",
     }
@@ -231,17 +222,6 @@ def lwdetr_as_json(config: LwDetrConfig) -> dict[str, Any]:
 
 def _indices(names: tuple[str, ...]) -> dict[str, int]:
     return {name: label for label, name in enumerate(names)}
-
-
-def _size(rule: ResizeRule) -> dict[str, int]:
-    match rule:
-        case ShortestEdge(shortest, longest):
-            return {"shortest_edge": shortest, "longest_edge": UNLIMITED if longest is None else longest}
-        case Exactly(width, height):
-            return {"height": height, "width": width}
-        case Within(width, height):
-            return {"max_height": height, "max_width": width}
-    raise TypeError(f"no size for {rule}")
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from ..errors import DetrError
+from .bench import bench
 from .console import complain
 from .eval import evaluate
 from .exit_codes import INTERRUPTED, UNUSABLE
+from .export import export
 from .models import models
 from .predict import predict
 from .train import train
@@ -25,6 +27,8 @@ app.command()(predict)
 app.command()(models)
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(export)
+app.command()(bench)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,8 +1,11 @@
 """Talk to a person, on stderr; stdout is for data."""
 
 import sys
+import warnings
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DeviceWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,3 +64,15 @@ class Talk:
             print(text, file=sys.stderr)
         else:
             self.live.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_warnings(talk: Talk) -> None:
+    """From now on say our own warnings in a line, and others' only if verbose."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        talk.say(printable(str(message)))
+
+    if not talk.verbose:
+        warnings.simplefilter("ignore")
+    warnings.simplefilter("always", DeviceWarning)
+    warnings.showwarning = show

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import warnings
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from ..checkpoints.names import DEFAULT_MODEL
 from ..files import atomic_file
-from .console import Talk, printable
+from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
 from .options import BatchSize, Device, Model, Offline, PictureSize, Precision, Quiet, Revision, Verbose, parse_size
 
@@ -51,8 +50,7 @@ def evaluate(
     from ..datasets import read_dataset
 
     talk = Talk(quiet=quiet, verbose=verbose)
-    if not verbose:
-        warnings.simplefilter("ignore")
+    show_warnings(talk)
     data = read_dataset(dataset, split)
     for problem in data.problems:
         talk.say(printable(problem))

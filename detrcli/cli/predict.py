@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,7 @@ from ..checkpoints.names import DEFAULT_MODEL, DEMO_MODEL
 from ..errors import ImageError, UsageError
 from ..formats import FORMATS, Writer, open_writer
 from ..images.sources import STDIN, ImageReference, Sources
-from .console import Talk, printable
+from .console import Talk, printable, show_warnings
 from .exit_codes import SOME_FAILED
 from .hub import hush_hub_for
 from .options import BatchSize, Device, Model, Offline, PictureSize, Precision, Quiet, Revision, Verbose, parse_size
@@ -78,8 +77,7 @@ def predict(
     picture. Exit codes: 0 all well, 1 some pictures failed, 2 wrong usage or no model, 130 interrupted.
     """
     talk = Talk(quiet=quiet, verbose=verbose)
-    if not verbose:
-        warnings.simplefilter("ignore")
+    show_warnings(talk)
     if not sources:
         if model != DEMO_MODEL:
             raise UsageError(f"name pictures to look at; `detr predict --model {DEMO_MODEL}` has one of its own")

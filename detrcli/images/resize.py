@@ -34,6 +34,11 @@ class ShortestEdge:
         return (target, other) if width < height else (other, target)
 
 
+def shortest_edge(shortest: int) -> ShortestEdge:
+    """DETR's rule for another size: the longer side may be as much longer as in the paper."""
+    return ShortestEdge(shortest, shortest * 5 // 3)
+
+
 @dataclass(frozen=True)
 class Exactly:
     """One size for all, aspect not kept."""

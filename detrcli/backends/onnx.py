@@ -1,0 +1,196 @@
+"""Runs a network that `detr export` wrote, with ONNX Runtime and without PyTorch."""
+
+import ctypes
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ..checkpoints.card import card_of
+from ..checkpoints.find import Checkpoint
+from ..errors import DeviceError, DeviceWarning, ModelError, UsageError
+from ..images.resize import Exactly, shortest_edge
+from . import PRODUCT, Answers, product_rate
+from .threads import threads
+
+if TYPE_CHECKING:
+    from ..checkpoints.families import Size
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+SILENT = 4
+"""ONNX Runtime's severity for messages that end the process; what matters comes as exceptions."""
+
+
+class OnnxBackend:
+    """An exported network on one device.
+
+    Args:
+        checkpoint: the file.
+        device: auto (CUDA if it starts, else the CPU), cpu, cuda, cuda:N or tensorrt (with CUDA for what it cannot do).
+        precision: auto, or what the file was exported in.
+        size: what to resize pictures to, for a file that takes any size.
+
+    Attributes:
+        card: what the file says about itself.
+
+    Raises:
+        ModelError: the file is damaged, not of `detr export`, or cannot do what was asked of it.
+        DeviceError: there is no such device, or it does not start.
+
+    Warns:
+        DeviceWarning: there is a GPU, but the CPU has to do.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto", size: "Size | None" = None
+    ) -> None:
+        path = checkpoint.weights
+        self._session, self._device = _started(path, device)
+        self.card = card_of(self._session.get_modelmeta().custom_metadata_map, checkpoint)
+        if self.card.form == "raw":
+            raise ModelError(
+                f"{path} was exported with --raw, for other programs; export it without to predict with it"
+            )
+        if precision not in ("auto", self.card.precision):
+            raise UsageError(f"{path} computes in {self.card.precision}; export the model anew for another --precision")
+        self._fixed, height, width, _ = self._session.get_inputs()[0].shape
+        self.resize = self.card.preprocessing.resize
+        if size is not None:
+            if isinstance(height, int):
+                if size not in (height, (width, height)) or (isinstance(size, int) and width != height):
+                    raise UsageError(
+                        f"{path} takes {width} × {height} pixels; export the model anew for another --size"
+                    )
+            else:
+                self.resize = shortest_edge(size) if isinstance(size, int) else Exactly(*size)
+        self.description = f"{self._device}, ONNX, {self.card.precision}"
+        self.batch_size = self._fixed if isinstance(self._fixed, int) else 1 if self._device == "cpu" else 8
+
+    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
+        """Answer for each picture; see `Backend.run`.
+
+        Raises:
+            DeviceError: the device's memory does not hold so many pictures at once.
+        """
+        # on a CPU a batch is no faster than its pictures one by one, and takes more memory
+        most = self._fixed if isinstance(self._fixed, int) else 1 if self._device == "cpu" else len(pixels)
+        answers: list[Answers] = []
+        for start in range(0, len(pixels), most):
+            images = np.stack(pixels[start : start + most])
+            heights_widths = np.array(sizes[start : start + most], dtype=np.float32)
+            missing = most - len(images) if isinstance(self._fixed, int) else 0
+            images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+            heights_widths = np.pad(heights_widths, ((0, missing), (0, 0)), constant_values=1)
+            with _enough_memory(self._device, images):
+                found = self._run(images, heights_widths)
+            answers += [Answers(*one) for one in islice(zip(*found, strict=True), most - missing)]
+        return answers
+
+    def gflops(self, height: int, width: int) -> float | None:
+        """See `Measurable.gflops`; only known for a file that takes one size."""
+        return self.card.gflops if isinstance(self._session.get_inputs()[0].shape[1], int) else None
+
+    def product_gflops(self) -> float | None:
+        """See `Measurable.product_gflops`; NumPy's, on the CPU."""
+        if self._device != "cpu":
+            return None
+        matrix = np.ones((PRODUCT, PRODUCT), np.float32)
+        return product_rate(lambda: matrix @ matrix)
+
+    def _run(self, images: NDArray[np.uint8], sizes: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
+        if self._device == "cpu":
+            found: Sequence[NDArray[Any]] = self._session.run(None, {"images": images, "sizes": sizes})
+            return found
+        binding = self._session.io_binding()
+        index = _index(self._device)
+        for name, value in (("images", images), ("sizes", sizes)):
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, "cuda", index))
+        for output in self._session.get_outputs():
+            binding.bind_output(output.name, "cuda", index)
+        self._session.run_with_iobinding(binding)
+        copied: Sequence[NDArray[Any]] = binding.copy_outputs_to_cpu()
+        return copied
+
+
+def _started(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]:
+    if not re.fullmatch(r"auto|cpu|tensorrt|cuda(:\d+)?", device):
+        raise DeviceError(f"an ONNX file runs on auto, cpu, cuda, cuda:N or tensorrt, not on {device!r}")
+    if device == "cpu" or (device == "auto" and not _has_driver()):
+        return _session(path, [CPU]), "cpu"
+    try:
+        return _on_gpu(path, "cuda" if device == "auto" else device)
+    except DeviceError as error:
+        if device != "auto":
+            raise
+        warnings.warn(f"{error}; going on on the CPU", DeviceWarning, stacklevel=2)
+        return _session(path, [CPU]), "cpu"
+
+
+def _on_gpu(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]:
+    wanted = TENSORRT if device == "tensorrt" else CUDA
+    if wanted not in onnxruntime.get_available_providers():
+        raise DeviceError(f"this ONNX Runtime knows no {device}; install onnxruntime-gpu, or use --device cpu")
+    if not _has_driver():
+        raise DeviceError("no CUDA device was found; use --device auto or --device cpu")
+    with suppress(Exception):  # what is missing then is said by the provider
+        onnxruntime.preload_dlls()
+    options = {"device_id": _index(device)}
+    # each picture of a DETR has a size of its own: to try all algorithms for each takes longer than it saves
+    cuda = (CUDA, options | {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"})
+    providers = [cuda, CPU] if wanted == CUDA else [(TENSORRT, options), cuda, CPU]
+    session = _session(path, providers)
+    if wanted not in session.get_providers():
+        raise DeviceError(
+            f"ONNX Runtime could not start {device}; its libraries may be missing (`pip install torch` brings them)"
+        )
+    return session, device
+
+
+def _session(path: Path, providers: list[Any]) -> onnxruntime.InferenceSession:
+    onnxruntime.set_default_logger_severity(SILENT)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = SILENT
+    options.intra_op_num_threads = threads()
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # its many kinds of error have no common kind of their own
+        if "allocate" in str(error):
+            raise DeviceError(f"memory is too small for {path}") from error
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot read {path}; export it again ({reason})"
+        ) from error
+
+
+def _index(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _enough_memory(device: str, images: NDArray[np.uint8]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, MemoryError) and "llocate" not in str(error):
+            raise
+        count, height, width, _ = images.shape
+        raise DeviceError(
+            f"the memory of {device} is too small for {count} × {width} × {height} pixels at once; "
+            "use a smaller --batch-size or --size"
+        ) from error

@@ -1,0 +1,91 @@
+"""What an ONNX file of this package says about itself, in its metadata."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..errors import ModelError
+from ..images.resize import ShortestEdge
+from .find import Checkpoint
+from .preprocessing import Preprocessing, as_json, preprocessing
+
+MARK = "detrcli"
+"""The key by which such a file is known; its value is the version that wrote it."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What must be known to use a network's file, and where it is from.
+
+    Attributes:
+        version: of this package.
+        name: of the model.
+        source: where its weights are from: a repository on the Hub, or what the user named.
+        licence: SPDX name of the licence of the weights, or "" if it is not known.
+        form: "detections" if the file takes 8-bit pictures and gives detections, "raw" if it is the bare network.
+        precision: of the network's products.
+        class_names: the name of each label.
+        preprocessing: what becomes of a picture before the network sees it; for "detections" the file itself scales
+            and normalises.
+        gflops: work of the network for one picture of the default size, in 10⁹ operations, a product and a sum as two.
+    """
+
+    version: str
+    name: str
+    source: str
+    licence: str
+    form: Literal["detections", "raw"]
+    precision: Literal["fp32", "fp16"]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    gflops: float
+
+    def as_metadata(self) -> dict[str, str]:
+        """The card as an ONNX file holds it."""
+        return {
+            MARK: self.version,
+            "name": self.name,
+            "source": self.source,
+            "licence": self.licence,
+            "form": self.form,
+            "precision": self.precision,
+            "classes": json.dumps(self.class_names, ensure_ascii=False),
+            "preprocessing": json.dumps(as_json(self.preprocessing)),
+            "gflops": f"{self.gflops:.3f}",
+        }
+
+
+def card_of(metadata: Mapping[str, str], checkpoint: Checkpoint) -> Card:
+    """Read a card.
+
+    Args:
+        metadata: of the file.
+        checkpoint: the file.
+
+    Raises:
+        ModelError: it is not a file of this package, or of a version that this one does not understand.
+    """
+    path = checkpoint.weights
+    if MARK not in metadata:
+        raise ModelError(f"{path} was not written by `detr export`, so its classes and its pictures' size are unknown")
+    try:
+        rules = preprocessing(replace(checkpoint, preprocessor=json.loads(metadata["preprocessing"])), ShortestEdge())
+        form, precision = metadata["form"], metadata["precision"]
+        if form not in ("detections", "raw") or precision not in ("fp32", "fp16"):
+            raise ValueError(f"{form}, {precision}")
+        return Card(
+            version=metadata[MARK],
+            name=metadata["name"],
+            source=metadata["source"],
+            licence=metadata["licence"],
+            form="raw" if form == "raw" else "detections",
+            precision="fp16" if precision == "fp16" else "fp32",
+            class_names=tuple(json.loads(metadata["classes"])),
+            preprocessing=rules,
+            gflops=float(metadata["gflops"]),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{path} was written by detrcli {metadata[MARK]}, and this version does not understand it; export it anew"
+        ) from error

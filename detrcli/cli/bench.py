@@ -1,0 +1,161 @@
+"""`detr bench`: how fast models are on this machine."""
+
+import json
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..checkpoints.included import sample_picture
+from ..checkpoints.names import DEFAULT_MODEL
+from .console import Talk, printable, show_warnings
+from .hub import hush_hub_for
+from .options import Device, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
+
+if TYPE_CHECKING:
+    from ..backends.torch import Precision
+    from ..bench import Contender, Speed
+
+
+PRECISIONS: tuple["Precision", ...] = ("auto", "fp32", "fp16", "bf16")
+
+
+def _known_precisions(names: list[str] | None) -> list["Precision"]:
+    for name in names or ():
+        if name not in PRECISIONS:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(PRECISIONS)}.")
+    return [known for name in names or () for known in PRECISIONS if known == name]
+
+
+def bench(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL", help="What `detr predict --model` takes, one or several.")
+    ] = None,
+    revision: Revision = None,
+    batch_sizes: Annotated[
+        list[int] | None, typer.Option("--batch-size", min=1, help="Pictures at once. Repeatable.  [default: 1]")
+    ] = None,
+    precisions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--precision",
+            metavar="|".join(PRECISIONS),
+            help="How to compute. Repeatable.  [default: auto]",
+        ),
+    ] = None,
+    device: Device = "auto",
+    size: PictureSize = None,
+    picture: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="What to look at.  [default: one of its own]")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often to time each.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Time models in turn on one picture: the network alone, and from the file to the detections.
+
+    A table on a terminal, JSON in a pipe. Exit codes: 0 all well, 2 wrong usage or no model, 130 interrupted.
+    """
+    talk = Talk(quiet=quiet, verbose=verbose)
+    show_warnings(talk)
+    from ..backends import Measurable
+    from ..bench import Contender, measure
+    from ..detector import load
+    from .progress import counting
+
+    contenders = []
+    for model in models or [DEFAULT_MODEL]:
+        hush_hub_for(model, talk)
+        for precision in _known_precisions(precisions) or PRECISIONS[:1]:
+            detector = load(
+                model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
+            )
+            contenders += [Contender(detector, batch) for batch in batch_sizes or [1]]
+    with ExitStack() as stack:
+        count = stack.enter_context(counting(talk, "round", rounds))
+        speeds = measure(contenders, picture or sample_picture(), rounds, count)
+    backends = {one.detector.backend.description: one.detector.backend for one in contenders}
+    products = {name: one.product_gflops() for name, one in backends.items() if isinstance(one, Measurable)}
+    if as_json or not sys.stdout.isatty():
+        print(json.dumps(_as_json(contenders, speeds, products)))
+    else:
+        _print_table(contenders, speeds, products)
+
+
+def _machine() -> dict[str, Any]:
+    import platform
+
+    from .. import __version__
+    from ..backends.threads import threads
+
+    libraries = {name: sys.modules[name].__version__ for name in ("torch", "onnxruntime") if name in sys.modules}
+    return {
+        "machine": platform.machine(),
+        "threads": threads(),
+        "versions": {"detrcli": __version__, "python": platform.python_version(), **libraries},
+    }
+
+
+def _as_json(contenders: "list[Contender]", speeds: "list[Speed]", products: dict[str, float | None]) -> dict[str, Any]:
+    return {
+        **_machine(),
+        "product_gflops": products,
+        "results": [
+            {
+                "model": one.detector.name,
+                "on": one.detector.backend.description,
+                "batch": one.batch,
+                "network": asdict(speed.network),
+                "whole": asdict(speed.whole),
+                "pictures_per_second": one.batch / speed.whole.median,
+                "gflops": speed.gflops,
+            }
+            for one, speed in zip(contenders, speeds, strict=True)
+        ],
+    }
+
+
+def _print_table(contenders: "list[Contender]", speeds: "list[Speed]", products: dict[str, float | None]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD)
+    for title in ("model", "on"):
+        table.add_column(title)
+    for title in ("batch", "network ms", "p95", "whole ms", "p95", "pictures/s", "GFLOP/s"):
+        table.add_column(title, justify="right")
+    for one, speed in zip(contenders, speeds, strict=True):
+        table.add_row(
+            Text(printable(one.detector.name)),
+            one.detector.backend.description,
+            str(one.batch),
+            *(_milliseconds(value) for part in (speed.network, speed.whole) for value in (part.median, part.p95)),
+            f"{one.batch / speed.whole.median:.1f}",
+            _rounded(speed.gflops),
+        )
+    machine = _machine()
+    console = Console()
+    console.print(table)
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    console.print(
+        "network: resized pixels to detections; whole: file to detections; of a batch, median and 95th of 100"
+    )
+    console.print(f"{machine['machine']}, {machine['threads']} threads; {versions}", highlight=False)
+    for description, product in products.items():
+        if product is not None:
+            console.print(f"a product of large matrices on {description}: {product:.0f} GFLOP/s", highlight=False)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.{0 if seconds >= 0.1 else 1}f}"
+
+
+def _rounded(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"

@@ -1,0 +1,77 @@
+"""`detr export`: a model as one file for other runtimes."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..checkpoints.names import DEFAULT_MODEL, known_model
+from ..errors import UsageError
+from .console import Talk, printable
+from .hub import hush_hub_for
+from .options import Model, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
+
+SUFFIX = ".onnx"
+
+
+def export(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Where to.  [default: the model's name with .onnx]")
+    ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX, the only format there is.")] = False,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The bare network: normalised pixels in, logits and boxes out.")
+    ] = False,
+    batch: Annotated[
+        str, typer.Option(metavar="N|dynamic", help="How many pictures the file takes at once; dynamic: any number.")
+    ] = "dynamic",
+    size: PictureSize = None,
+    precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="What the network computes in.")] = "fp32",
+    opset: Annotated[
+        int, typer.Option(help="Version of ONNX's operators; at 18 CUDA runs them all, from 23 on attention is one.")
+    ] = 18,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a model as an ONNX file that takes 8-bit pictures and gives finished detections.
+
+    `detr predict --model FILE` runs it, as does any program with ONNX Runtime. Nothing is written unless ONNX Runtime
+    gives PyTorch's answers. Exit codes: 0 all well, 2 wrong usage, no such model, or other answers, 130 interrupted.
+    """
+    if not onnx:
+        raise UsageError("say what to write: `detr export --onnx`")
+    if model.endswith(SUFFIX):
+        raise UsageError(f"{model} is an ONNX file already; name the model it was made of")
+    if batch != "dynamic" and not (batch.isdecimal() and int(batch)):
+        raise UsageError(f"--batch takes a number or dynamic, not {batch!r}")
+    if file is not None and not file.is_dir() and file.suffix != SUFFIX:
+        raise UsageError(f"{file} does not end in {SUFFIX}, by which its kind is known")
+    talk = Talk(quiet=quiet, verbose=verbose)
+    hush_hub_for(model, talk)
+    from ..checkpoints.find import find
+    from ..checkpoints.load import load_checkpoint
+    from ..export import export_onnx
+
+    loaded = load_checkpoint(find(model, revision=revision, offline=offline), size=parse_size(size))
+    name = Path(loaded.name).name + SUFFIX
+    known = known_model(model)
+    exported = export_onnx(
+        loaded,
+        Path(name) if file is None else file / name if file.is_dir() else file,
+        source=(known.repo if known else None) or os.fspath(model),
+        licence=known.licence if known else "",
+        raw=raw,
+        batch=None if batch == "dynamic" else int(batch),
+        precision=precision,
+        opset=opset,
+    )
+    talk.say(
+        f"{printable(str(exported.path))}: {exported.nodes} nodes, {exported.bytes / 1e6:.1f} MB; scores and relative "
+        f"boxes differ from PyTorch's by {exported.difference:.1g} at most"
+    )
+    if not raw:
+        talk.say(f"try it: detr predict PICTURE --model {printable(str(exported.path))}")

@@ -1,0 +1,238 @@
+"""From a model that loads to an ONNX file that has been checked."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from . import __version__
+from .backends.onnx import CPU, SILENT
+from .backends.threads import threads
+from .backends.torch import DTYPES, work_of
+from .checkpoints.card import Card
+from .checkpoints.included import sample_picture
+from .checkpoints.load import LoadedModel
+from .errors import ExportError, UsageError
+from .files import atomic_file
+from .images.decode import read_picture
+from .images.resize import Exactly
+from .models.end_to_end import EndToEnd, corners, selection_for
+from .models.folding import fold
+from .models.predictions import Predictions
+
+OPSETS = range(18, 24)
+"""Versions of ONNX's operators that can be asked for."""
+DEFAULT_OPSET = 18
+"""ONNX Runtime runs all that is used of it on CUDA, where each operator is known only in some versions."""
+TOLERANCES = {"fp32": 1e-3, "fp16": 0.1}
+"""How far scores, and boxes relative to the picture, may be from PyTorch's in float32."""
+SHARES = {"fp32": 1.0, "fp16": 0.9}
+"""How many answers must be that near: where two classes or cells score alike, half precision may take the other."""
+MOST_BYTES = 2**31
+"""What an ONNX file can hold."""
+OTHER = (800, 608)
+"""Width and height of the pictures to trace and check with, where the network takes any size."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: of the file.
+        nodes: of its graph.
+        bytes: its size.
+        difference: the largest of scores, and of boxes relative to the picture, from PyTorch's, where the answers are
+            the same.
+    """
+
+    path: Path
+    nodes: int
+    bytes: int
+    difference: float
+
+
+class BareNetwork(nn.Module):
+    """A network that gives float32 whatever it computes in."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised pixels (B, 3, H, W) → logits (B, Q, C) and boxes (B, Q, 4) as relative cx, cy, w, h."""
+        answer = self.network(pixels.to(next(self.network.parameters()).dtype))
+        return answer.logits.float(), answer.boxes.float()
+
+
+def export_onnx(
+    model: LoadedModel,
+    path: Path,
+    *,
+    source: str,
+    licence: str = "",
+    raw: bool = False,
+    batch: int | None = None,
+    precision: Literal["fp32", "fp16"] = "fp32",
+    opset: int = DEFAULT_OPSET,
+) -> Exported:
+    """Write a network in its form for inference, once ONNX Runtime gives PyTorch's answers with it.
+
+    The file takes `images` (N, H, W, 3) uint8 in RGB, resized, and `sizes` (N, 2) float32, height and width of each
+    picture before; it gives `boxes` (N, K, 4) as x1, y1, x2, y2 in pixels of these, `scores` (N, K) and `labels`
+    (N, K). A raw one takes `pixels` (N, 3, H, W), normalised, and gives `logits` (N, Q, C) and `boxes` (N, Q, 4) as
+    relative cx, cy, w, h. Only standard operators are used.
+
+    Args:
+        model: what to export; it stays as it is.
+        path: of the file.
+        source: where the weights are from.
+        licence: of the weights.
+        raw: whether to export the bare network.
+        batch: how many pictures at once, or None for any number.
+        precision: of the network's products.
+        opset: version of the operators.
+
+    Raises:
+        UsageError: there is no such version of the operators.
+        ExportError: ONNX Runtime does not give the answers that PyTorch gives.
+        OutputError: the file cannot be written.
+    """
+    if opset not in OPSETS:
+        raise UsageError(f"--opset is one of {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
+    network, rules = fold(copy.deepcopy(model.network)), model.preprocessing
+    reference = EndToEnd(network, selection_for(network), scale=rules.scale, mean=rules.mean, std=rules.std).eval()
+    reduced = copy.deepcopy(reference)
+    reduced.network.to(DTYPES[precision])
+    module = BareNetwork(reduced.network).eval() if raw else reduced
+    width, height = rules.resize.size(*OTHER)
+    card = Card(
+        version=__version__,
+        name=model.name,
+        source=source,
+        licence=licence,
+        form="raw" if raw else "detections",
+        precision=precision,
+        class_names=model.class_names,
+        preprocessing=rules,
+        gflops=work_of(network, height, width),
+    )
+    with atomic_file(path) as file:
+        fixed = isinstance(rules.resize, Exactly)
+        proto = _traced(module, _inputs(raw, batch, height, width), batch=batch, fixed=fixed, opset=opset)
+        for key, value in card.as_metadata().items():
+            proto.metadata_props.add(key=key, value=value)
+        if proto.ByteSize() >= MOST_BYTES:
+            raise ExportError(f"{model.name} is larger than the 2 GB of an ONNX file; --precision fp16 halves it")
+        onnx.checker.check_model(onnx.shape_inference.infer_shapes(proto, strict_mode=True), full_check=True)
+        whole = proto.SerializeToString()
+        apart = _distances(whole, reference, raw=raw, batch=batch, width=width, height=height)
+        near = apart[apart <= TOLERANCES[precision]]
+        if len(near) < SHARES[precision] * len(apart):
+            raise ExportError(
+                f"{len(apart) - len(near)} of {len(apart)} answers of ONNX Runtime differ from PyTorch's by more than "
+                f"{TOLERANCES[precision]:g}; nothing was written"
+            )
+        file.write(whole)
+    return Exported(path, len(proto.graph.node), len(whole), float(near.max()))
+
+
+def _inputs(raw: bool, batch: int | None, height: int, width: int) -> dict[str, Tensor]:
+    count = batch or 2  # of one picture the exporter would think that there is always one
+    if raw:
+        return {"pixels": torch.zeros(count, 3, height, width)}
+    return {"images": torch.zeros(count, height, width, 3, dtype=torch.uint8), "sizes": torch.ones(count, 2)}
+
+
+def _traced(
+    module: nn.Module, inputs: dict[str, Tensor], *, batch: int | None, fixed: bool, opset: int
+) -> onnx.ModelProto:
+    outputs = ["logits", "boxes"] if "pixels" in inputs else ["boxes", "scores", "labels"]
+    any_number: Any = torch.export.Dim("batch") if batch is None else None
+    sides: tuple[Any, Any] = (None, None) if fixed else (torch.export.Dim("height"), torch.export.Dim("width"))
+    dynamic = {
+        "pixels": (any_number, None, *sides),
+        "images": (any_number, *sides, None),
+        "sizes": (any_number, None),
+    }
+    with torch.inference_mode(), _silently():
+        module(*inputs.values())  # what the network keeps for a size becomes a constant of the graph
+    with torch.no_grad(), _silently():
+        program = torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=tuple(dynamic[name] for name in inputs),
+            opset_version=opset,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    proto.producer_name, proto.producer_version = "detrcli", __version__
+    return proto
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    """Without what the exporter says to its developers."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    before = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
+
+
+def _distances(whole: bytes, reference: EndToEnd, *, raw: bool, batch: int | None, width: int, height: int) -> Tensor:
+    """How far ONNX Runtime's answers are from PyTorch's, for each sure one of a real picture and of noise."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = SILENT
+    options.intra_op_num_threads = threads()
+    session = onnxruntime.InferenceSession(whole, options, providers=[CPU])
+    picture = read_picture(sample_picture()).image.resize((width, height), Image.Resampling.BILINEAR)
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    images = np.stack([np.asarray(picture), noise, noise[::-1]] * (batch or 1))
+    apart = []
+    for count in (batch,) if batch else (1, 3):
+        some = torch.from_numpy(images[:count])
+        sizes = torch.ones(count, 2)  # boxes relative to the picture
+        with torch.inference_mode():
+            theirs = reference(some, sizes)
+            if raw:
+                found = session.run(None, {"pixels": reference.normalise(some).numpy()})
+                scores, labels, boxes = reference.select(Predictions(*map(torch.from_numpy, found)))
+                ours = [corners(boxes), scores, labels]
+            else:
+                found = session.run(None, {"images": some.numpy(), "sizes": sizes.numpy()})
+                ours = [torch.from_numpy(part) for part in found]
+        for one in range(count):
+            apart.append(_apart([part[one] for part in theirs], [part[one] for part in ours]))
+    return torch.cat(apart)
+
+
+def _apart(theirs: Sequence[Tensor], ours: Sequence[Tensor]) -> Tensor:
+    """How far the nearest answer is from each that scores at least half of the best; their order does not matter."""
+    boxes, scores, labels = theirs
+    sure = scores >= scores.max() / 2
+    apart = torch.maximum(
+        (boxes[sure][:, None] - ours[0][None]).abs().amax(-1), (scores[sure][:, None] - ours[1][None]).abs()
+    )
+    return apart.masked_fill(labels[sure][:, None] != ours[2][None], torch.inf).amin(1)

@@ -1,0 +1,158 @@
+"""The ONNX backend: devices, files that are not ours, and no PyTorch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+import detrcli
+from detrcli.backends import onnx as backend
+from detrcli.backends.threads import threads
+from detrcli.checkpoints.find import find
+from detrcli.checkpoints.load import load_checkpoint
+from detrcli.errors import DeviceError, DeviceWarning, ModelError, UsageError
+from detrcli.export import export_onnx
+from detrcli.images.resize import Exactly, ShortestEdge
+
+from .. import fill
+from ..tiny import save_tiny
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `tiny.onnx` and `raw.onnx` of a small DETR, and `demo.onnx`."""
+    place = tmp_path_factory.mktemp("onnx")
+    save_tiny(place / "tiny")
+    tiny = load_checkpoint(find(str(place / "tiny")))
+    export_onnx(tiny, place / "tiny.onnx", source="tests")
+    export_onnx(tiny, place / "raw.onnx", source="tests", raw=True)
+    export_onnx(load_checkpoint(find("demo")), place / "demo.onnx", source="tests")
+    return place
+
+
+def test_a_fresh_process_predicts_without_torch(place: Path) -> None:
+    code = """
+import json, sys
+from detrcli.cli import main
+try:
+    main()
+except SystemExit as stopped:
+    assert not stopped.code, stopped.code
+print(json.dumps(list(sys.modules)), file=sys.stderr)
+"""
+    Image.fromarray(fill.image(0, 80, 60)).save(place / "a.png")
+    arguments = ["predict", "a.png", "--model", "tiny.onnx", "--device", "cpu", "--format", "csv", "--format", "json"]
+    run = subprocess.run([sys.executable, "-c", code, *arguments], cwd=place, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["model"] == "tiny"
+    modules = set(json.loads(run.stderr.splitlines()[-1]))
+    assert "onnxruntime" in modules
+    assert modules & {"torch", "torchvision", "onnx", "safetensors", "huggingface_hub", "rich", "scipy"} == set()
+    assert (place / "detections/a.png").is_file()
+
+
+def test_sizes_of_a_file_that_takes_any(place: Path) -> None:
+    picture = fill.image(0, 90, 120)
+    usual = detrcli.load(place / "tiny.onnx", device="cpu")
+    assert usual._resize == ShortestEdge(64, 96)
+    same = detrcli.load(place / "tiny.onnx", device="cpu", size=64)
+    np.testing.assert_array_equal(usual.predict(picture)[0].boxes, same.predict(picture)[0].boxes)
+    assert detrcli.load(place / "tiny.onnx", device="cpu", size=(128, 96))._resize == Exactly(128, 96)
+    assert len(detrcli.load(place / "tiny.onnx", device="cpu", size=(128, 96)).predict(picture, threshold=0)[0])
+
+
+def test_sizes_of_a_file_that_takes_one(place: Path) -> None:
+    for size in (256, (256, 256)):
+        detrcli.load(place / "demo.onnx", device="cpu", size=size)
+    for other in (320, (256, 320)):
+        with pytest.raises(UsageError, match=r"demo.onnx takes 256 × 256 pixels; export the model anew"):
+            detrcli.load(place / "demo.onnx", device="cpu", size=other)
+
+
+def test_precision_is_the_files(place: Path) -> None:
+    assert "fp32" in detrcli.load(place / "tiny.onnx", device="cpu", precision="fp32").backend.description
+    with pytest.raises(UsageError, match=r"tiny.onnx computes in fp32; export the model anew"):
+        detrcli.load(place / "tiny.onnx", device="cpu", precision="fp16")
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:x", ""])
+def test_no_such_device(place: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match="runs on auto, cpu, cuda, cuda:N or tensorrt"):
+        detrcli.load(place / "tiny.onnx", device=device)
+
+
+@pytest.mark.skipif(backend._has_driver(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "tensorrt"])
+def test_without_a_gpu_it_is_not_taken_for_one(place: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match=r"no CUDA device|knows no"):
+        detrcli.load(place / "tiny.onnx", device=device)
+    assert detrcli.load(place / "tiny.onnx").backend.description == "cpu, ONNX, fp32"
+
+
+def test_a_gpu_that_does_not_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is a driver, but not the libraries that the CUDA provider needs."""
+    monkeypatch.setattr(backend, "_has_driver", lambda: True)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
+    with pytest.warns(DeviceWarning, match="going on on the CPU"):
+        detector = detrcli.load(place / "tiny.onnx")
+    assert len(detector.predict(fill.image(0, 80, 60), threshold=0)[0])
+    with pytest.raises(DeviceError, match="could not start cuda"):
+        detrcli.load(place / "tiny.onnx", device="cuda")
+
+
+def test_files_that_are_not_ours(place: Path) -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "foreign", [value], [result])
+    foreign = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(foreign, place / "foreign.onnx")
+    (place / "text.onnx").write_text("this is no model")
+    (place / "empty.onnx").write_bytes(b"")
+    whole = (place / "tiny.onnx").read_bytes()
+    (place / "half.onnx").write_bytes(whole[: len(whole) // 2])
+    ours = onnx.load(place / "tiny.onnx")
+    next(entry for entry in ours.metadata_props if entry.key == "classes").value = "{"
+    onnx.save(ours, place / "odd.onnx")
+    for name, complaint in (
+        ("foreign", "was not written by `detr export`"),
+        ("text", "cannot read"),
+        ("empty", "cannot read"),
+        ("half", "cannot read"),
+        ("odd", "this version does not understand it"),
+        ("raw", "exported with --raw"),
+        ("absent", "no such file"),
+    ):
+        with pytest.raises(ModelError, match=complaint) as caught:
+            detrcli.load(place / f"{name}.onnx", device="cpu")
+        assert len(str(caught.value).splitlines()) == 1
+        assert f"{name}.onnx" in str(caught.value)
+
+
+def test_an_onnx_file_is_no_network_to_train(place: Path) -> None:
+    with pytest.raises(ModelError, match="name the model it was made of"):
+        detrcli.load_model(place / "tiny.onnx")
+
+
+def test_threads_are_as_many_as_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads() == 3
+    for nonsense in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
+        assert threads() >= 1
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_the_cpu_gives(place: Path) -> None:
+    pictures = [fill.image(seed, 200, 300) for seed in range(4)]
+    here = detrcli.load(place / "demo.onnx", device="cpu").predict(pictures, threshold=0.05)
+    detector = detrcli.load(place / "demo.onnx", device="cuda")
+    assert detector.backend.description.startswith("cuda")
+    for ours, theirs in zip(detector.predict(pictures, threshold=0.05, batch_size=4), here, strict=True):
+        np.testing.assert_allclose(ours.scores, theirs.scores, atol=2e-3)

@@ -1,0 +1,105 @@
+"""`detr bench` as people run it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from detrcli import bench
+from detrcli.bench import Contender, measure
+
+from ..tiny import save_tiny
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+
+
+def detr(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "detrcli", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=ONE_THREAD)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a DETR `tiny`, the same as `tiny.onnx`, and a picture."""
+    place = tmp_path_factory.mktemp("bench")
+    save_tiny(place / "tiny")
+    run = detr("export", "--onnx", "--model", "tiny", cwd=place)
+    assert run.returncode == 0, run.stderr
+    Image.new("RGB", (90, 60), "teal").save(place / "a.jpg")
+    return place
+
+
+def test_models_precisions_and_batches_side_by_side(place: Path) -> None:
+    options = ("--rounds", 2, "--batch-size", 1, "--batch-size", 3, "--device", "cpu", "--picture", "a.jpg")
+    run = detr("bench", "tiny", "tiny.onnx", *options, "--precision", "fp32", cwd=place)
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout)
+    assert told["threads"] == 1
+    assert {"detrcli", "python", "torch", "onnxruntime"} <= told["versions"].keys()
+    assert told["product_gflops"].keys() == {"cpu, fp32", "cpu, ONNX, fp32"}
+    assert all(value > 1 for value in told["product_gflops"].values())
+    assert [(one["on"], one["batch"]) for one in told["results"]] == [
+        (on, batch) for on in ("cpu, fp32", "cpu, ONNX, fp32") for batch in (1, 3)
+    ]
+    for one in told["results"]:
+        for part in ("network", "whole"):
+            assert 0 < one[part]["median"] <= one[part]["p95"]
+        assert one["pictures_per_second"] == pytest.approx(one["batch"] / one["whole"]["median"])
+    assert [one["gflops"] is None for one in told["results"]] == [False, False, True, True]  # of any size, any work
+
+
+def test_an_onnx_file_is_timed_without_torch(place: Path) -> None:
+    run = detr("bench", "tiny.onnx", "--rounds", 1, "--device", "cpu", cwd=place)
+    assert run.returncode == 0, run.stderr
+    assert "torch" not in json.loads(run.stdout)["versions"]
+
+
+def test_rounds_that_warm_up_do_not_count(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock by which the backend's first runs take a minute each, and later ones a second or two."""
+    now, runs = [0.0], [0]
+
+    class Backend:
+        description, batch_size = "slow", 1
+
+        def run(self, pixels: Any, sizes: Any) -> Any:
+            runs[0] += 1
+            now[0] += 60 if runs[0] <= 2 * bench.WARM_UP else 1 + runs[0] % 2
+            return []
+
+    class Detector:
+        name, backend = "slow", Backend()
+
+        def resized(self, image: Image.Image) -> Any:
+            import numpy as np
+
+            return np.asarray(image)
+
+        def predict(self, *args: Any, **kwargs: Any) -> None:
+            self.backend.run([], [])
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    (speed,) = measure([Contender(Detector(), 1)], place / "a.jpg", 4)  # type: ignore[arg-type]
+    assert (speed.network.median, speed.whole.median) == (2, 1)
+    assert speed.gflops is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("tiny", "--precision", "fp8"), "'fp8' is none of auto, fp32, fp16, bf16"),
+        (("nothing",), "no model is called 'nothing'"),
+        (("tiny.onnx", "--precision", "fp16"), "tiny.onnx computes in fp32"),
+        (("tiny", "--picture", "absent.jpg"), "absent.jpg"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_cannot_be_timed_is_said(place: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    run = detr("bench", *arguments, cwd=place)
+    assert run.returncode == 2
+    assert complaint in run.stderr
+    assert "Traceback" not in run.stderr

@@ -1,0 +1,83 @@
+"""`detr export` as people run it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+from ..tiny import save_tiny
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def detr(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "detrcli", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=ONE_THREAD)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("export")
+    save_tiny(place / "tiny")
+    (place / "elsewhere").mkdir()
+    return place
+
+
+def test_it_writes_a_file_that_predicts(place: Path) -> None:
+    run = detr("export", "--model", "demo", "--onnx", cwd=place)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == ""
+    assert "differ from PyTorch's by" in run.stderr
+    assert run.stderr.splitlines()[-1] == "try it: detr predict PICTURE --model demo.onnx"
+    told = {entry.key: entry.value for entry in onnx.load(place / "demo.onnx").metadata_props}
+    assert (told["name"], told["source"], told["licence"]) == ("demo", "demo", "Apache-2.0")
+    sample = Path(__file__).parents[2] / "weights/demo/sample.jpg"
+    found = {}
+    for model in ("demo", "demo.onnx"):
+        run = detr("predict", sample, "--model", model, "--device", "cpu", "--precision", "fp32", cwd=place)
+        assert run.returncode == 0, run.stderr
+        found[model] = json.loads(run.stdout)["detections"]
+    assert len(found["demo"]) >= 3
+    assert [one["label"] for one in found["demo"]] == [one["label"] for one in found["demo.onnx"]]
+    for ours, theirs in zip(found["demo.onnx"], found["demo"], strict=True):
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-3)
+        assert ours["box"] == pytest.approx(theirs["box"], abs=0.5)
+
+
+def test_a_name_of_ones_own_a_fixed_batch_and_half_precision(place: Path) -> None:
+    options = ("--batch", 2, "--precision", "fp16", "--size", "96x64", "--opset", 20, "--quiet")
+    run = detr("export", "elsewhere", "--model", "tiny", "--onnx", *options, cwd=place)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    model = onnx.load(place / "elsewhere/tiny.onnx")
+    sides = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
+    assert sides == [2, 64, 96, 3]
+    assert model.opset_import[0].version == 20
+    run = detr("export", "other.onnx", "--model", "tiny", "--onnx", "--raw", cwd=place)
+    assert run.returncode == 0, run.stderr
+    assert [one.name for one in onnx.load(place / "other.onnx").graph.output] == ["logits", "boxes"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--model", "tiny"), "say what to write: `detr export --onnx`"),
+        (("--onnx", "--model", "x.onnx"), "x.onnx is an ONNX file already; name the model it was made of"),
+        (("--onnx", "--model", "tiny", "--opset", "3"), "--opset is one of 18 to"),
+        (("--onnx", "--model", "tiny", "--batch", "0"), "--batch takes a number or dynamic, not '0'"),
+        (("--onnx", "--model", "tiny", "x.pt"), "x.pt does not end in .onnx"),
+        (("--onnx", "--model", "tiny", "tiny/config.json/x.onnx"), "cannot write tiny/config.json/x.onnx"),
+        (("--onnx", "--model", "nothing"), "no model is called 'nothing'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_cannot_be_done_is_said_in_a_line(place: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    run = detr("export", *arguments, cwd=place)
+    assert run.returncode == 2
+    assert complaint in run.stderr
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
