@@ -1,0 +1,95 @@
+"""How fast LW-DETR-tiny is in ONNX Runtime, beside transformers: the network, and a whole process with one picture.
+
+    python -m tests.bench.onnx_speed [--rounds N]
+
+The same random weights everywhere, 640 × 640, float32, on the CPU.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from transformers import AutoModelForObjectDetection
+
+from detrcli.backends.onnx import OnnxBackend
+from detrcli.backends.torch import TorchBackend
+from detrcli.checkpoints.classes import COCO
+from detrcli.checkpoints.find import find
+from detrcli.checkpoints.included import sample_picture
+from detrcli.checkpoints.load import load_checkpoint
+from detrcli.checkpoints.save import save_model
+from detrcli.export import export_onnx
+from detrcli.training.start import from_scratch
+
+from .side_by_side import times
+
+PEER = """
+import sys
+from transformers import pipeline
+print(pipeline("object-detection", model=sys.argv[1], device="cpu")(sys.argv[2]))
+"""
+
+
+def main() -> None:
+    """Print both comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    with TemporaryDirectory() as place:
+        folder = Path(place) / "tiny"
+        save_model(from_scratch("lwdetr-tiny", COCO, size=None, seed=0), folder)
+        files = {
+            opset: export_onnx(
+                load_checkpoint(find(str(folder))), Path(place) / f"tiny-{opset}.onnx", source="random", opset=opset
+            ).path
+            for opset in (18, 23)
+        }
+        networks(folder, files, options.rounds)
+        processes(folder, files[18], options.rounds)
+
+
+def networks(folder: Path, files: dict[int, Path], rounds: int) -> None:
+    """Time the network alone: transformers takes normalised pixels, ours 8-bit ones and gives detections."""
+    peer = AutoModelForObjectDetection.from_pretrained(folder).eval()
+    pixels = torch.randn(1, 3, 640, 640)
+    images = [np.zeros((640, 640, 3), np.uint8)]
+    ours = TorchBackend(load_checkpoint(find(str(folder))), device="cpu", precision="fp32")
+    things: dict[str, Callable[[], object]] = {
+        "transformers": partial(peer, pixels),
+        "detrcli with PyTorch": partial(ours.run, images, [(640, 640)]),
+    }
+    for opset, path in files.items():
+        backend = OnnxBackend(find(str(path)), device="cpu")
+        things[f"ONNX Runtime, opset {opset}"] = partial(backend.run, images, [(640, 640)])
+    with torch.inference_mode():
+        report(times(things, rounds))
+
+
+def processes(folder: Path, file: Path, rounds: int) -> None:
+    """Time a whole process that looks at one picture."""
+    picture = str(sample_picture())
+    commands = {
+        "transformers": [sys.executable, "-c", PEER, str(folder), picture],
+        "detr predict": [sys.executable, "-m", "detrcli", "predict", picture, "--model", str(file), "--no-draw"],
+    }
+    runs: dict[str, Callable[[], object]] = {
+        name: partial(subprocess.run, command, check=True, capture_output=True) for name, command in commands.items()
+    }
+    report(times(runs, rounds))
+
+
+def report(seconds: dict[str, float]) -> None:
+    """Print each time and its ratio to transformers'."""
+    for name, value in seconds.items():
+        print(f"{name:26} {value * 1000:6.0f} ms  {value / seconds['transformers']:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
