@@ -44,7 +44,7 @@ KNOWN_MODELS = (
     KnownModel("detr-resnet-50-dc5", "facebook/detr-resnet-50-dc5", 41, 187, 43.3, "COCO", "Apache-2.0"),
     KnownModel("detr-resnet-101", "facebook/detr-resnet-101", 60, 152, 43.5, "COCO", "Apache-2.0"),
     KnownModel("detr-resnet-101-dc5", "facebook/detr-resnet-101-dc5", 60, 253, 44.9, "COCO", "Apache-2.0"),
-    KnownModel("demo", None, 2.7, 0.9, None, "shapes", "Apache-2.0"),
+    KnownModel("demo", None, 2.7, 0.8, None, "shapes", "Apache-2.0"),
 )
 DEFAULT_MODEL = "lwdetr-small"
 DEMO_MODEL = "demo"

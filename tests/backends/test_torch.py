@@ -8,12 +8,13 @@ import torch
 from numpy.typing import NDArray
 
 import detrcli
-from detrcli.backends.torch import Precision, TorchBackend, enough_memory
+from detrcli.backends.torch import Precision, TorchBackend, enough_memory, work_of
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.errors import DeviceError
 from detrcli.models.end_to_end import BestClass, EndToEnd
+from detrcli.models.lwdetr import SIZES, LwDetr
 
 from .. import fill, golden
 from ..tiny import save_tiny
@@ -64,6 +65,12 @@ def test_a_full_memory_is_said_in_a_line(error: Exception) -> None:
         enough_memory(torch.device("cpu"), "for this"),
     ):
         raise error
+
+
+def test_the_work_of_a_network_counts_its_attention() -> None:
+    """As published for LW-DETR-tiny: 11.2 · 10⁹ products with their sums, those of some small layers included."""
+    network = LwDetr(SIZES["tiny"]).eval().requires_grad_(False)
+    assert work_of(network, 640, 640) / 2 == pytest.approx(11.2, rel=0.1)
 
 
 def test_other_errors_are_not_taken_for_a_full_memory() -> None:

@@ -10,10 +10,9 @@ import argparse
 import copy
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import LwDetrConfig, LwDetrForObjectDetection, LwDetrViTConfig
 
-from detrcli.backends.torch import TorchBackend
+from detrcli.backends.torch import TorchBackend, work_of
 from detrcli.checkpoints.classes import COCO
 from detrcli.checkpoints.load import LoadedModel
 from detrcli.checkpoints.preprocessing import Preprocessing
@@ -63,9 +62,7 @@ def measure(size: str, batch: int, rounds: int) -> None:
         ).network
         for precision in ("fp32", "bf16")
     }
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        trained(pixels)
-    work = counter.get_total_flops() / 1e9
+    work = batch * work_of(trained, 640, 640)
     with torch.inference_mode():
         in_bf16 = pixels.bfloat16()
         seconds = times(
