@@ -185,7 +185,7 @@ def test_missing_file(tmp_path: Path, suffix: str) -> None:
     assert "cannot read" in refused(tmp_path / f"weights{suffix}")
 
 
-@pytest.mark.parametrize("name", ["weights.onnx", "weights", "weights.txt"])
+@pytest.mark.parametrize("name", ["weights.h5", "weights", "weights.txt"])
 def test_unknown_suffix(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     torch.save(WEIGHTS, path)
