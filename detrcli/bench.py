@@ -1,5 +1,6 @@
 """How fast models are, side by side on one machine."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -107,4 +108,4 @@ def _in_turn(
 
 def _times(seconds: Iterable[float]) -> Times:
     ordered = sorted(seconds)
-    return Times(statistics.median(ordered), ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))])
+    return Times(statistics.median(ordered), ordered[math.ceil(0.95 * len(ordered)) - 1])

@@ -139,7 +139,7 @@ def export_onnx(
         whole = proto.SerializeToString()
         apart = _distances(whole, reference, raw=raw, batch=batch, width=width, height=height)
         near = apart[apart <= TOLERANCES[precision]]
-        if len(near) < SHARES[precision] * len(apart):
+        if not len(near) or len(near) < SHARES[precision] * len(apart):
             raise ExportError(
                 f"{len(apart) - len(near)} of {len(apart)} answers of ONNX Runtime differ from PyTorch's by more than "
                 f"{TOLERANCES[precision]:g}; nothing was written"

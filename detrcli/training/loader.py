@@ -176,8 +176,8 @@ def loading() -> Iterator[None]:
 
 
 def _leave_interrupts_to_the_parent(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # which may come to the whole group of processes
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _collated(items: Sequence[Item]) -> Batch | ImageError:

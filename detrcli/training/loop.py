@@ -121,7 +121,7 @@ class Training:
             processes.rank,
             processes.count,
         )
-        self._setting = setting_of(model, data, validation, recipe, processes.count)
+        self._setting = setting_of(model, data, validation, recipe, processes)
         self._parts: dict[str, Part] = {
             "network": network,
             "average": self._average.network,

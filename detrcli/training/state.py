@@ -53,7 +53,7 @@ class Progress:
 
 
 def setting_of(
-    model: LoadedModel, data: Dataset, validation: Dataset | None, recipe: Recipe, processes: int
+    model: LoadedModel, data: Dataset, validation: Dataset | None, recipe: Recipe, processes: Processes
 ) -> Setting:
     """All that decides what becomes of a training. It can go on only with the same."""
     learning = [name for name, parameter in model.network.named_parameters() if parameter.requires_grad]
@@ -65,7 +65,8 @@ def setting_of(
         "classes": list(model.class_names),
         "pictures": _described(data),
         "pictures to validate": _described(validation) if validation else None,
-        "processes": processes,
+        "processes": processes.count,
+        "device": processes.device.type,
     }
 
 

@@ -152,7 +152,9 @@ def interrupting(number: signal.Signals, at: tuple[int, int]) -> Silent:
 
 
 @pytest.mark.parametrize(
-    ("number", "error", "workers"), [(signal.SIGINT, KeyboardInterrupt, 1), (signal.SIGTERM, SystemExit, 0)], ids=str
+    ("number", "error", "workers"),
+    [(signal.SIGINT, KeyboardInterrupt, 1), (signal.SIGTERM, SystemExit, 1), (signal.SIGTERM, SystemExit, 0)],
+    ids=str,
 )
 def test_an_interrupted_training_saves_what_it_has(
     number: signal.Signals, error: type[BaseException], workers: int, tmp_path: Path
