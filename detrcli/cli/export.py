@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..checkpoints.find import WEIGHTS
 from ..checkpoints.names import DEFAULT_MODEL, known_model
 from ..errors import UsageError
 from .console import Talk, printable
@@ -57,7 +58,7 @@ def export(
     from ..export import export_onnx
 
     loaded = load_checkpoint(find(model, revision=revision, offline=offline), size=parse_size(size))
-    name = Path(loaded.name).name + SUFFIX
+    name = _file_name(loaded.name, model)
     known = known_model(model)
     exported = export_onnx(
         loaded,
@@ -75,3 +76,11 @@ def export(
     )
     if not raw:
         talk.say(f"try it: detr predict PICTURE --model {printable(str(exported.path))}")
+
+
+def _file_name(name: str, model: str) -> str:
+    """After the model: a file that is only called so, as in the Hub's layout, after its folder."""
+    stem = Path(name).name
+    if f"{stem}.safetensors" in WEIGHTS or f"{stem}.bin" in WEIGHTS:
+        stem = Path(model).absolute().parent.name
+    return stem + SUFFIX

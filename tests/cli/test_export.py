@@ -57,6 +57,10 @@ def test_a_name_of_ones_own_a_fixed_batch_and_half_precision(place: Path) -> Non
     sides = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
     assert sides == [2, 64, 96, 3]
     assert model.opset_import[0].version == 20
+    run = detr("export", "--model", "tiny/model.safetensors", "--onnx", "--batch", 1, cwd=place)
+    assert run.returncode == 0, run.stderr
+    assert (place / "tiny.onnx").is_file()
+    assert not (place / "model.onnx").exists()
     run = detr("export", "other.onnx", "--model", "tiny", "--onnx", "--raw", cwd=place)
     assert run.returncode == 0, run.stderr
     assert [one.name for one in onnx.load(place / "other.onnx").graph.output] == ["logits", "boxes"]
