@@ -1,11 +1,12 @@
 """Runs a network that `detr export` wrote, with ONNX Runtime and without PyTorch."""
 
 import ctypes
+import io
 import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +141,8 @@ def _on_gpu(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]
         raise DeviceError(f"this ONNX Runtime knows no {device}; install onnxruntime-gpu, or use --device cpu")
     if not _has_driver():
         raise DeviceError("no CUDA device was found; use --device auto or --device cpu")
-    with suppress(Exception):  # what is missing then is said by the provider
+    # it prints what it misses where records go; whether the provider starts without is seen below
+    with suppress(Exception), redirect_stdout(io.StringIO()):
         onnxruntime.preload_dlls()
     options = {"device_id": _index(device)}
     # each picture of a DETR has a size of its own: to try all algorithms for each takes longer than it saves

@@ -107,6 +107,17 @@ def test_a_gpu_that_does_not_start(place: Path, monkeypatch: pytest.MonkeyPatch)
         detrcli.load(place / "tiny.onnx", device="cuda")
 
 
+def test_missing_libraries_leave_stdout_to_the_records(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(backend, "_has_driver", lambda: True)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas.so"))
+    with pytest.warns(DeviceWarning, match="going on on the CPU"):
+        detrcli.load(place / "tiny.onnx")
+    assert capsys.readouterr().out == ""
+
+
 def test_files_that_are_not_ours(place: Path) -> None:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
