@@ -153,7 +153,7 @@ def test_the_graph_is_lean(make: Callable[[], LoadedModel], exported: Callable[.
     operators = {node.op_type for node in graph.node}
     assert operators & {"Identity", "Dropout", "BatchNormalization", "Constant", "If", "Loop"} == set()
     wrote = [(node.op_type, *node.input, *(a.SerializeToString() for a in node.attribute)) for node in graph.node]
-    assert len(wrote) - len(set(wrote)) <= 0.02 * len(wrote)
+    assert len(wrote) == len(set(wrote))
 
 
 def test_it_says_what_it_is(exported: Callable[..., Path]) -> None:
