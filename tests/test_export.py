@@ -22,8 +22,9 @@ from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.errors import ExportError, OutputError, UsageError
-from detrcli.export import DEFAULT_OPSET, OPSETS, export_onnx
+from detrcli.export import export_onnx
 from detrcli.images.resize import Exactly, ShortestEdge
+from detrcli.opsets import DEFAULT_OPSET, OPSETS
 
 from . import fill
 from .places import DATA

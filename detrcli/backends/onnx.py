@@ -5,8 +5,8 @@ import io
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from ..checkpoints.find import Checkpoint
 from ..errors import DeviceError, DeviceWarning, ModelError, UsageError
 from ..images.resize import Exactly, shortest_edge
 from . import PRODUCT, Answers, product_rate
+from .memory import enough_memory, for_pictures
 from .threads import threads
 
 if TYPE_CHECKING:
@@ -62,10 +63,12 @@ class OnnxBackend:
             )
         if precision not in ("auto", self.card.precision):
             raise UsageError(f"{path} computes in {self.card.precision}; export the model anew for another --precision")
-        self._fixed, height, width, _ = self._session.get_inputs()[0].shape
+        batch, height, width, _ = self._session.get_inputs()[0].shape
+        self._fixed_batch = batch if isinstance(batch, int) else None
+        self._fixed_size = isinstance(height, int)
         self.resize = self.card.preprocessing.resize
         if size is not None:
-            if isinstance(height, int):
+            if self._fixed_size:
                 if size not in (height, (width, height)) or (isinstance(size, int) and width != height):
                     raise UsageError(
                         f"{path} takes {width} × {height} pixels; export the model anew for another --size"
@@ -73,7 +76,7 @@ class OnnxBackend:
             else:
                 self.resize = shortest_edge(size) if isinstance(size, int) else Exactly(*size)
         self.description = f"{self._device}, ONNX, {self.card.precision}"
-        self.batch_size = self._fixed if isinstance(self._fixed, int) else 1 if self._device == "cpu" else 8
+        self.batch_size = self._fixed_batch or (1 if self._device == "cpu" else 8)
 
     def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
         """Answer for each picture; see `Backend.run`.
@@ -82,22 +85,21 @@ class OnnxBackend:
             DeviceError: the device's memory does not hold so many pictures at once.
         """
         # on a CPU a batch is no faster than its pictures one by one, and takes more memory
-        most = self._fixed if isinstance(self._fixed, int) else 1 if self._device == "cpu" else len(pixels)
+        most = self._fixed_batch or (1 if self._device == "cpu" else len(pixels))
         answers: list[Answers] = []
         for start in range(0, len(pixels), most):
-            images = np.stack(pixels[start : start + most])
-            heights_widths = np.array(sizes[start : start + most], dtype=np.float32)
-            missing = most - len(images) if isinstance(self._fixed, int) else 0
-            images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-            heights_widths = np.pad(heights_widths, ((0, missing), (0, 0)), constant_values=1)
-            with _enough_memory(self._device, images):
-                found = self._run(images, heights_widths)
-            answers += [Answers(*one) for one in islice(zip(*found, strict=True), most - missing)]
+            some = pixels[start : start + most]
+            missing = most - len(some) if self._fixed_batch else 0
+            with enough_memory(self._device, for_pictures(some)):
+                images = np.pad(np.stack(some), ((0, missing), (0, 0), (0, 0), (0, 0)))
+                heights_widths = np.array(sizes[start : start + most], dtype=np.float32)
+                found = self._run(images, np.pad(heights_widths, ((0, missing), (0, 0)), constant_values=1))
+            answers += [Answers(*one) for one in islice(zip(*found, strict=True), len(some))]
         return answers
 
     def gflops(self, height: int, width: int) -> float | None:
         """See `Measurable.gflops`; only known for a file that takes one size."""
-        return self.card.gflops if isinstance(self._session.get_inputs()[0].shape[1], int) else None
+        return self.card.gflops if self._fixed_size else None
 
     def product_gflops(self) -> float | None:
         """See `Measurable.product_gflops`; NumPy's, on the CPU."""
@@ -158,18 +160,24 @@ def _on_gpu(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]
 
 def _session(path: Path, providers: list[Any]) -> onnxruntime.InferenceSession:
     onnxruntime.set_default_logger_severity(SILENT)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = SILENT
-    options.intra_op_num_threads = threads()
     try:
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        with enough_memory("this machine or its GPU", f"for {path}"):
+            return onnxruntime.InferenceSession(path, session_options(), providers=providers)
+    except DeviceError:
+        raise
     except Exception as error:  # its many kinds of error have no common kind of their own
-        if "allocate" in str(error):
-            raise DeviceError(f"memory is too small for {path}") from error
         reason = " ".join(str(error).split())[:160]
         raise ModelError(
             f"ONNX Runtime {onnxruntime.__version__} cannot read {path}; export it again ({reason})"
         ) from error
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """ONNX Runtime's options for every file: it says nothing, and uses `threads` threads."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = SILENT
+    options.intra_op_num_threads = threads()
+    return options
 
 
 def _index(device: str) -> int:
@@ -182,17 +190,3 @@ def _has_driver() -> bool:
     except OSError:
         return False
     return True
-
-
-@contextmanager
-def _enough_memory(device: str, images: NDArray[np.uint8]) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, MemoryError) and "llocate" not in str(error):
-            raise
-        count, height, width, _ = images.shape
-        raise DeviceError(
-            f"the memory of {device} is too small for {count} × {width} × {height} pixels at once; "
-            "use a smaller --batch-size or --size"
-        ) from error

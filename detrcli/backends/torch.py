@@ -1,8 +1,7 @@
 """Runs a network with PyTorch on a CPU, CUDA or MPS device."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..models.end_to_end import EndToEnd, selection_for
 from ..models.folding import convolve_linears, fold
 from ..models.lwdetr import LwDetr
 from . import PRODUCT, Answers, product_rate
+from .memory import enough_memory, for_pictures
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -59,11 +59,9 @@ class TorchBackend:
         if self.device.type == "cpu" and len(pixels) > 1:
             # a batch is no faster here than its pictures one by one, and takes more memory
             return [self.run([one], [size])[0] for one, size in zip(pixels, sizes, strict=True)]
-        height, width, _ = pixels[0].shape
-        purpose = f"for {len(pixels)} × {width} × {height} pixels at once; use a smaller --batch-size or --size"
-        with enough_memory(self.device, purpose), torch.inference_mode():
+        with enough_memory(self.device, for_pictures(pixels)), torch.inference_mode():
             on_gpu = self.device.type == "cuda"
-            batch = torch.empty((len(pixels), height, width, 3), dtype=torch.uint8, pin_memory=on_gpu)
+            batch = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=on_gpu)
             np.stack(pixels, out=batch.numpy())
             images = batch.to(self.device, non_blocking=True)
             heights_widths = torch.tensor(sizes, dtype=torch.float32).to(self.device, non_blocking=True)
@@ -90,27 +88,6 @@ def work_of(network: nn.Module, height: int, width: int) -> float:
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, height, width, dtype=weights.dtype, device=weights.device))
     return float(counter.get_total_flops()) / 1e9
-
-
-def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether an error says that a device's memory is too small: the CPU's, CUDA's, its libraries' or MPS's words."""
-    words = ("allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, MemoryError) or any(part in str(error) for part in words)
-
-
-@contextmanager
-def enough_memory(device: torch.device, purpose: str) -> Iterator[None]:
-    """Let the block fail plainly where a device's memory is too small.
-
-    Raises:
-        DeviceError: it is. The text goes on with the purpose: for what, and what to do.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise DeviceError(f"the memory of {device} is too small {purpose}") from error
 
 
 def _convolves_faster(device: torch.device) -> bool:

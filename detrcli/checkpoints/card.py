@@ -14,6 +14,12 @@ MARK = "detrcli"
 """The key by which such a file is known; its value is the version that wrote it."""
 
 
+Form = Literal["detections", "raw"]
+Precision = Literal["fp32", "fp16"]
+FORMS: dict[str, Form] = {"detections": "detections", "raw": "raw"}
+PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16"}
+
+
 @dataclass(frozen=True)
 class Card:
     """What must be known to use a network's file, and where it is from.
@@ -35,8 +41,8 @@ class Card:
     name: str
     source: str
     licence: str
-    form: Literal["detections", "raw"]
-    precision: Literal["fp32", "fp16"]
+    form: Form
+    precision: Precision
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     gflops: float
@@ -71,16 +77,13 @@ def card_of(metadata: Mapping[str, str], checkpoint: Checkpoint) -> Card:
         raise ModelError(f"{path} was not written by `detr export`, so its classes and its pictures' size are unknown")
     try:
         rules = preprocessing(replace(checkpoint, preprocessor=json.loads(metadata["preprocessing"])), ShortestEdge())
-        form, precision = metadata["form"], metadata["precision"]
-        if form not in ("detections", "raw") or precision not in ("fp32", "fp16"):
-            raise ValueError(f"{form}, {precision}")
         return Card(
             version=metadata[MARK],
             name=metadata["name"],
             source=metadata["source"],
             licence=metadata["licence"],
-            form="raw" if form == "raw" else "detections",
-            precision="fp16" if precision == "fp16" else "fp32",
+            form=FORMS[metadata["form"]],
+            precision=PRECISIONS[metadata["precision"]],
             class_names=tuple(json.loads(metadata["classes"])),
             preprocessing=rules,
             gflops=float(metadata["gflops"]),

@@ -5,7 +5,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,21 +13,14 @@ from ..checkpoints.included import sample_picture
 from ..checkpoints.names import DEFAULT_MODEL
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
-from .options import Device, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
+from .options import Device, Offline, PictureSize, Quiet, Revision, Verbose, each_of, parse_size
 
 if TYPE_CHECKING:
     from ..backends.torch import Precision
     from ..bench import Contender, Speed
 
 
-PRECISIONS: tuple["Precision", ...] = ("auto", "fp32", "fp16", "bf16")
-
-
-def _known_precisions(names: list[str] | None) -> list["Precision"]:
-    for name in names or ():
-        if name not in PRECISIONS:
-            raise typer.BadParameter(f"{name!r} is none of {', '.join(PRECISIONS)}.")
-    return [known for name in names or () for known in PRECISIONS if known == name]
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 
 def bench(
@@ -43,6 +36,7 @@ def bench(
         typer.Option(
             "--precision",
             metavar="|".join(PRECISIONS),
+            callback=each_of(PRECISIONS),
             help="How to compute. Repeatable.  [default: auto]",
         ),
     ] = None,
@@ -71,7 +65,7 @@ def bench(
     contenders = []
     for model in models or [DEFAULT_MODEL]:
         hush_hub_for(model, talk)
-        for precision in _known_precisions(precisions) or PRECISIONS[:1]:
+        for precision in cast("list[Precision]", precisions or ["auto"]):
             detector = load(
                 model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
             )

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import re
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
@@ -33,6 +34,18 @@ BatchSize: TypeAlias = Annotated[
 ]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+
+
+def each_of(known: Collection[str]) -> Callable[[list[str] | None], list[str]]:
+    """Check a repeatable option: each time it is one of the known names."""
+
+    def checked(names: list[str] | None) -> list[str]:
+        for name in names or ():
+            if name not in known:
+                raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}.")
+        return names or []
+
+    return checked
 
 
 def parse_size(text: str | None) -> "Size | None":

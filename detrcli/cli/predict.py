@@ -22,20 +22,25 @@ from ..images.sources import STDIN, ImageReference, Sources
 from .console import Talk, printable, show_warnings
 from .exit_codes import SOME_FAILED
 from .hub import hush_hub_for
-from .options import BatchSize, Device, Model, Offline, PictureSize, Precision, Quiet, Revision, Verbose, parse_size
+from .options import (
+    BatchSize,
+    Device,
+    Model,
+    Offline,
+    PictureSize,
+    Precision,
+    Quiet,
+    Revision,
+    Verbose,
+    each_of,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ..detections import Detections
     from ..detector import Outcome
-
-
-def _known_formats(names: list[str] | None) -> list[str]:
-    for name in names or ():
-        if name not in FORMATS:
-            raise typer.BadParameter(f"{name!r} is none of {', '.join(FORMATS)}.")
-    return names or []
 
 
 def predict(
@@ -63,7 +68,7 @@ def predict(
     formats: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", "-f", metavar="|".join(FORMATS), callback=_known_formats, help="Write files. Repeatable."
+            "--format", "-f", metavar="|".join(FORMATS), callback=each_of(FORMATS), help="Write files. Repeatable."
         ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go down into folders' folders.")] = False,

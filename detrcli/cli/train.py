@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,7 +14,8 @@ import typer
 from ..checkpoints.names import DEFAULT_MODEL
 from ..cores import cores
 from ..errors import DatasetError, SplitError, UsageError
-from .console import Talk, printable
+from ..training.files import STATE
+from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
 from .options import Device, Model, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
 
@@ -89,8 +89,7 @@ def train(
     """
     leads = "LOCAL_RANK" not in os.environ or os.environ.get("RANK") == "0"  # as torchrun numbers its processes
     talk = Talk(quiet=quiet or not leads, verbose=verbose)
-    if not verbose:
-        warnings.simplefilter("ignore")
+    show_warnings(talk)
     if scratch and (revision or offline):
         raise UsageError(f"{'--revision' if revision else '--offline'} means nothing with --from-scratch")
     _check_output(output, dataset, resume=resume)
@@ -101,10 +100,12 @@ def train(
     for problem in (*data.problems, *(held_out.problems if held_out else ())):
         talk.say(printable(problem))
 
-    from ..backends.torch import device_named, enough_memory, training_precision
+    from ..backends.memory import enough_memory
+    from ..backends.torch import device_named, training_precision
     from ..models.detr import Detr
     from ..training.augment import Augmentation
-    from ..training.loop import STATE, Training
+    from ..training.loader import steps_in_epoch
+    from ..training.loop import Training
     from ..training.optimizer import FINE_TUNING, FROM_SCRATCH, Rates
     from ..training.processes import joined
     from ..training.recipe import Recipe
@@ -121,7 +122,7 @@ def train(
         raise UsageError(f"--layer-decay is for a ViT; {start.name} has a ResNet, whose rate is --backbone-rate")
     too_small = "to train so; use a smaller --batch-size or --size"
     with joined(device_named(device)) as processes, enough_memory(processes.device, too_small):
-        steps = epochs * max(1, len(data.examples) // (batch_size * processes.count))
+        steps = epochs * steps_in_epoch(len(data.examples), batch_size * processes.count)
         if (warm_up or 0) > steps:
             raise UsageError(f"--warm-up {warm_up} is longer than the training, which has {steps} steps")
         recipe = Recipe(
@@ -200,7 +201,7 @@ def _places(data: "Dataset") -> set[tuple[str, str]]:
 def _check_output(output: Path, dataset: Path, *, resume: bool) -> None:
     if resume:
         return
-    if os.path.exists(output / "resume.pt"):
+    if os.path.exists(output / STATE):
         raise UsageError(f"{output} holds a training; go on with --resume, or name another --output")
     for name in ("model.safetensors", "config.json"):
         if os.path.exists(output / name):

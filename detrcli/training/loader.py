@@ -55,6 +55,11 @@ class Batch(NamedTuple):
         )
 
 
+def steps_in_epoch(pictures: int, batch: int) -> int:
+    """Steps in which so many pictures are seen, a batch of all processes together in each."""
+    return max(1, pictures // batch)
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Which pictures come when.
@@ -78,7 +83,7 @@ class Schedule:
     @property
     def steps(self) -> int:
         """Batches in an epoch; what does not fill the last one is left for another epoch."""
-        return max(1, self.count // (self.batch_size * self.processes))
+        return steps_in_epoch(self.count, self.batch_size * self.processes)
 
     def epoch(self, epoch: int) -> list[list[Draw]]:
         """The batches of this process in an epoch. A data set smaller than a batch is repeated to fill it."""

@@ -29,6 +29,7 @@ from ..models.predictions import Predictions
 from .average import Average
 from .criterion import DETR_CRITERION, LWDETR_CRITERION, SetCriterion, smooth_l1
 from .curves import draw_curves
+from .files import CURVES, METRICS, STATE
 from .interruption import Interruption
 from .loader import Batch, Pictures, Schedule, batches, loading
 from .optimizer import optimizer_for, parameters_of, share
@@ -36,9 +37,6 @@ from .processes import Processes
 from .recipe import Recipe, sizes_around
 from .state import Part, Progress, load_state, save_state, setting_of
 
-STATE = "resume.pt"
-METRICS = "metrics.jsonl"
-CURVES = "curves.png"
 SAVE_AFTER = 600.0
 """Seconds after which the state of a training is saved within an epoch."""
 

@@ -1,8 +1,6 @@
 """The ONNX backend: devices, files that are not ours, and no PyTorch."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from detrcli.export import export_onnx
 from detrcli.images.resize import Exactly, ShortestEdge
 
 from .. import fill
+from ..cli.running import RUN_MAIN, loaded
 from ..tiny import save_tiny
 
 
@@ -38,21 +37,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_fresh_process_predicts_without_torch(place: Path) -> None:
-    code = """
-import json, sys
-from detrcli.cli import main
-try:
-    main()
-except SystemExit as stopped:
-    assert not stopped.code, stopped.code
-print(json.dumps(list(sys.modules)), file=sys.stderr)
-"""
     Image.fromarray(fill.image(0, 80, 60)).save(place / "a.png")
     arguments = ["predict", "a.png", "--model", "tiny.onnx", "--device", "cpu", "--format", "csv", "--format", "json"]
-    run = subprocess.run([sys.executable, "-c", code, *arguments], cwd=place, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout)["model"] == "tiny"
-    modules = set(json.loads(run.stderr.splitlines()[-1]))
+    printed, modules = loaded(RUN_MAIN, *arguments, cwd=place)
+    assert json.loads(printed)["model"] == "tiny"
     assert "onnxruntime" in modules
     assert modules & {"torch", "torchvision", "onnx", "safetensors", "huggingface_hub", "rich", "scipy"} == set()
     assert (place / "detections/a.png").is_file()

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 import detrcli
-from detrcli.backends.torch import Precision, TorchBackend, enough_memory, work_of
+from detrcli.backends.memory import enough_memory
+from detrcli.backends.torch import Precision, TorchBackend, work_of
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing

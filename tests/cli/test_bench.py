@@ -1,9 +1,6 @@
 """`detr bench` as people run it: in a process of its own."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +11,7 @@ from detrcli import bench
 from detrcli.bench import Contender, measure
 
 from ..tiny import save_tiny
-
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-
-
-def detr(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "detrcli", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=ONE_THREAD)
+from .running import detr
 
 
 @pytest.fixture(scope="module")

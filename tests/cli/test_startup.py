@@ -12,29 +12,15 @@ import detrcli.models
 from detrcli import __version__
 
 from ..tiny import save_tiny
+from .running import RUN_MAIN, loaded
 
 HEAVY = {"torch", "torchvision", "PIL", "numpy", "rich", "huggingface_hub", "safetensors", "onnxruntime"}
 HEAVY |= {"pycocotools", "yaml", "scipy", "matplotlib"}
-RUN_MAIN = """
-import json, sys
-from detrcli.cli import main
-try:
-    main()
-except SystemExit as stopped:
-    assert not stopped.code, stopped.code
-print(json.dumps(list(sys.modules)), file=sys.stderr)
-"""
 IMPORT = """
 import importlib, json, sys
 importlib.import_module(sys.argv[1])
 print(json.dumps(list(sys.modules)), file=sys.stderr)
 """
-
-
-def loaded(code: str, *arguments: str) -> tuple[str, set[str]]:
-    """What fresh Python with this code prints, and the modules it ends with."""
-    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    return run.stdout, set(json.loads(run.stderr.splitlines()[-1]))
 
 
 def test_the_package_loads_nothing_heavy() -> None:

@@ -19,14 +19,9 @@ import detrcli
 from detrcli import scenes
 
 from ..tiny import save_tiny
+from .running import ONE_THREAD, detr, detr_until
 
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 SCRATCH = ("--from-scratch", "--model", "lwdetr-nano", "--size", "128", "--batch-size", "2", "--no-multi-scale")
-
-
-def detr(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "detrcli", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=ONE_THREAD)
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -99,12 +94,7 @@ def test_transformers_finds_the_same(place: Path) -> None:
 def test_killed_and_resumed_it_is_the_unbroken_training(place: Path) -> None:
     arguments = ("train", "shapes", "--epochs", 3, *SCRATCH)
     assert detr(*arguments, "--output", "unbroken", cwd=place).returncode == 0
-    command = [sys.executable, "-m", "detrcli", *map(str, arguments), "--output", "broken"]
-    with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True, env=ONE_THREAD) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("epoch   2"):
-                process.send_signal(signal.SIGKILL)
+    detr_until("epoch   2", subprocess.Popen.kill, *arguments, "--output", "broken", cwd=place)
     run = detr(*arguments, "--output", "broken", cwd=place)
     assert run.returncode == 2
     assert run.stderr.strip() == "detr: broken holds a training; go on with --resume, or name another --output"
@@ -167,33 +157,22 @@ def test_several_processes_stop_and_go_on_as_one(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(place: Path) -> None:
-    arguments = ("train", "shapes", "-o", "stopped", "--epochs", "50", *SCRATCH)
-    command = [sys.executable, "-m", "detrcli", *arguments]
-    with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True, env=ONE_THREAD) as process:
-        assert process.stderr is not None
-        said = ""
-        for line in process.stderr:
-            said += line
-            if line.startswith("epoch   1"):
-                process.send_signal(signal.SIGINT)
-    assert process.returncode == 130
+    arguments = ("train", "shapes", "-o", "stopped", "--epochs", 50, *SCRATCH)
+    code, said = detr_until("epoch   1", lambda process: process.send_signal(signal.SIGINT), *arguments, cwd=place)
+    assert code == 130
     assert said.splitlines()[-1] == "stopped; the same command with --resume goes on"
     assert "Traceback" not in said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for child processes in /proc")
 def test_a_killed_loading_process_is_said_in_a_line(place: Path) -> None:
-    arguments = ("train", "shapes", "-o", "orphaned", "--epochs", "500", "--workers", "1", *SCRATCH)
-    command = [sys.executable, "-m", "detrcli", *arguments]
-    with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True, env=ONE_THREAD) as process:
-        assert process.stderr is not None
-        said = ""
-        for line in process.stderr:
-            said += line
-            if line.startswith("epoch   1"):
-                for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-                    os.kill(int(child), signal.SIGKILL)
-    assert process.returncode == 2
+    def kill_children(process: subprocess.Popen[str]) -> None:
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+
+    arguments = ("train", "shapes", "-o", "orphaned", "--epochs", 500, "--workers", 1, *SCRATCH)
+    code, said = detr_until("epoch   1", kill_children, *arguments, cwd=place)
+    assert code == 2
     assert "detr: a process that loads pictures was killed" in said
     assert "Traceback" not in said
 
