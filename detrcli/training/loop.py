@@ -139,6 +139,8 @@ class Training:
     def run(self) -> None:
         """Train to the end, or until Ctrl-C or SIGTERM; then the state is saved after the current step.
 
+        An interrupted validation is begun anew by the training that goes on.
+
         Raises:
             TrainingError: the loss or its gradient is no longer a number, or a loading process was killed.
             ImageError: a picture cannot be read.
@@ -150,15 +152,19 @@ class Training:
         draws = self._schedule.onward(progress.epoch, progress.step, self._recipe.epochs)
         pin = self._processes.device.type == "cuda"
         with loading(), self._interruption.noticed():
+            if progress.step == steps:
+                self._finish_epoch()
             for batch in batches(self._pictures, draws, workers=self._workers, pin=pin):
                 losses, due, stop = self._step(batch.to(self._processes.device))
                 progress.step += 1
                 progress.sums = [total + one for total, one in zip(progress.sums, losses, strict=True)]
                 self._watcher.on_step(progress.epoch + 1, progress.step, steps, losses[0])
-                if progress.step == steps:
-                    self._finish_epoch()
-                elif due or stop:
+                last = progress.step == steps
+                if due or stop or (last and self._validation):
                     self._save_state()
+                if last and not stop:
+                    self._finish_epoch()
+                    stop = any(self._processes.gathered(self._interruption.signal is not None))
                 if stop:
                     self._interruption.heed()
 
@@ -251,12 +257,13 @@ class Training:
         rules = self._model.preprocessing
         detector = Detector(self._model.name, backend, self._model.class_names, rules.resize, rules.resample)
         count = len(self._validation.examples)
-        evaluation, _ = evaluate(
-            detector,
-            self._validation,
-            batch_size=backend.batch_size,
-            on_progress=lambda done: self._watcher.on_evaluation(done, count),
-        )
+
+        def watched(done: int) -> None:
+            self._watcher.on_evaluation(done, count)
+            if self._interruption.signal is not None:
+                self._interruption.heed()
+
+        evaluation, _ = evaluate(detector, self._validation, batch_size=backend.batch_size, on_progress=watched)
         return evaluation
 
     def _save_state(self) -> None:

@@ -140,17 +140,19 @@ def test_several_processes_train_one_network(place: Path) -> None:
 
 
 def test_several_processes_stop_and_go_on_as_one(tmp_path: Path) -> None:
-    def train(*arguments: str) -> int:
+    def train(*arguments: str) -> subprocess.CompletedProcess[str]:
         launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
         command = [sys.executable, *launcher, "-m", "tests.training.several", *arguments]
         run = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
         assert "RuntimeError" not in run.stderr, run.stderr
-        return run.returncode
+        return run
 
-    assert train(str(tmp_path / "unbroken")) == 0
-    assert train(str(tmp_path / "broken"), "--stop-at", "6") != 0
+    unbroken = train(str(tmp_path / "unbroken"))
+    assert unbroken.returncode == 0, unbroken.stderr
+    assert train(str(tmp_path / "broken"), "--stop-at", "6").returncode != 0
     assert len(records(tmp_path / "broken")) == 1
-    assert train(str(tmp_path / "broken"), "--resume") == 0
+    resumed = train(str(tmp_path / "broken"), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
     assert records(tmp_path / "broken") == records(tmp_path / "unbroken")
     weights = [(tmp_path / name / "last/model.safetensors").read_bytes() for name in ("broken", "unbroken")]
     assert weights[0] == weights[1]

@@ -175,6 +175,28 @@ def test_an_interrupted_training_saves_what_it_has(
     assert 2 <= len(first.losses) <= 3
 
 
+def test_a_validation_is_interrupted_at_once_and_begun_anew(tmp_path: Path) -> None:
+    class Impatient(Silent):
+        seen = 0
+
+        def on_evaluation(self, done: int, of: int) -> None:
+            self.seen += 1
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    data = few_scenes(tmp_path / "data", 4)
+    whole, first, rest = Silent(), Impatient(), Silent()
+    training(small_detr(data.classes), data, RECIPE, tmp_path / "whole", validation=data, watcher=whole).run()
+    with pytest.raises(SystemExit):
+        training(small_detr(data.classes), data, RECIPE, tmp_path / "out", validation=data, watcher=first).run()
+    assert (first.seen, len(first.losses)) == (1, 2)
+    resumed = training(small_detr(data.classes), data, RECIPE, tmp_path / "out", validation=data, watcher=rest)
+    resumed.resume()
+    resumed.run()
+    assert first.losses + rest.losses == whole.losses
+    for name in ("metrics.jsonl", "model.safetensors", "last/model.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
     data, other = few_scenes(tmp_path / "data", 2), few_scenes(tmp_path / "other", 3)
     other = replace(other, examples=other.examples[1:])
