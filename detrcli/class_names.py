@@ -3,6 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+UNUSED = "N/A"
+"""How a label is named that no class has; COCO's have gaps."""
+
+
+def used_labels(class_names: Sequence[str]) -> list[tuple[int, str]]:
+    """Each label that a class has, and its name."""
+    return [(label, name) for label, name in enumerate(class_names) if name != UNUSED]
+
 
 def labels_named(names: Iterable[str], classes: Sequence[str]) -> list[list[int]]:
     """The labels that each name means.

@@ -1,12 +1,11 @@
 """What was found in one picture."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .class_names import labels_named
+from .class_names import UNUSED, labels_named
 from .errors import ClassError
 
 
@@ -102,25 +101,5 @@ def _near(name: str, class_names: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(name.casefold(), folded, n=5, cutoff=0.5)
     if near:
         return "did you mean " + ", ".join(repr(folded[known]) for known in near) + "?"
-    known = [known for known in dict.fromkeys(class_names) if known != "N/A"]
+    known = [known for known in dict.fromkeys(class_names) if known != UNUSED]
     return f"it knows {len(known)}, such as " + ", ".join(map(repr, known[:5]))
-
-
-def as_record(path: str, model: str, detections: Detections) -> dict[str, Any]:
-    """One picture as plain data for JSON: path, size, model, and its detections."""
-    return {
-        "path": path,
-        "size": {"width": detections.width, "height": detections.height},
-        "model": model,
-        "detections": [
-            {
-                "label_id": int(label),
-                "label": name,
-                "score": round(float(score), 6),
-                "box": [round(float(v), 4) for v in box],
-            }
-            for label, name, score, box in zip(
-                detections.labels, detections.names, detections.scores, detections.boxes, strict=True
-            )
-        ],
-    }

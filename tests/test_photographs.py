@@ -33,7 +33,7 @@ def test_every_photograph_has_its_outputs(tmp_path: Path) -> None:
     alone = predict(model, output, "--batch-size", "1", "--format", "json", "--format", "csv")
     assert [Path(record["path"]).name for record in alone] == names
     assert sorted(path.name for path in output.iterdir()) == sorted(
-        [*names, *(f"{name}.json" for name in names), "detections.csv"]
+        [".detr", *names, *(f"{name}.json" for name in names), "detections.csv"]
     )
     assert [json.loads((output / f"{name}.json").read_text()) for name in names] == alone
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,7 +29,11 @@ class Backend(Protocol):
     description: str
     """Device and precision, for people."""
     batch_size: int
-    """How many pictures at once make good use of the device."""
+    """How many pictures at once make good use of the device, as far as that is known beforehand."""
+    grows: bool
+    """Whether more pictures at once may be faster."""
+    at_once: int
+    """How many threads that run batches at once are faster than one, while the backend is shared."""
 
     def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
         """Answer for each picture.
@@ -37,6 +42,9 @@ class Backend(Protocol):
             pixels: (H, W, 3) uint8 each, all of one shape.
             sizes: height and width of each picture before it was resized.
         """
+
+    def shared(self) -> AbstractContextManager[None]:
+        """While this lasts, `at_once` threads run batches, each with its share of the device."""
 
 
 @runtime_checkable

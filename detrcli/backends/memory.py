@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DetrError, DeviceError
+from ..errors import DetrError, DeviceMemoryError
 
 WORDS = ("allocate memory", "failed to allocate", "out of memory", "alloc_failed")
 """The CPU's, CUDA's, its libraries', MPS's and ONNX Runtime's."""
@@ -21,7 +21,7 @@ def enough_memory(device: object, purpose: str) -> Iterator[None]:
         purpose: how the text goes on: for what, and what to do.
 
     Raises:
-        DeviceError: it is too small.
+        DeviceMemoryError: it is too small.
     """
     try:
         yield
@@ -30,7 +30,7 @@ def enough_memory(device: object, purpose: str) -> Iterator[None]:
     except Exception as error:  # ONNX Runtime's errors have no kind of their own
         if not isinstance(error, MemoryError) and not any(word in str(error).lower() for word in WORDS):
             raise
-        raise DeviceError(f"the memory of {device} is too small {purpose}") from error
+        raise DeviceMemoryError(f"the memory of {device} is too small {purpose}") from error
 
 
 def for_pictures(pixels: Sequence[NDArray[np.uint8]]) -> str:

@@ -5,8 +5,8 @@ import io
 import re
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from ..errors import DeviceError, DeviceWarning, ModelError, UsageError
 from ..images.resize import Exactly, shortest_edge
 from . import PRODUCT, Answers, product_rate
 from .memory import enough_memory, for_pictures
-from .threads import threads
+from .threads import at_once, threads
 
 if TYPE_CHECKING:
     from ..checkpoints.families import Size
@@ -77,12 +77,15 @@ class OnnxBackend:
                 self.resize = shortest_edge(size) if isinstance(size, int) else Exactly(*size)
         self.description = f"{self._device}, ONNX, {self.card.precision}"
         self.batch_size = self._fixed_batch or (1 if self._device == "cpu" else 8)
+        self.grows = self._fixed_batch is None and self._device != "cpu"
+        self.at_once = at_once() if self._device == "cpu" else 2
+        self._path = path
 
     def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
         """Answer for each picture; see `Backend.run`.
 
         Raises:
-            DeviceError: the device's memory does not hold so many pictures at once.
+            DeviceMemoryError: the device's memory does not hold so many pictures at once.
         """
         # on a CPU a batch is no faster than its pictures one by one, and takes more memory
         most = self._fixed_batch or (1 if self._device == "cpu" else len(pixels))
@@ -96,6 +99,17 @@ class OnnxBackend:
                 found = self._run(images, np.pad(heights_widths, ((0, missing), (0, 0)), constant_values=1))
             answers += [Answers(*one) for one in islice(zip(*found, strict=True), len(some))]
         return answers
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """See `Backend.shared`; on a CPU it takes another session, whose runs have threads of their own."""
+        before = self._session
+        if self._device == "cpu" and self.at_once > 1:
+            self._session = _session(self._path, [CPU], max(1, threads() // self.at_once))
+        try:
+            yield
+        finally:
+            self._session = before
 
     def gflops(self, height: int, width: int) -> float | None:
         """See `Measurable.gflops`; only known for a file that takes one size."""
@@ -158,11 +172,11 @@ def _on_gpu(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]
     return session, device
 
 
-def _session(path: Path, providers: list[Any]) -> onnxruntime.InferenceSession:
+def _session(path: Path, providers: list[Any], count: int | None = None) -> onnxruntime.InferenceSession:
     onnxruntime.set_default_logger_severity(SILENT)
     try:
         with enough_memory("this machine or its GPU", f"for {path}"):
-            return onnxruntime.InferenceSession(path, session_options(), providers=providers)
+            return onnxruntime.InferenceSession(path, session_options(count), providers=providers)
     except DeviceError:
         raise
     except Exception as error:  # its many kinds of error have no common kind of their own
@@ -172,11 +186,11 @@ def _session(path: Path, providers: list[Any]) -> onnxruntime.InferenceSession:
         ) from error
 
 
-def session_options() -> onnxruntime.SessionOptions:
-    """ONNX Runtime's options for every file: it says nothing, and uses `threads` threads."""
+def session_options(count: int | None = None) -> onnxruntime.SessionOptions:
+    """ONNX Runtime's options for every file: it says nothing, and uses so many threads, or `threads` of them."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
-    options.intra_op_num_threads = threads()
+    options.intra_op_num_threads = count or threads()
     return options
 
 

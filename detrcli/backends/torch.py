@@ -1,7 +1,8 @@
 """Runs a network with PyTorch on a CPU, CUDA or MPS device."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..models.folding import convolve_linears, fold
 from ..models.lwdetr import LwDetr
 from . import PRODUCT, Answers, product_rate
 from .memory import enough_memory, for_pictures
+from .threads import at_once
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -41,7 +43,11 @@ class TorchBackend:
         if precision == "auto":
             precision = _native_precision(self.device)
         self.description = f"{self.device}, {precision}"
-        self.batch_size = 8 if self.device.type == "cuda" else 1
+        on_gpu = self.device.type == "cuda"
+        self.batch_size = 8 if on_gpu else 1
+        self.grows = on_gpu
+        # on a GPU one fills memory while the other computes
+        self.at_once = 2 if on_gpu else at_once() if self.device.type == "cpu" else 1
         rules = model.preprocessing
         network = fold(model.network)
         if isinstance(network, LwDetr) and _convolves_faster(self.device):
@@ -54,7 +60,7 @@ class TorchBackend:
         """Answer for each picture; see `Backend.run`.
 
         Raises:
-            DeviceError: the device's memory does not hold so many pictures at once.
+            DeviceMemoryError: the device's memory does not hold so many pictures at once.
         """
         if self.device.type == "cpu" and len(pixels) > 1:
             # a batch is no faster here than its pictures one by one, and takes more memory
@@ -67,6 +73,17 @@ class TorchBackend:
             heights_widths = torch.tensor(sizes, dtype=torch.float32).to(self.device, non_blocking=True)
             boxes, scores, labels = (answer.cpu().numpy() for answer in self._module(images, heights_widths))
         return [Answers(*answers) for answers in zip(boxes, scores, labels, strict=True)]
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """See `Backend.shared`; on a CPU it holds for all that PyTorch does."""
+        before = torch.get_num_threads()
+        if self.device.type == "cpu":
+            torch.set_num_threads(max(1, before // self.at_once))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def gflops(self, height: int, width: int) -> float:
         """See `Measurable.gflops`."""

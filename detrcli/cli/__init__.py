@@ -11,6 +11,7 @@ from .console import complain
 from .eval import evaluate
 from .exit_codes import INTERRUPTED, UNUSABLE
 from .export import export
+from .merge import merge
 from .models import models
 from .predict import predict
 from .train import train
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(predict)
+app.command()(merge)
 app.command()(models)
 app.command()(train)
 app.command("eval")(evaluate)

@@ -1,7 +1,9 @@
-"""Talk to a person, on stderr; stdout is for data."""
+"""Talk to a person, or to a program, on stderr; stdout is for data."""
 
+import json
 import sys
 import warnings
+from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -30,37 +32,41 @@ class Talk:
     Args:
         quiet: say nothing but complaints.
         verbose: say more.
+        as_json: say each thing as one JSON object in a line, `event` and `text` in it.
     """
 
-    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+    def __init__(self, *, quiet: bool, verbose: bool, as_json: bool = False) -> None:
         self.quiet = quiet
         self.verbose = verbose
+        self.as_json = as_json
         self.live: Console | None = None
         """The console of a progress bar that is being shown, above which all has to be said."""
         self._said = monotonic()
 
-    def say(self, text: str) -> None:
-        """Say a line, unless quiet."""
+    def say(self, text: str, event: str = "message", **facts: Any) -> None:
+        """Say a line, unless quiet; to a program the facts, too."""
         if not self.quiet:
-            self._print(text)
+            self._print(text, event, facts)
 
-    def say_at_times(self, text: str) -> None:
+    def say_at_times(self, text: str, **facts: Any) -> None:
         """Say a line on how it goes, unless quiet, once a minute, and not where a bar shows it."""
         if self.live is None and monotonic() - self._said > SAY_AFTER:
             self._said = monotonic()
-            self.say(text)
+            self.say(text, "progress", **facts)
 
     def detail(self, text: str) -> None:
         """Say a line if verbose."""
         if self.verbose:
-            self._print(text)
+            self._print(text, "detail", {})
 
-    def complain(self, text: str) -> None:
-        """Say in one line what went wrong, always."""
-        self._print(f"detr: {printable(text)}")
+    def complain(self, text: str, **facts: Any) -> None:
+        """Say in one line what went wrong, always; to a program the facts, too."""
+        self._print(f"detr: {printable(text)}", "error", facts)
 
-    def _print(self, text: str) -> None:
-        if self.live is None:
+    def _print(self, text: str, event: str, facts: Mapping[str, Any]) -> None:
+        if self.as_json:
+            print(json.dumps({"event": event, "text": text, **facts}), file=sys.stderr)
+        elif self.live is None:
             print(text, file=sys.stderr)
         else:
             self.live.print(text, markup=False, highlight=False, soft_wrap=True)

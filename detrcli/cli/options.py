@@ -17,7 +17,9 @@ Model: TypeAlias = Annotated[
 ]
 Revision: TypeAlias = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
 Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Use only models in the cache.")]
-Device: TypeAlias = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to run.")]
+Device: TypeAlias = Annotated[
+    str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to run; or several, as cuda:0,cuda:1.")
+]
 PictureSize: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -31,6 +33,9 @@ Precision: TypeAlias = Annotated[
 BatchSize: TypeAlias = Annotated[
     int | None,
     typer.Option(min=1, help="Pictures of one shape to run at once.  [default: 8 on CUDA, else 1]"),
+]
+Workers: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Threads that read, draw and write.  [default: as many as there are cores]")
 ]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]

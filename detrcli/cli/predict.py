@@ -1,29 +1,30 @@
 """`detr predict`: pictures in, detections and drawings out."""
 
-import json
 import os
+import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from ..checkpoints.included import sample_picture
 from ..checkpoints.names import DEFAULT_MODEL, DEMO_MODEL
-from ..errors import ImageError, UsageError
-from ..formats import FORMATS, Writer, open_writer
+from ..cores import cores
+from ..errors import ImageError, OutputError, UsageError
+from ..formats import FORMATS
 from ..images.sources import STDIN, ImageReference, Sources
-from .console import Talk, printable, show_warnings
-from .exit_codes import SOME_FAILED
+from ..interruption import Interruption
+from ..shards import parse_shard
+from .console import Talk, show_warnings
+from .exit_codes import INTERRUPTED, SOME_FAILED
 from .hub import hush_hub_for
 from .options import (
-    BatchSize,
     Device,
     Model,
     Offline,
@@ -32,22 +33,32 @@ from .options import (
     Quiet,
     Revision,
     Verbose,
+    Workers,
     each_of,
     parse_size,
 )
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from ..batches import BatchSize
+    from ..clock import Clock
+    from ..detector import Detector, Outcome
+    from ..labelling import Labelling
+    from .report import Done
 
-    from ..detections import Detections
-    from ..detector import Outcome
+Indexed = tuple[int, ImageReference]
 
 
 def predict(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SOURCE", help="Pictures, folders, globs, or - for a list of paths on stdin."),
+        typer.Argument(metavar="SOURCE", help="Pictures, folders, globs, addresses, or - for a list on stdin."),
     ] = None,
+    lists: Annotated[
+        list[Path] | None, typer.Option("--list", metavar="FILE", help="A text file of paths. Repeatable.")
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("-0", "--null", help="Lists have a NUL byte after each path, not a line end.")
+    ] = False,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     threshold: Annotated[
@@ -62,7 +73,15 @@ def predict(
     device: Device = "auto",
     size: PictureSize = None,
     precision: Precision = "auto",
-    batch_size: BatchSize = None,
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            callback=lambda text: _checked_batch_size(text),
+            help="Pictures of one shape to run at once; auto finds out what is fastest.",
+        ),
+    ] = "auto",
+    workers: Workers = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for drawings and files.")] = Path("detections"),
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw what was found onto copies.")] = True,
     formats: Annotated[
@@ -72,6 +91,14 @@ def predict(
         ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go down into folders' folders.")] = False,
+    resume: Annotated[
+        bool | None,
+        typer.Option("--resume/--no-resume", help="Go on where a run into the same folder was stopped, or begin anew."),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Take the I-th of N parts of the pictures; see `detr merge`.")
+    ] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Say everything on stderr as JSON lines.")] = False,
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -79,160 +106,138 @@ def predict(
     """Find objects in pictures.
 
     On a terminal you see what was found and where the drawing went. In a pipe, stdout carries one JSON object per
-    picture. Exit codes: 0 all well, 1 some pictures failed, 2 wrong usage or no model, 130 interrupted.
+    picture. Exit codes: 0 all well, 1 some pictures failed, 2 wrong usage or no model, 130 interrupted, 143 terminated.
     """
-    talk = Talk(quiet=quiet, verbose=verbose)
+    talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(talk)
-    if not sources:
+    if not sources and not lists:
         if model != DEMO_MODEL:
             raise UsageError(f"name pictures to look at; `detr predict --model {DEMO_MODEL}` has one of its own")
         sources = [str(sample_picture())]
-    pictures = Sources(tuple(sources), recursive, exclude=output)
+    pictures = Sources(
+        tuple(sources or ()), recursive, output, tuple(map(str, lists or ())), separator=b"\0" if null else b"\n"
+    )
+    part = parse_shard(shard) if shard is not None else None
     if draw and pictures.hold(output):
         raise UsageError(f"drawings in {output} would overwrite the pictures; name another folder with --output")
     references = iter(pictures)
     first = list(islice(references, 2))
     if not first:
-        if sources == [STDIN]:
-            talk.say("stdin named no pictures")
+        if STDIN in pictures.names or lists:
+            talk.say("the list names no pictures")
             return
         deeper = "" if recursive else "; --recursive searches folders in folders too"
-        raise UsageError(f"no pictures in {', '.join(sources)}{deeper}")
+        raise UsageError(f"no pictures in {', '.join(pictures.names)}{deeper}")
+    many = len(first) > 1
 
     hush_hub_for(model, talk)
     began = time.perf_counter()
+    from ..clock import Clock
     from ..detections import Wanted, labels_of
     from ..detector import load
+    from ..files import digest_of
     from ..images.decode import read_picture
+    from ..labelling import Labelling, Plan
+    from .report import Report
 
     detector = load(
         model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
     )
     talk.detail(f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s")
     wanted = Wanted(threshold, labels_of(classes, detector.class_names) if classes else None, max_detections)
+    labelling = None
+    if draw or formats:
+        answers = {"threshold": threshold, "classes": classes, "max_detections": max_detections, "size": size}
+        plan = Plan(
+            model=detector.name,
+            digest=digest_of(detector.weights) if many and detector.weights else "",
+            class_names=detector.class_names,
+            root=pictures.root(),
+            shard=part,
+            formats=tuple(dict.fromkeys(formats or ())),
+            draw=draw,
+            answers={**answers, "precision": precision},
+        )
+        labelling = Labelling(output, plan, keep=many or part is not None, resume=resume)
+    elif resume:
+        raise UsageError("--resume goes on with runs that write files; name a --format, or leave --no-draw out")
 
-    with ExitStack() as stack:
-        writers = [stack.enter_context(open_writer(name, output)) for name in dict.fromkeys(formats or ())]
-        report = stack.enter_context(_reporting(talk, pictures, detector.name, output, draw, writers, len(first) > 1))
-        for outcome in detector.stream(
-            chain(first, references),
-            wanted,
-            read=lambda reference: read_picture(reference.path),
-            batch_size=batch_size or detector.backend.batch_size,
-            keep_pictures=draw,
-        ):
-            report.take(outcome)
-    if report.failed:
+    def remaining(all_pictures: Iterable[ImageReference]) -> Iterator[Indexed]:
+        indexed = enumerate(all_pictures)
+        mine = (one for one in indexed if part is None or part.takes(one[1].relative.as_posix()))
+        return labelling.remaining(mine) if labelling is not None else mine
+
+    clock, interruption = Clock(), Interruption()
+    report = Report(talk, output if labelling else None, many=many, before=labelling.before if labelling else 0)
+    pipeline = detector.stream(
+        remaining(chain(first, references)),
+        wanted,
+        read=lambda source: read_picture(source[1].path, clock),
+        then=_finisher(detector.name, labelling, clock),
+        batch_size=_batch_size(batch_size, detector),
+        workers=workers or cores(),
+        many=many,
+        keep_pictures=draw,
+        clock=clock,
+    )
+    count = None if not pictures.countable else lambda: sum(1 for _ in remaining(pictures))
+    try:
+        with report.showing(count), interruption.noticed(pipeline.stop), closing(iter(pipeline)) as results:
+            for done in results:
+                if labelling is not None:
+                    labelling.add(done.index, done.result)
+                report.take(done)
+    except OutputError as error:
+        raise OutputError(f"{error}; --resume goes on from there" if many else str(error)) from error
+    except KeyboardInterrupt:  # the second one: at once, though threads are at work
+        _leave(INTERRUPTED)
+    kinds = labelling.close(finished=interruption.signal is None) if labelling is not None else Counter()
+    report.summarise(clock, output / labelling.failures if labelling is not None and kinds else None)
+    if interruption.signal is not None:
+        if labelling is not None and many:
+            talk.say("stopped; the same command with --resume goes on")
+        interruption.heed()
+    if report.failed or kinds:
         raise typer.Exit(SOME_FAILED)
 
 
-class _Report:
-    """Shows, draws and writes what came of each picture, and counts."""
+def _finisher(model: str, labelling: "Labelling | None", clock: "Clock") -> "Callable[[Outcome[Indexed]], Done]":
+    """What is done with each picture once it was looked at, in any thread."""
+    from ..journal import Failure
+    from ..labelled import labelled
+    from .report import Done
 
-    def __init__(self, talk: Talk, model: str, output: Path, draw: bool, writers: Iterable[Writer], many: bool) -> None:
-        self.talk = talk
-        self.model = model
-        self.output = output
-        self.draw = draw
-        self.writers = writers
-        self.many = many
-        self.progress: Progress | None = None
-        self.done = 0
-        self.failed = 0
-        self.found = 0
-        self.began = time.perf_counter()
-
-    def take(self, outcome: "Outcome[ImageReference]") -> None:
-        """Deal with one picture."""
+    def finish(outcome: "Outcome[Indexed]") -> Done:
+        index, reference = outcome.source
         try:
             if isinstance(outcome.result, ImageError):
                 raise outcome.result
-            drawing = self._draw(outcome, outcome.result)
-            for write in self.writers:
-                write(outcome.source, self.model, outcome.result)
-            self._show(outcome.source, outcome.result, drawing)
-            self.done += 1
-            self.found += len(outcome.result)
+            result = labelled(reference.path, reference.relative.as_posix(), model, outcome.result)
+            drawing = None
+            if labelling is not None:
+                drawing = labelling.write(reference, outcome.picture, outcome.result, result, clock)
+            return Done(index, result, drawing)
         except ImageError as error:
-            self.talk.complain(str(error))
-            self.failed += 1
-        if self.progress is not None:
-            self.progress.advance(self.progress.task_ids[0])
+            return Done(index, Failure(reference.path, error.kind, str(error)))
 
-    def _draw(self, outcome: "Outcome[ImageReference]", detections: "Detections") -> Path | None:
-        if outcome.picture is None:
-            return None
-        from ..draw import draw, save_drawing
-
-        target = self.output / outcome.source.relative
-        if target.exists() and os.path.samefile(target, outcome.source.path):
-            raise ImageError(f"{outcome.source.path}: its drawing would overwrite it; choose another --output")
-        return save_drawing(draw(outcome.picture, detections), outcome.picture, target)
-
-    def _show(self, reference: ImageReference, detections: "Detections", drawing: Path | None) -> None:
-        if not sys.stdout.isatty():
-            from ..detections import as_record
-
-            line = json.dumps(as_record(reference.path, self.model, detections))
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
-        elif self.talk.quiet:
-            return
-        elif self.many:
-            counts = Counter(detections.names)
-            found = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
-            self._print_line(f"{printable(reference.path)}: {found}")
-        else:
-            from .table import print_table
-
-            print_table(detections)
-            if drawing is not None:
-                self._print_line(f"drawn to {printable(str(drawing))}")
-
-    def _print_line(self, text: str) -> None:
-        if self.talk.live is not None:
-            self.talk.say(text)
-        else:
-            print(text)
-
-    def summarise(self) -> None:
-        """Say what came of all pictures."""
-        seconds = time.perf_counter() - self.began
-        parts = [_count(self.done, "picture"), _count(self.found, "detection")]
-        if self.failed:
-            parts.append(f"{self.failed} failed")
-        if self.done:
-            parts.append(f"{seconds:.1f} s ({self.done / seconds:.1f} a second)")
-            if self.draw or self.writers:
-                parts.append(f"outputs in {printable(str(self.output))}")
-        self.talk.say(", ".join(parts))
+    return finish
 
 
-@contextmanager
-def _reporting(
-    talk: Talk, pictures: Sources, model: str, output: Path, draw: bool, writers: list[Writer], many: bool
-) -> Iterator[_Report]:
-    report = _Report(talk, model, output, draw, writers, many)
-    with ExitStack() as stack:
-        if many and not talk.quiet and sys.stderr.isatty():
-            from .progress import progress_bar
+def _batch_size(text: str, detector: "Detector") -> "BatchSize":
+    from ..batches import BatchSize
 
-            report.progress = stack.enter_context(progress_bar())
-            talk.live = report.progress.console
-            if pictures.countable:
-                Thread(target=_count_up, args=(pictures, report.progress), daemon=True).start()
-        try:
-            yield report
-        finally:
-            talk.live = None
-            stack.close()
-            if many or report.failed:
-                report.summarise()
+    if text == "auto":
+        return BatchSize(detector.backend.batch_size, grows=detector.backend.grows)
+    return BatchSize(int(text))
 
 
-def _count_up(pictures: Sources, progress: "Progress") -> None:
-    progress.update(progress.task_ids[0], total=sum(1 for _ in pictures))
+def _checked_batch_size(text: str) -> str:
+    if text != "auto" and not re.fullmatch(r"[1-9]\d{0,5}", text):
+        raise typer.BadParameter(f"{text!r} is neither auto nor a number of pictures.")
+    return text
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+def _leave(code: int) -> NoReturn:
+    """End the process without waiting for its threads."""
+    sys.stderr.flush()
+    os._exit(code)

@@ -5,25 +5,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..detections import Detections
+from ..labelled import Labelled
 from .console import printable
 
 ROWS = 20
 """How many detections the table shows."""
 
 
-def print_table(detections: Detections) -> None:
-    """Print the best detections to stdout."""
-    if not len(detections):
+def print_table(picture: Labelled) -> None:
+    """Print the best of its detections to stdout."""
+    if not picture.found:
         print("nothing found; a lower --threshold shows less certain detections")
         return
     table = Table(box=SIMPLE_HEAD)
     table.add_column("class")
     table.add_column("score", justify="right")
     table.add_column("x1, y1 – x2, y2", justify="right")
-    for name, score, box in list(zip(detections.names, detections.scores, detections.boxes, strict=True))[:ROWS]:
-        x1, y1, x2, y2 = (round(float(value)) for value in box)
-        table.add_row(Text(printable(name)), f"{score:.3f}", f"{x1}, {y1} – {x2}, {y2}")
+    for one in picture.found[:ROWS]:
+        x1, y1, x2, y2 = map(round, one.box)
+        table.add_row(Text(printable(one.label)), f"{one.score:.3f}", f"{x1}, {y1} – {x2}, {y2}")
     Console().print(table)
-    if len(detections) > ROWS:
-        print(f"and {len(detections) - ROWS} more")
+    if len(picture.found) > ROWS:
+        print(f"and {len(picture.found) - ROWS} more")

@@ -1,34 +1,69 @@
-"""What `--format` writes: one table that lists the formats, one file each."""
+"""What `--format` writes: a table of formats, and what each of their modules has.
 
-from contextlib import AbstractContextManager
+A format has a file for each picture, or one for all pictures, or both; its module is called as it is.
+"""
+
+from collections.abc import Iterable
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from pathlib import PurePosixPath
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from ..detections import Detections
-    from ..images.sources import ImageReference
+    from ..labelled import Labelled
 
 FORMATS = {
-    "json": "a JSON file for each picture",
+    "json": "a.jpg.json, a file for each picture",
     "jsonl": "detections.jsonl, a line for each picture",
     "csv": "detections.csv, a row for each detection",
+    "coco": "coco.json, a COCO data set",
+    "coco-results": "coco-results.json, COCO's results, with the image ids of coco.json",
+    "yolo": "labels/a.txt for each picture, and data.yaml",
+    "voc": "a.xml, Pascal VOC's, for each picture",
+    "labelme": "a.json, LabelMe's, for each picture",
+    "label-studio": "label-studio.json, tasks with predictions for Label Studio",
+    "cvat": "cvat.xml, CVAT for images 1.1",
 }
-"""Name, which is that of the module too, and what it writes."""
+"""Name and what it writes."""
+FOR_EACH = frozenset(("json", "yolo", "voc", "labelme"))
+"""Those whose module is a `PictureFormat`."""
+FOR_ALL = frozenset(("jsonl", "csv", "coco", "coco-results", "yolo", "label-studio", "cvat"))
+"""Those whose module is a `RunFormat`."""
+BY_STEM = frozenset(("yolo", "voc", "labelme"))
+"""Those whose readers find a picture's file by its name without ending, so that `a.jpg` and `a.png` would share one."""
 
 
-class Writer(Protocol):
-    """Writes one picture's detections."""
+class PictureFormat(Protocol):
+    """Writes a file for each picture."""
 
-    def __call__(self, reference: "ImageReference", model: str, detections: "Detections") -> None:
-        """Write them.
+    def place(self, relative: PurePosixPath) -> PurePosixPath:
+        """Where a picture's file belongs below the output folder."""
 
-        Raises:
-            OutputError: the file cannot be written.
+    def content(self, picture: "Labelled", class_names: tuple[str, ...]) -> bytes:
+        """What it holds. `class_names` is the name of each label of the model."""
+
+
+class RunFormat(Protocol):
+    """Writes one file for all pictures."""
+
+    NAME: str
+    """Of the file."""
+
+    def write(self, file: IO[bytes], pictures: "Iterable[Labelled]", class_names: tuple[str, ...]) -> None:
+        """Write all pictures, which can be iterated as often as it takes, and are never held in memory all at once.
+
+        `class_names` is the name of each label of the model.
         """
 
 
-def open_writer(name: str, output: Path) -> AbstractContextManager[Writer]:
-    """A context that gives a writer of a format into a folder, and completes the files when it ends well."""
-    module = import_module(f".{name}", __name__)
-    return cast("AbstractContextManager[Writer]", module.writer(output))
+def picture_format(name: str) -> PictureFormat:
+    """The module of one of `FOR_EACH`."""
+    return cast("PictureFormat", _module(name))
+
+
+def run_format(name: str) -> RunFormat:
+    """The module of one of `FOR_ALL`."""
+    return cast("RunFormat", _module(name))
+
+
+def _module(name: str) -> object:
+    return import_module(f".{name.replace('-', '_')}", __name__)

@@ -1,22 +1,14 @@
-"""One file of JSON lines for all pictures, a line a picture: `detections.jsonl`."""
+"""One file of JSON lines, a line a picture, as they go to stdout."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable
+from typing import IO
 
-from ..detections import Detections, as_record
-from ..files import atomic_file
-from ..images.sources import ImageReference
-from . import Writer
+from ..labelled import Labelled
+
+NAME = "detections.jsonl"
 
 
-@contextmanager
-def writer(output: Path) -> Iterator[Writer]:
-    """Give a writer of `<output>/detections.jsonl`, which appears when the context ends well."""
-    with atomic_file(output / "detections.jsonl") as file:
-
-        def write(reference: ImageReference, model: str, detections: Detections) -> None:
-            file.write(json.dumps(as_record(reference.path, model, detections)).encode() + b"\n")
-
-        yield write
+def write(file: IO[bytes], pictures: Iterable[Labelled], class_names: tuple[str, ...]) -> None:
+    """Write all pictures."""
+    file.writelines(json.dumps(picture.as_record()).encode() + b"\n" for picture in pictures)

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from ..clock import Clock
 from ..errors import ImageError
+from .fetch import opened
 
 
 @dataclass(frozen=True)
@@ -25,28 +27,33 @@ class Picture:
     icc_profile: bytes | None = None
 
 
-def read_picture(path: str | os.PathLike[str]) -> Picture:
-    """Read a picture file: its first frame, EXIF orientation applied, transparency over white, 16 bits scaled to 8.
+def read_picture(path: str | os.PathLike[str], clock: Clock | None = None) -> Picture:
+    """Read a picture: its first frame, EXIF orientation applied, transparency over white, 16 bits scaled to 8.
+
+    Args:
+        path: a file's path, or an address as `https://host/a.jpg` or `s3://bucket/a.jpg`.
+        clock: is told what reading and decoding take.
 
     Raises:
         ImageError: the file is missing, unreadable, no picture, damaged or far too large.
     """
-    name = os.fspath(path)
+    name, clock = os.fspath(path), clock or Clock()
+    with clock.timing("read"):
+        opened_file = opened(name)
     try:
-        with open(name, "rb") as file:
-            if os.path.isfile(name) and os.fstat(file.fileno()).st_size == 0:
-                raise ImageError(f"{name}: the file is empty")
-            with Image.open(file) as image:
-                return Picture(upright_rgb(image), image.format, _profile(image))
-    except ImageError:
-        raise
+        with clock.timing("decode"), opened_file as file, Image.open(file) as image:
+            return Picture(upright_rgb(image), image.format, _profile(image))
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture, or of a format that cannot be read here") from None
+        raise ImageError(f"{name}: not a picture, or of a format that cannot be read here", "not a picture") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{name}: far too many pixels (a decompression bomb?); cut it into smaller pictures") from None
+        raise ImageError(
+            f"{name}: far too many pixels (a decompression bomb?); cut it into smaller pictures", "too large"
+        ) from None
+    except MemoryError:
+        raise ImageError(f"{name}: too large for this machine's memory", "too large") from None
     except OSError as error:
         reason = error.strerror.lower() if error.strerror else f"damaged picture ({error})"
-        raise ImageError(f"{name}: {reason}") from error
+        raise ImageError(f"{name}: {reason}", "unreadable" if error.strerror else "damaged") from error
     except Exception as error:  # decoders fail on damaged files in many ways of their own: ValueError, SyntaxError, …
         raise ImageError(f"{name}: damaged picture ({_one_line(error)})") from error
 

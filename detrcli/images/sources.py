@@ -1,11 +1,17 @@
 """From what a user named to a stream of image references, and where the outputs of each belong."""
 
 import glob
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+from ..errors import UsageError
+from .fetch import is_address
 
 STDIN = "-"
 _OUTSIDE = "_outside"
@@ -21,7 +27,7 @@ class ImageReference:
     """One picture to read.
 
     Attributes:
-        path: as the user would name it.
+        path: as the user would name it; or an address.
         relative: where its outputs belong below the output folder, unlike that of any other picture.
     """
 
@@ -31,28 +37,32 @@ class ImageReference:
 
 @dataclass(frozen=True)
 class Sources:
-    """Files, folders, globs, and `-` for a list of paths on stdin.
+    """Files, folders, globs, addresses, and `-` for a list of paths on stdin.
 
     Attributes:
         names: what the user named.
         recursive: whether to go down into the folders' folders.
         exclude: a folder that is left out of the search, for it holds the outputs.
+        lists: files that name pictures, as stdin does.
+        separator: what stands between the names of a list.
     """
 
     names: tuple[str, ...]
     recursive: bool = False
     exclude: Path | None = None
+    lists: tuple[str, ...] = ()
+    separator: bytes = b"\n"
 
     @property
     def countable(self) -> bool:
         """Whether the pictures can be counted without using them up."""
-        return STDIN not in self.names
+        return STDIN not in self.names and not self.lists and not any(map(is_address, self.names))
 
     def root(self) -> str:
-        """The folder that the output tree mirrors: the deepest that holds all that was named; for stdin, this one."""
-        if not self.countable:
+        """The folder that the output tree mirrors: the deepest that holds all that was named; for lists, this one."""
+        folders = [_folder(name) for name in self.names if not is_address(name)]
+        if STDIN in self.names or self.lists or not folders:
             return os.getcwd()
-        folders = [_folder(name) for name in self.names]
         try:
             return os.path.commonpath(folders)
         except ValueError:  # different drives
@@ -61,18 +71,29 @@ class Sources:
     def hold(self, folder: Path) -> bool:
         """Whether pictures mirrored into this folder could take the place of pictures that were named."""
         root, target = Path(os.path.realpath(self.root())), Path(os.path.realpath(folder))
-        named = (root if name == STDIN else Path(os.path.realpath(_folder(name))) for name in self.names)
+        local = (name for name in self.names if not is_address(name))
+        named = [root if name == STDIN else Path(os.path.realpath(_folder(name))) for name in local]
+        named += [root] * bool(self.lists)
         return target.is_relative_to(root) and any(place.is_relative_to(target) for place in named)
 
     def __iter__(self) -> Iterator[ImageReference]:
         root = self.root()
         for path in self._paths():
-            yield ImageReference(path, _below(root, os.path.abspath(path)))
+            place = _place_of(path) if is_address(path) else _below(root, os.path.abspath(path))
+            yield ImageReference(path, place)
 
     def _paths(self) -> Iterator[str]:
+        for name in self.lists:
+            try:
+                with open(name, "rb") as file:
+                    yield from read_list(file, self.separator)
+            except OSError as error:
+                raise UsageError(f"cannot read the list {name}: {error.strerror}") from error
         for name in self.names:
             if name == STDIN:
-                yield from read_list(sys.stdin.buffer)
+                yield from read_list(sys.stdin.buffer, self.separator)
+            elif is_address(name):
+                yield from self._stored(name)
             elif os.path.isdir(name):
                 yield from self._search(name)
             elif not os.path.lexists(name) and glob.has_magic(name):
@@ -88,29 +109,75 @@ class Sources:
     def _search(self, folder: str) -> Iterator[str]:
         try:
             with os.scandir(folder) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
+                found = sorted(self._of_interest(listing))
         except OSError:
-            yield folder
+            yield folder  # reading it will fail, and say why
             return
-        for entry in entries:
+        for name, is_folder in found:
+            path = os.path.join(folder, name)
+            if not is_folder:
+                yield path
+            elif not self._excluded(path):
+                yield from self._search(path)
+
+    def _of_interest(self, listing: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, bool]]:
+        """The name of each picture, and of each folder to search; whether it is a folder."""
+        for entry in listing:
             if entry.name.startswith("."):
                 continue
             if self.recursive and entry.is_dir(follow_symlinks=False):
-                if not self._excluded(entry.path):
-                    yield from self._search(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                yield entry.path
+                yield entry.name, True
+            elif _is_picture(entry.name):
+                yield entry.name, False
+
+    def _stored(self, address: str) -> Iterator[str]:
+        """What an address stands for: itself, or what a store has below it or like it."""
+        if address.lower().startswith(("http://", "https://")):
+            yield address
+            return
+        from fsspec.core import url_to_fs
+
+        try:
+            store, place = url_to_fs(address)
+            if glob.has_magic(place):
+                places = sorted(store.glob(place))
+            elif store.isdir(place):
+                listed = store.find(place) if self.recursive else store.ls(place, detail=False)
+                places = sorted(one for one in listed if _is_picture(one))
+            else:
+                places = [place]
+        except Exception as error:  # every store has errors of its own
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UsageError(f"{address} cannot be listed ({reason})") from error
+        yield from (str(store.unstrip_protocol(one)) for one in places)
 
     def _excluded(self, path: str) -> bool:
         return self.exclude is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.exclude))
 
 
-def read_list(lines: Iterable[bytes]) -> Iterator[str]:
-    """Paths, one a line; empty lines do not count."""
-    for line in lines:
-        path = os.fsdecode(line.rstrip(b"\r\n"))
-        if path:
-            yield path
+def read_list(file: IO[bytes], separator: bytes = b"\n") -> Iterator[str]:
+    """The paths of a list, each as soon as it is there; empty ones do not count."""
+    ending = b"\r" if separator == b"\n" else b""
+    rest = b""
+    read = file.read1 if isinstance(file, io.BufferedReader | io.BytesIO) else file.read
+    while piece := read(2**16):
+        *whole, rest = (rest + piece).split(separator)
+        yield from (os.fsdecode(one) for line in whole if (one := line.rstrip(ending)))
+    if last := rest.rstrip(ending):
+        yield os.fsdecode(last)
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _place_of(address: str) -> Path:
+    """Below the name of the host, or of the store."""
+    parts = urlsplit(address)
+    query = f"?{parts.query}" if parts.query else ""
+    path = (parts.path + query).replace("\\", "/").split("/")
+    inside = [part for part in (parts.hostname or parts.scheme, *path) if part not in ("", ".", "..")]
+    return Path(*(part.replace("\0", "") for part in inside))
 
 
 def _expand(pattern: str) -> set[str]:

@@ -23,6 +23,7 @@ from ..detector import Detector
 from ..errors import TrainingError
 from ..evaluation import Evaluation, evaluate
 from ..files import atomic_file
+from ..interruption import Interruption
 from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 from ..models.predictions import Predictions
@@ -30,7 +31,6 @@ from .average import Average
 from .criterion import DETR_CRITERION, LWDETR_CRITERION, SetCriterion, smooth_l1
 from .curves import draw_curves
 from .files import CURVES, METRICS, STATE
-from .interruption import Interruption
 from .loader import Batch, Pictures, Schedule, batches, loading
 from .optimizer import optimizer_for, parameters_of, share
 from .processes import Processes
@@ -255,7 +255,7 @@ class Training:
         folded = replace(self._model, network=copy.deepcopy(self._average.network))
         backend = TorchBackend(folded, device=str(self._processes.device), precision="fp32")
         rules = self._model.preprocessing
-        detector = Detector(self._model.name, backend, self._model.class_names, rules.resize, rules.resample)
+        detector = Detector(self._model.name, [backend], self._model.class_names, rules.resize, rules.resample)
         count = len(self._validation.examples)
 
         def watched(done: int) -> None:

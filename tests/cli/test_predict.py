@@ -112,8 +112,10 @@ class Place:
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")
 
     def files(self, folder: str) -> list[str]:
+        """All but those that a run keeps for one that goes on."""
         root = self.folder / folder
-        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
+        files = (path.relative_to(root) for path in root.rglob("*") if not path.is_dir())
+        return sorted(path.as_posix() for path in files if ".detr" not in path.parts)
 
 
 def read_terminal(end: int) -> bytes:
@@ -228,13 +230,23 @@ def mixed_run(mixed: Place) -> Run:
 
 def test_bad_pictures_are_a_line_each_and_the_exit_code(mixed_run: Run) -> None:
     assert mixed_run.code == 1
-    *complaints, summary = mixed_run.complaints
+    *complaints, summary, stages = mixed_run.complaints
     assert len(complaints) == len(FAULTS)
     for complaint, (name, fault) in zip(complaints, FAULTS.items(), strict=True):
         assert complaint.startswith(f"detr: pictures/{printable(name)}: ")
         assert fault in complaint
     good = len(SIZES)
-    assert summary.startswith(f"{good} pictures, {good * QUERIES} detections, {len(FAULTS)} failed, ")
+    assert summary.startswith(f"{good} pictures, {good * QUERIES} detections (")
+    assert re.search(rf", {len(FAULTS)} failed \(([a-z0-9 ,]+); see out/failures.jsonl\), ", summary)
+    assert stages.startswith("time of all threads: read ")
+
+
+def test_what_failed_is_listed(mixed: Place, mixed_run: Run) -> None:
+    failures = [json.loads(line) for line in (mixed.folder / "out/failures.jsonl").read_text().splitlines()]
+    assert [failure["path"] for failure in failures] == [f"pictures/{name}" for name in FAULTS]
+    assert [f"detr: {printable(failure['reason'])}" for failure in failures] == mixed_run.complaints[: len(FAULTS)]
+    kinds = ["too large", "damaged", "damaged", "empty", "not a file", "not a picture"]
+    assert [failure["kind"] for failure in failures] == kinds
 
 
 def test_good_pictures_are_a_json_object_each_in_order(mixed_run: Run) -> None:
@@ -254,7 +266,7 @@ def test_good_pictures_are_a_json_object_each_in_order(mixed_run: Run) -> None:
 
 
 def test_each_good_picture_has_its_drawing_and_nothing_else_is_there(mixed: Place, mixed_run: Run) -> None:
-    assert mixed.files("out") == sorted(SIZES)
+    assert mixed.files("out") == sorted([*SIZES, "failures.jsonl"])
     for name, size in SIZES.items():
         source, drawing = (read_picture(mixed.folder / folder / name) for folder in ("pictures", "out"))
         assert drawing.image.size == size
@@ -322,9 +334,9 @@ def test_a_size_is_what_the_network_sees_but_not_what_boxes_are_in(mixed_run: Ru
 
 
 def test_verbose_says_what_runs_where(sized_run: Run) -> None:
-    first, summary = sized_run.complaints
+    first, summary, _ = sized_run.complaints
     assert first.startswith("model on cpu, fp32, ")
-    assert summary.startswith(f"2 pictures, {2 * QUERIES} detections, ")
+    assert summary.startswith(f"2 pictures, {2 * QUERIES} detections (")
 
 
 @pytest.fixture(scope="module")
@@ -374,8 +386,8 @@ def tree_run(tree: Place) -> Run:
 def test_a_tree_whose_pictures_are_all_good(tree_run: Run) -> None:
     assert tree_run.code == 0
     assert tree_run.paths == [f"tree/{name}" for name in TREE]
-    (summary,) = tree_run.complaints
-    assert summary.startswith(f"{len(TREE)} pictures, {len(TREE) * QUERIES} detections, ")
+    summary, _ = tree_run.complaints
+    assert summary.startswith(f"{len(TREE)} pictures, {len(TREE) * QUERIES} detections (")
     assert "failed" not in summary
 
 
@@ -405,13 +417,14 @@ def test_a_list_on_stdin(place: Place) -> None:
     assert [os.fsencode(path) for path in run.paths] == names
     assert run.complaints[0] == "detr: missing.jpg: no such file or directory"
     outside = "_outside/" + str(place.folder / "outside.jpg").lstrip("/")
-    assert Place(here).files("out") == sorted([outside, "a.jpg", os.fsdecode(b"odd\xff.jpg"), "sub/b c.jpg"])
+    drawings = [outside, "a.jpg", os.fsdecode(b"odd\xff.jpg"), "sub/b c.jpg"]
+    assert Place(here).files("out") == sorted([*drawings, "failures.jsonl"])
 
 
 @pytest.mark.parametrize("arguments", [["-"], ["-", "--format", "jsonl"]])
 def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> None:
     run = place.detr(*arguments, *place.options)
-    assert (run.code, run.stdout, run.complaints) == (0, "", ["stdin named no pictures"])
+    assert (run.code, run.stdout, run.complaints) == (0, "", ["the list names no pictures"])
 
 
 @pytest.mark.parametrize(
@@ -453,7 +466,7 @@ def test_a_picture_that_fails_alone(trio: Place) -> None:
     assert (run.code, run.stdout) == (1, "")
     assert run.complaints == [
         "detr: missing.jpg: no such file or directory",
-        "0 pictures, 0 detections, 1 failed",
+        "0 pictures, 0 detections, 1 failed (1 missing)",
     ]
     assert trio.files("out") == ["detections.jsonl"]
     assert (trio.folder / "out" / "detections.jsonl").read_bytes() == b""
@@ -472,9 +485,9 @@ def test_one_pictures_drawing_does_not_take_the_place_of_another_picture(trio: P
 @pytest.mark.parametrize(
     ("arguments", "target"),
     [
-        (["--output", "taken"], "taken/0.jpg"),
-        (["--output", "taken/deeper"], "taken/deeper/0.jpg"),
-        (["--output", "taken/deeper", "--format", "jsonl", "--no-draw"], "taken/deeper/detections.jsonl"),
+        (["--output", "taken"], "taken"),
+        (["--output", "taken/deeper"], "taken/deeper"),
+        (["--output", "taken/deeper", "--format", "jsonl", "--no-draw"], "taken/deeper"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -512,7 +525,8 @@ def test_a_full_disk(trio: Place) -> None:
     run = trio.detr("p", *trio.options, "--output", "out", prepare=leave_one_kilobyte)
     assert run.code == 2
     assert [line for line in run.complaints if line.startswith("detr: ")] == run.complaints[-1:]
-    assert "cannot write out/0.jpg" in run.complaints[-1]
+    assert run.complaints[-1].startswith("detr: cannot write out/0.jpg: File too large; ")
+    assert run.complaints[-1].endswith("; free some space, then run it again; --resume goes on from there")
     assert "Traceback" not in run.stderr
     assert trio.files("out") == []
 
@@ -555,6 +569,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(trio: Place) -> None:
     assert b"BrokenPipe" not in said
     assert b"detr: " not in said
     assert not [name for name in trio.files("out") if not name.endswith(".jpg")]
+    assert not list((trio.folder / "out").rglob("*.part"))
 
 
 def test_a_terminal_shows_a_table_for_one_picture(trio: Place) -> None:
@@ -576,7 +591,7 @@ def test_a_terminal_shows_a_line_for_each_of_several_pictures(trio: Place) -> No
         found = re.search(rf"p/{re.escape(name)}: {counts}", line)
         assert found is not None
         assert sum(int(count) for count in re.findall(r"(\d) thing", found[0])) == QUERIES
-    assert shown[-1].startswith(f"3 pictures, {3 * QUERIES} detections, ")
+    assert shown[-2].startswith(f"3 pictures, {3 * QUERIES} detections (")
     assert not any('"path"' in line for line in shown)
     assert trio.files("out") == ["0.jpg", "1\n.jpg", "2.jpg"]
 

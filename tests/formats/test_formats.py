@@ -1,133 +1,286 @@
-"""What each output format writes is read again by the standard readers, and single files appear only when whole."""
+"""What each output format writes is read again by its own well-known reader, where a package has one."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import pkgutil
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torchvision.datasets import VOCDetection
 
 import detrcli.formats
-from detrcli.detections import Detections, as_record
-from detrcli.errors import OutputError
-from detrcli.formats import FORMATS, open_writer
-from detrcli.images.sources import ImageReference
+from detrcli.datasets import read_dataset
+from detrcli.formats import BY_STEM, FOR_ALL, FOR_EACH, FORMATS, picture_format, run_format
+from detrcli.labelled import Found, Labelled
 
 MODEL = "facebook/detr-resnet-50"
-NAMES = ('a, "b"', "two\nlines", "cr\r\nlf", "日本 🦊", "plain", "=1+1", "", "line\u2028separator")
+NAMES = (
+    "N/A",
+    'a, "b"',
+    "two\nlines",
+    "<cr>\r\nlf",
+    "日本 🦊",
+    "plain",
+    "N/A",
+    "=1+1",
+    "bell\a",
+    "line\u2028separator",
+)
 PATHS = ("plain.jpg", "sub dir/ünï 🦊.png", 'quo"te, comma.jpg', "line\nbreak.jpg", os.fsdecode(b"raw\xff\xe9.jpg"))
+USED = [label for label, name in enumerate(NAMES) if name != "N/A"]
+WIDTH, HEIGHT = 640, 480
 
 
-def found(names: tuple[str, ...] = NAMES) -> Detections:
-    count = len(names)
-    rng = np.random.default_rng(3)
-    return Detections(
-        boxes=rng.uniform(0, 600, (count, 4)).astype(np.float32),
-        scores=np.sort(rng.uniform(0.5, 1, count).astype(np.float32))[::-1],
-        labels=np.arange(count, dtype=np.int64),
-        names=names,
-        width=640,
-        height=480,
-    )
+def picture(path: str, labels: Sequence[int] = USED) -> Labelled:
+    rng = np.random.default_rng(len(path))
+    found: list[Found] = []
+    for label in labels:
+        x1, y1 = rng.uniform(0, 300, 2).round(4).tolist()
+        width, height = rng.uniform(20, 150, 2).tolist()
+        score = round(1 - 0.01 * len(found), 6)
+        found.append(Found(label, NAMES[label], score, (x1, y1, round(x1 + width, 4), round(y1 + height, 4))))
+    return Labelled(path, path, WIDTH, HEIGHT, MODEL, tuple(found))
 
 
-def write(name: str, output: Path, pictures: dict[str, Detections]) -> list[Any]:
-    with open_writer(name, output) as write_one:
-        for path, detections in pictures.items():
-            write_one(ImageReference(path, Path(path)), MODEL, detections)
-    return [as_record(path, MODEL, detections) for path, detections in pictures.items()]
+PICTURES = [picture(path, () if index == 1 else USED) for index, path in enumerate(PATHS)]
+PLAIN = [picture("b.png"), picture("a.png", USED[:2]), picture("c.png", ())]
+"""Pictures that a data set on a disk can have."""
 
 
-def pictures() -> dict[str, Detections]:
-    return {path: found(()) if index == 1 else found() for index, path in enumerate(PATHS)}
+def content(name: str, one: Labelled) -> bytes:
+    return picture_format(name).content(one, NAMES)
 
 
-def test_the_table_lists_exactly_the_formats_that_there_are(tmp_path: Path) -> None:
-    assert set(FORMATS) == {module.name for module in pkgutil.iter_modules(detrcli.formats.__path__)}
-    for name in FORMATS:
-        with open_writer(name, tmp_path / name) as write_one:
-            assert callable(write_one)
+def whole(name: str, pictures: Iterable[Labelled]) -> bytes:
+    file = io.BytesIO()
+    run_format(name).write(file, pictures, NAMES)
+    return file.getvalue()
 
 
-def test_json_is_a_file_for_each_picture(tmp_path: Path) -> None:
-    records = write("json", tmp_path, pictures())
-    for path, record in zip(PATHS, records, strict=True):
-        assert json.loads((tmp_path / f"{path}.json").read_text("utf-8")) == record
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == len(PATHS)
+def written(folder: Path, name: str, pictures: Iterable[Labelled]) -> Path:
+    path = folder / run_format(name).NAME
+    path.write_bytes(whole(name, pictures))
+    return path
 
 
-def test_jsonl_is_a_line_for_each_picture(tmp_path: Path) -> None:
-    records = write("jsonl", tmp_path, pictures())
-    lines = (tmp_path / "detections.jsonl").read_bytes().splitlines()
-    assert [json.loads(line) for line in lines] == records
+def test_the_table_lists_exactly_the_formats_that_there_are() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(detrcli.formats.__path__)}
+    assert {name.replace("-", "_") for name in FORMATS} == modules
+    assert set(FORMATS) == FOR_EACH | FOR_ALL
+    assert BY_STEM <= FOR_EACH
+    for name in FOR_EACH:
+        assert picture_format(name).content(PICTURES[0], NAMES)
+    places = [run_format(name).NAME for name in FOR_ALL]
+    assert len(set(places)) == len(places)
+
+
+@pytest.mark.parametrize("name", sorted(FOR_EACH))
+def test_each_picture_has_a_place_of_its_own_kind(name: str) -> None:
+    places = {str(picture_format(name).place(PurePosixPath(path))) for path in PATHS}
+    assert len(places) == len(PATHS)
+    shared = len({picture_format(name).place(PurePosixPath(path)) for path in ("d/a.jpg", "d/a.png")}) == 1
+    assert shared == (name in BY_STEM)
+
+
+@pytest.mark.parametrize("name", sorted(FOR_ALL - {"yolo"}))
+def test_no_picture_is_no_error(name: str) -> None:
+    assert "a.jpg" not in whole(name, []).decode()
+
+
+def test_json_is_the_record() -> None:
+    for one in PICTURES:
+        assert json.loads(content("json", one)) == one.as_record()
+
+
+def test_jsonl_is_a_line_for_each_picture() -> None:
+    lines = whole("jsonl", PICTURES).splitlines()
+    assert [json.loads(line) for line in lines] == [one.as_record() for one in PICTURES]
     assert os.fsencode(json.loads(lines[-1])["path"]) == b"raw\xff\xe9.jpg"
 
 
-def test_csv_is_a_row_for_each_detection(tmp_path: Path) -> None:
-    records = write("csv", tmp_path, pictures())
-    with open(tmp_path / "detections.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
+def test_csv_is_a_row_for_each_detection() -> None:
+    raw = whole("csv", PICTURES)
+    reader = csv.DictReader(io.StringIO(raw.decode("utf-8", "surrogateescape"), newline=""))
+    rows = list(reader)
     assert reader.fieldnames == "path width height label_id label score x1 y1 x2 y2".split()
-    expected = [(record, one) for record in records for one in record["detections"]]
-    assert len(rows) == len(expected) == (len(PATHS) - 1) * len(NAMES)
-    for row, (record, one) in zip(rows, expected, strict=True):
-        assert (row["path"], int(row["width"]), int(row["height"])) == (record["path"], 640, 480)
-        assert (int(row["label_id"]), row["label"], float(row["score"])) == (
-            one["label_id"],
-            one["label"],
-            one["score"],
+    expected = [(one, found) for one in PICTURES for found in one.found]
+    assert len(rows) == len(expected) == (len(PATHS) - 1) * len(USED)
+    for row, (one, found) in zip(rows, expected, strict=True):
+        assert (row["path"], int(row["width"]), int(row["height"])) == (one.path, WIDTH, HEIGHT)
+        assert (int(row["label_id"]), row["label"], float(row["score"])) == (found.label_id, found.label, found.score)
+        assert tuple(float(row[side]) for side in ("x1", "y1", "x2", "y2")) == found.box
+    assert b"raw\xff\xe9.jpg" in raw
+    assert "ünï 🦊.png" in whole("csv", [picture("sub dir/ünï 🦊.png")]).decode()
+
+
+def test_coco_is_judged_perfect_by_coco_itself(tmp_path: Path) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(written(tmp_path, "coco", PICTURES))
+        judge = COCOeval(truth, truth.loadRes(str(written(tmp_path, "coco-results", PICTURES))), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    assert judge.stats[0] == pytest.approx(1)
+    assert [truth.imgs[identity]["file_name"] for identity in sorted(truth.imgs)] == list(PATHS)
+    assert {label: one["name"] for label, one in truth.cats.items()} == {label: NAMES[label] for label in USED}
+
+
+def sources(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for one in PLAIN:
+        Image.new("RGB", (one.width, one.height)).save(folder / one.relative)
+
+
+def check_dataset(path: Path, within: float) -> None:
+    data = read_dataset(path, "train")
+    truth = {one.relative: one for one in PLAIN}
+    assert {example.path.name for example in data.examples} == set(truth)
+    for example in data.examples:
+        found = truth[example.path.name].found
+        assert [data.classes[label] for label in example.labels] == [one.label for one in found]
+        np.testing.assert_allclose(example.boxes, np.array([one.box for one in found]).reshape(-1, 4), atol=within)
+
+
+def test_coco_is_a_data_set_to_train_on(tmp_path: Path) -> None:
+    sources(tmp_path / "pictures")
+    check_dataset(written(tmp_path / "pictures", "coco", PLAIN), 1e-3)
+
+
+def test_yolo_is_a_data_set_to_train_on(tmp_path: Path) -> None:
+    sources(tmp_path / "images")
+    for one in PLAIN:
+        place = tmp_path / picture_format("yolo").place(PurePosixPath(one.relative))
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(content("yolo", one))
+    path = written(tmp_path, "yolo", PLAIN)
+    assert list(yaml.safe_load(path.read_text())["names"].values()) == [NAMES[label] for label in USED]
+    check_dataset(tmp_path, 1e-3)
+
+
+def test_yolo_leaves_out_what_no_class_is_called() -> None:
+    (line,) = content("yolo", picture("a.jpg", [1, 0, 6])).splitlines()
+    assert line.startswith(b"0 ")
+
+
+def escaped(text: str) -> str:
+    """As XML has it: control characters spelt out, line ends as line feeds."""
+    return text.replace("\a", r"\x07").replace("\r\n", "\n").replace("\udcff\udce9", r"\udcff\udce9")
+
+
+@pytest.mark.parametrize("one", PICTURES)
+def test_voc_is_read_by_torchvision(one: Labelled) -> None:
+    tree = ElementTree.fromstring(content("voc", one))
+    if len(one.found) > 1:
+        read = VOCDetection.parse_voc_xml(tree)["annotation"]
+        assert (int(read["size"]["width"]), int(read["size"]["height"])) == (WIDTH, HEIGHT)
+        for found, expected in zip(read["object"], one.found, strict=True):
+            assert found["name"] == escaped(expected.label).strip()
+            corners = [int(found["bndbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax")]
+            np.testing.assert_allclose(corners, expected.box, atol=0.5)
+    assert tree.findtext("filename") == escaped(PurePosixPath(one.relative).name)
+    assert len(tree.findall("object")) == len(one.found)
+
+
+def test_labelme(tmp_path: Path) -> None:
+    for one in PICTURES:
+        record = json.loads(content("labelme", one))
+        assert (record["imageWidth"], record["imageHeight"], record["imageData"]) == (WIDTH, HEIGHT, None)
+        assert record["imagePath"] == os.path.abspath(one.path)
+        for shape, found in zip(record["shapes"], one.found, strict=True):
+            assert (shape["label"], shape["shape_type"]) == (found.label, "rectangle")
+            assert (*shape["points"][0], *shape["points"][1]) == found.box
+    address = Labelled("https://host/a.jpg", "host/a.jpg", 1, 1, MODEL, ())
+    assert json.loads(content("labelme", address))["imagePath"] == "https://host/a.jpg"
+
+
+def test_label_studio() -> None:
+    tasks = json.loads(whole("label-studio", PICTURES))
+    for task, one in zip(tasks, PICTURES, strict=True):
+        assert task["data"] == {"image": one.path}
+        (prediction,) = task["predictions"]
+        assert prediction["score"] == min((found.score for found in one.found), default=0)
+        assert len({region["id"] for region in prediction["result"]}) == len(one.found)
+        for region, found in zip(prediction["result"], one.found, strict=True):
+            value = region["value"]
+            assert (region["type"], value["rectanglelabels"]) == ("rectanglelabels", [found.label])
+            left, top = value["x"] * WIDTH / 100, value["y"] * HEIGHT / 100
+            right, bottom = left + value["width"] * WIDTH / 100, top + value["height"] * HEIGHT / 100
+            np.testing.assert_allclose((left, top, right, bottom), found.box, atol=1e-4)
+
+
+def test_cvat() -> None:
+    root = ElementTree.fromstring(whole("cvat", PICTURES))
+    assert root.findtext("version") == "1.1"
+    assert [label.findtext("name") for label in root.iter("label")] == [escaped(NAMES[label]) for label in USED]
+    for number, (image, one) in enumerate(zip(root.iter("image"), PICTURES, strict=True)):
+        assert image.attrib == {
+            "id": str(number),
+            "name": escaped(one.relative),
+            "width": str(WIDTH),
+            "height": str(HEIGHT),
+        }
+        for box, found in zip(image.iter("box"), one.found, strict=True):
+            assert box.get("label") == found.label.replace("\a", r"\x07")
+            assert tuple(float(box.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr")) == found.box
+            assert (box.get("source"), box.get("occluded")) == ("auto", "0")
+
+
+def _coco(raw: bytes) -> list[Any]:
+    return [
+        (one["category_id"], (x, y, x + w, y + h))
+        for one in json.loads(raw)["annotations"]
+        for x, y, w, h in [one["bbox"]]
+    ]
+
+
+READERS: dict[str, Callable[[bytes], list[Any]]] = {
+    "jsonl": lambda raw: [(one["label_id"], one["box"]) for one in json.loads(raw)["detections"]],
+    "coco": _coco,
+    "csv": lambda raw: [
+        (int(row["label_id"]), [float(row[side]) for side in ("x1", "y1", "x2", "y2")])
+        for row in csv.DictReader(io.StringIO(raw.decode(), newline=""))
+    ],
+}
+SIDES = st.integers(0, 10_000).map(lambda value: round(value / 10_000 * 100, 4))
+BOXES = st.tuples(SIDES, SIDES, SIDES, SIDES).map(
+    lambda box: (min(box[::2]), min(box[1::2]), max(box[::2]), max(box[1::2]))
+)
+FOUND = st.builds(
+    lambda label, score, box: Found(label, NAMES[label], score, box),
+    st.sampled_from(USED),
+    st.integers(0, 10**6).map(lambda value: value / 10**6),
+    BOXES,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(FOUND, max_size=6))
+def test_boxes_survive(found: list[Found]) -> None:
+    one = Labelled("a.jpg", "a.jpg", 100, 100, MODEL, tuple(found))
+    for name, read in READERS.items():
+        again = read(whole(name, [one]))
+        assert [label for label, _ in again] == [each.label_id for each in found]
+        np.testing.assert_allclose(
+            np.array([box for _, box in again]).reshape(-1, 4),
+            np.array([each.box for each in found]).reshape(-1, 4),
+            atol=2e-4,
         )
-        assert [float(row[side]) for side in ("x1", "y1", "x2", "y2")] == one["box"]
-    assert b"raw\xff\xe9.jpg" in (tmp_path / "detections.csv").read_bytes()
-
-
-def test_csv_of_plain_paths_is_utf_8(tmp_path: Path) -> None:
-    write("csv", tmp_path, {"sub dir/ünï 🦊.png": found()})
-    assert "ünï 🦊.png" in (tmp_path / "detections.csv").read_text("utf-8")
-
-
-@pytest.mark.parametrize("name", ["jsonl", "csv"])
-def test_no_picture_gives_a_file_without_detections(tmp_path: Path, name: str) -> None:
-    write(name, tmp_path, {})
-    assert len((tmp_path / f"detections.{name}").read_bytes().splitlines()) == (1 if name == "csv" else 0)
-
-
-def interrupted(name: str, output: Path) -> None:
-    with open_writer(name, output) as write_one:
-        write_one(ImageReference("a.jpg", Path("a.jpg")), MODEL, found())
-        raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("name", ["jsonl", "csv"])
-def test_a_single_file_appears_only_when_all_went_well(tmp_path: Path, name: str) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        interrupted(name, tmp_path)
-    assert os.listdir(tmp_path) == []
-    old = tmp_path / f"detections.{name}"
-    old.write_bytes(b"of an earlier run")
-    with pytest.raises(KeyboardInterrupt):
-        interrupted(name, tmp_path)
-    assert old.read_bytes() == b"of an earlier run"
-    assert os.listdir(tmp_path) == [old.name]
-    write(name, tmp_path, {"a.jpg": found()})
-    assert b"a.jpg" in old.read_bytes()
-
-
-def test_json_keeps_what_was_written_before_an_interruption(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        interrupted("json", tmp_path)
-    assert os.listdir(tmp_path) == ["a.jpg.json"]
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_an_output_that_is_a_file_is_one_error(tmp_path: Path, name: str) -> None:
-    output = tmp_path / "taken"
-    output.write_bytes(b"kept")
-    with pytest.raises(OutputError, match="; choose another place"):
-        write(name, output, {"a.jpg": found()})
-    assert output.read_bytes() == b"kept"
+    for line, each in zip(content("yolo", one).decode().splitlines(), found, strict=True):
+        number, *values = map(float, line.split())
+        centre_x, centre_y, width, height = values
+        assert USED[int(number)] == each.label_id
+        corners = (centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
+        np.testing.assert_allclose(np.array(corners) * 100, each.box, atol=2e-4)

@@ -102,7 +102,7 @@ def test_a_file_that_looks_like_a_glob(here: Path) -> None:
 
 def test_a_list_of_paths() -> None:
     lines = [b"a.jpg\n", b"\n", b"b c.jpg\r\n", b"\r\n", b" d.jpg\n", b"odd\xff.jpg\n", "é.jpg".encode()]
-    paths = list(read_list(lines))
+    paths = list(read_list(io.BytesIO(b"".join(lines))))
     assert [os.fsencode(path) for path in paths] == [
         b"a.jpg",
         b"b c.jpg",
@@ -110,7 +110,8 @@ def test_a_list_of_paths() -> None:
         b"odd\xff.jpg",
         "é.jpg".encode(),
     ]
-    assert list(read_list([])) == []
+    assert list(read_list(io.BytesIO(b""))) == []
+    assert list(read_list(io.BytesIO(b"a\nb\0\0c\r\0"), b"\0")) == ["a\nb", "c\r"]
 
 
 def test_a_list_on_stdin(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

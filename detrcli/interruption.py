@@ -1,15 +1,15 @@
-"""Ctrl-C and SIGTERM, noticed in the middle of a step and heeded after it."""
+"""Ctrl-C and SIGTERM, noticed in the middle of some work and heeded after it."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 
 class Interruption:
-    """Whether someone wants a training to stop.
+    """Whether someone wants the work to stop.
 
     Attributes:
         signal: which signal came first, if one did.
@@ -19,8 +19,12 @@ class Interruption:
         self.signal: signal.Signals | None = None
 
     @contextmanager
-    def noticed(self) -> Iterator[None]:
-        """Only take note of the first signal; a second one has its usual effect at once."""
+    def noticed(self, on_first: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Only take note of the first signal; a second one has its usual effect at once.
+
+        Args:
+            on_first: is called with the first one, in the signal's handler.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread can ask for signals
             return
@@ -30,6 +34,7 @@ class Interruption:
             self.signal = signal.Signals(number)
             for each, handler in before.items():
                 signal.signal(each, handler)
+            on_first()
 
         for number in before:
             signal.signal(number, note)

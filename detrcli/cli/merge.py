@@ -1,0 +1,47 @@
+"""`detr merge`: one set of files from the shards of a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..formats import FOR_ALL
+from .console import Talk, printable
+from .exit_codes import SOME_FAILED
+from .options import Quiet, each_of
+
+
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="What the shards had as --output, one or several.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the files.  [default: the first of the others]")
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="|".join(sorted(FOR_ALL)),
+            callback=each_of(sorted(FOR_ALL)),
+            help="Write files. Repeatable.  [default: as the shards were told]",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Join what the shards of `detr predict --shard` found into the files that one run would have written.
+
+    Exit codes: 0 all well, 1 some pictures failed in the shards, 2 a shard is missing or not at its end.
+    """
+    from ..labelling import FAILURES, merged
+
+    talk = Talk(quiet=quiet, verbose=False)
+    target = output or folders[0]
+    written, kinds = merged(folders, target, formats or None)
+    for path in written:
+        talk.say(printable(f"wrote {path}"))
+    if kinds:
+        failed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        talk.say(printable(f"{kinds.total()} pictures failed ({failed}); see {target / FAILURES}"))
+        raise typer.Exit(SOME_FAILED)

@@ -1,0 +1,180 @@
+"""What `detr predict` shows while pictures come, and at the end."""
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from ..journal import Failure
+from .console import Talk, printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ..clock import Clock
+    from ..labelled import Labelled
+
+NAMED = 6
+"""How many classes a summary names, the most frequent."""
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """What came of one picture.
+
+    Attributes:
+        index: its place among all.
+        result: what was found, or what went wrong.
+        drawing: where the drawing went, if there is one.
+    """
+
+    index: int
+    result: "Labelled | Failure"
+    drawing: Path | None = None
+
+
+class Report:
+    """Shows what came of each picture, and counts.
+
+    Args:
+        talk: to the user.
+        output: where files go, or None if there are none.
+        many: whether there is more than one picture.
+        before: how many had been done by a run that was stopped.
+    """
+
+    def __init__(self, talk: Talk, output: Path | None, *, many: bool, before: int) -> None:
+        self._talk, self._output, self._many, self._before = talk, output, many, before
+        self._progress: Progress | None = None
+        self._done = 0
+        self._failed: Counter[str] = Counter()
+        self._found: Counter[str] = Counter()
+        self._began = time.perf_counter()
+
+    @property
+    def failed(self) -> int:
+        """How many pictures failed."""
+        return self._failed.total()
+
+    @contextmanager
+    def showing(self, count: Callable[[], int] | None) -> Iterator[None]:
+        """Show a progress bar, where there is someone to see it.
+
+        Args:
+            count: gives the number of pictures; it may take its time. None if they cannot be counted.
+        """
+        with ExitStack() as stack:
+            if self._many and not self._talk.quiet and not self._talk.as_json and sys.stderr.isatty():
+                from .progress import progress_bar
+
+                self._progress = stack.enter_context(progress_bar())
+                self._talk.live = self._progress.console
+                if count is not None:
+                    Thread(target=self._count_up, args=(self._progress, count), daemon=True).start()
+            try:
+                yield
+            finally:
+                self._talk.live = self._progress = None
+
+    def take(self, done: Done) -> None:
+        """Show what came of a picture."""
+        result = done.result
+        if isinstance(result, Failure):
+            self._talk.complain(result.reason, path=result.path, kind=result.kind)
+            self._failed[result.kind] += 1
+        else:
+            self._show(result, done)
+            self._done += 1
+            self._found.update(one.label for one in result.found)
+        if self._progress is not None:
+            failed = f"{self.failed} failed" if self._failed else ""
+            self._progress.update(self._progress.task_ids[0], advance=1, description=failed)
+        elif self._many:
+            count = self._done + self.failed
+            rate = count / (time.perf_counter() - self._began)
+            self._talk.say_at_times(
+                f"{_count(count, 'picture')}, {self.failed} failed, {rate:.1f} a second",
+                pictures=self._done,
+                failed=self.failed,
+                rate=rate,
+            )
+
+    def summarise(self, clock: "Clock", failures: Path | None) -> None:
+        """Say what came of all pictures, if there were many or some failed.
+
+        Args:
+            clock: knows where the time went.
+            failures: the file that lists what failed, if there is one.
+        """
+        if not self._many and not self._failed:
+            return
+        seconds = time.perf_counter() - self._began
+        parts = [_count(self._done, "picture"), _count(self._found.total(), "detection") + _most(self._found)]
+        if self._before:
+            parts.insert(1, f"after {self._before} done before")
+        if self._failed:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self._failed.most_common())
+            parts.append(f"{self.failed} failed ({kinds}{f'; see {failures}' if failures else ''})")
+        if self._done:
+            parts.append(f"{seconds:.1f} s ({self._done / seconds:.1f} a second)")
+            if self._output is not None:
+                parts.append(f"outputs in {self._output}")
+        self._talk.say(
+            printable(", ".join(parts)),
+            "summary",
+            pictures=self._done,
+            before=self._before,
+            detections=dict(self._found),
+            failed=dict(self._failed),
+            seconds=seconds,
+            stages=dict(clock.seconds),
+        )
+        if self._many and self._done and not self._talk.as_json:
+            self._talk.say(f"time of all threads: {_stages(clock.seconds)}")
+
+    def _show(self, result: "Labelled", done: Done) -> None:
+        if not sys.stdout.isatty():
+            sys.stdout.write(json.dumps(result.as_record()) + "\n")
+            sys.stdout.flush()
+        elif self._talk.quiet:
+            return
+        elif self._many:
+            counts = Counter(one.label for one in result.found)
+            found = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
+            self._print_line(printable(f"{result.path}: {found}"))
+        else:
+            from .table import print_table
+
+            print_table(result)
+            if done.drawing is not None:
+                self._print_line(f"drawn to {printable(str(done.drawing))}")
+
+    def _print_line(self, text: str) -> None:
+        if self._talk.live is not None:
+            self._talk.say(text)
+        else:
+            print(text)
+
+    def _count_up(self, progress: "Progress", count: Callable[[], int]) -> None:
+        progress.update(progress.task_ids[0], total=count())
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _most(found: Counter[str]) -> str:
+    if not found:
+        return ""
+    named = [f"{count} {name}" for name, count in found.most_common(NAMED)]
+    return f" ({', '.join(named)}{', …' if len(found) > NAMED else ''})"
+
+
+def _stages(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{stage} {taken:.1f} s" for stage, taken in seconds.items())

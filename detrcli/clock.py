@@ -1,0 +1,31 @@
+"""Where the time of a run goes."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+
+class Clock:
+    """Adds up the time that any number of threads spend in each stage."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Add what the block takes to a stage."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            taken = time.perf_counter() - began
+            with self._lock:
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + taken
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds of each stage, of all threads together, in the order in which the stages first ended."""
+        with self._lock:
+            return dict(self._seconds)

@@ -1,0 +1,42 @@
+"""LabelMe's JSON, a file a picture: `a.jpg` → `a.json`, which names its picture by its whole path."""
+
+import json
+import os
+from pathlib import PurePosixPath
+
+from ..images.fetch import is_address
+from ..labelled import Found, Labelled
+
+VERSION = "5.5.0"
+"""Of LabelMe, whose files look so."""
+
+
+def place(relative: PurePosixPath) -> PurePosixPath:
+    """Where a picture's file belongs."""
+    return relative.with_suffix(".json")
+
+
+def content(picture: Labelled, class_names: tuple[str, ...]) -> bytes:
+    """A rectangle for each object, its score as the description."""
+    record: dict[str, object] = {
+        "version": VERSION,
+        "flags": {},
+        "shapes": [_shape(one) for one in picture.found],
+        "imagePath": picture.path if is_address(picture.path) else os.path.abspath(picture.path),
+        "imageData": None,
+        "imageHeight": picture.height,
+        "imageWidth": picture.width,
+    }
+    return json.dumps(record, indent=2).encode() + b"\n"
+
+
+def _shape(one: Found) -> dict[str, object]:
+    x1, y1, x2, y2 = one.box
+    return {
+        "label": one.label,
+        "points": [[x1, y1], [x2, y2]],
+        "group_id": None,
+        "description": f"{one.score:.6f}",
+        "shape_type": "rectangle",
+        "flags": {},
+    }

@@ -1,0 +1,233 @@
+"""What a run over many pictures has done, line by line in a file that survives whatever ends the run.
+
+The first line says what run it is, then comes a line for each picture, in order, and a last line when the run is whole.
+Files for all pictures at once are written from it.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import UsageError
+from .files import writing
+from .images.sources import ImageReference
+from .labelled import Labelled, of_record
+
+Setting = Mapping[str, Any]
+
+SYNC_AFTER = 1.0
+"""Seconds of work that a power cut may cost."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture of which nothing came.
+
+    Attributes:
+        path: as the user would name it.
+        kind: what went wrong, in a word or two.
+        reason: what the user was told.
+    """
+
+    path: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one picture.
+
+    Attributes:
+        index: its place among all pictures of all shards, from 0.
+        result: what was found, or what went wrong.
+    """
+
+    index: int
+    result: Labelled | Failure
+
+
+@dataclass(frozen=True)
+class Record:
+    """A journal to read, as far as it is whole.
+
+    Attributes:
+        path: of the file.
+        setting: what decides the run's outputs.
+        finished: whether the run came to its end.
+        whole: how many of the file's bytes are whole lines.
+    """
+
+    path: Path
+    setting: Setting
+    finished: bool
+    whole: int
+
+    def entries(self) -> Iterator[Entry]:
+        """What became of each picture so far."""
+        with self.path.open("rb") as file:
+            for line in _up_to(file, self.whole):
+                record = json.loads(line)
+                if "path" in record:
+                    yield _entry(record)
+
+    def remaining(self, references: Iterable[tuple[int, ImageReference]]) -> Iterator[tuple[int, ImageReference]]:
+        """Those of a run's pictures that are not in here.
+
+        As long as the pictures come as they came before, nothing is held in memory.
+        """
+        done = (entry.result.path for entry in self.entries())
+        coming = iter(references)
+        for index, reference in coming:
+            path = next(done, None)
+            if path is None:
+                yield index, reference
+                yield from coming
+            elif path != reference.path:
+                left = Counter(_digest(one) for one in chain([path], done))
+                for one in chain([(index, reference)], coming):
+                    key = _digest(one[1].path)
+                    if left[key] > 0:
+                        left[key] -= 1
+                    else:
+                        yield one
+
+
+def recorded(path: Path) -> Record | None:
+    """The journal in a file, or None if there is none, not even a first line.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            first = file.readline()
+            try:
+                setting = json.loads(first)["setting"]
+            except ValueError:
+                return None
+            whole, finished = len(first), False
+            for line in file:
+                if not (line.startswith(b"{") and line.endswith(b"}\n")):
+                    break
+                whole += len(line)
+                finished = line == FINISHED
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; name another --output") from error
+    return Record(path, setting, finished, whole)
+
+
+class Journal:
+    """A journal to write.
+
+    Args:
+        path: of the file.
+        setting: what decides the run's outputs.
+        before: the journal of the run to go on with, or None to begin anew.
+
+    Raises:
+        OutputError: it cannot be written.
+        UsageError: another process is writing it.
+    """
+
+    def __init__(self, path: Path, setting: Setting, before: Record | None = None) -> None:
+        self.path = path
+        with writing(path):
+            self._file: IO[bytes] = path.open("ab")
+            try:
+                _lock(self._file, path)
+                self._file.truncate(before.whole if before else 0)
+                if before is None:
+                    self._write(json.dumps({"setting": setting}).encode() + b"\n")
+            except BaseException:
+                self._file.close()
+                raise
+        self._synced = time.monotonic()
+
+    def add(self, entry: Entry) -> None:
+        """Write what became of a picture, whose own outputs are on the disk.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with writing(self.path):
+            self._write(_line(entry))
+            if time.monotonic() - self._synced > SYNC_AFTER:
+                self._sync()
+
+    def finish(self) -> None:
+        """Say that the run came to its end.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with writing(self.path):
+            self._write(FINISHED)
+
+    def close(self) -> None:
+        """Write no more.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with writing(self.path), self._file:
+            self._sync()
+
+    def _write(self, line: bytes) -> None:
+        self._file.write(line)
+        self._file.flush()
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+
+FINISHED = b'{"finished": true}\n'
+
+
+def _line(entry: Entry) -> bytes:
+    result = entry.result
+    if isinstance(result, Failure):
+        return json.dumps({"index": entry.index, **vars(result)}).encode() + b"\n"
+    return json.dumps({"index": entry.index, "relative": result.relative, **result.as_record()}).encode() + b"\n"
+
+
+def _entry(record: dict[str, Any]) -> Entry:
+    if "kind" in record:
+        return Entry(record["index"], Failure(record["path"], record["kind"], record["reason"]))
+    return Entry(record["index"], of_record(record, record["relative"]))
+
+
+def _up_to(file: IO[bytes], end: int) -> Iterator[bytes]:
+    read = 0
+    for line in file:
+        read += len(line)
+        if read > end:
+            return
+        yield line
+
+
+def _digest(path: str) -> bytes:
+    return hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Keep the file for this process as long as it lives, where the system knows how."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(f"another run is writing {path}; wait for it, or name another --output") from error

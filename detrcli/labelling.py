@@ -1,0 +1,337 @@
+"""A run whose outputs are files: a drawing and files for each picture, files for all of them, and what failed."""
+
+import errno
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from heapq import merge
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .clock import Clock
+from .detections import Detections
+from .errors import ImageError, OutputError, UsageError
+from .files import PART, atomic_file, fitting, writing
+from .formats import BY_STEM, FOR_ALL, FOR_EACH, picture_format, run_format
+from .images.decode import Picture
+from .images.fetch import is_address
+from .images.sources import SUFFIXES, ImageReference
+from .journal import Entry, Failure, Journal, Record, recorded
+from .labelled import Labelled
+from .shards import Shard
+
+FOLDER = ".detr"
+"""Where below the output folder a run keeps its journal, and files that are not whole yet; a shard in one below it."""
+JOURNAL = "journal.jsonl"
+FAILURES = "failures.jsonl"
+OF_THIS_PICTURE = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP)
+"""What a system says where one file cannot be written, but others can."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides a run's outputs; a run goes on only with the same.
+
+    Attributes:
+        model: its name.
+        digest: of the model's file.
+        class_names: the name of each label of the model.
+        root: the folder that the outputs mirror.
+        shard: the part of the pictures to take, or None for all.
+        formats: what to write.
+        draw: whether to draw.
+        answers: which answers are kept, and how they are computed.
+    """
+
+    model: str
+    digest: str
+    class_names: tuple[str, ...]
+    root: str
+    shard: Shard | None
+    formats: tuple[str, ...]
+    draw: bool
+    answers: dict[str, Any]
+
+    def as_setting(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        plain: dict[str, Any] = json.loads(json.dumps({**vars(self), "shard": self.shard and str(self.shard)}))
+        return plain
+
+
+class Labelling:
+    """Writes a run's outputs. `write` may be called from any thread, all else from one.
+
+    Args:
+        output: the folder.
+        plan: what to write.
+        keep: whether someone may go on with it; else it leaves its outputs alone.
+        resume: True to go on with the run that was stopped, if there is one; False to begin anew; None to begin anew
+            unless one was stopped.
+
+    Attributes:
+        before: how many pictures had been done before.
+        failures: the name of the file that lists what failed.
+
+    Raises:
+        UsageError: there is a run that was stopped, and it is not said what to do with it, or it was another one.
+        OutputError: the folder cannot be written to.
+    """
+
+    def __init__(self, output: Path, plan: Plan, *, keep: bool = True, resume: bool | None = None) -> None:
+        self._output, self._plan, self._keep = output, plan, keep
+        self._folder = _folder_of(output, plan.shard) if keep else output / FOLDER / f"single-{os.getpid()}"
+        with writing(output):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / JOURNAL
+        record = recorded(path)
+        if record is not None and resume is None and not record.finished:
+            raise UsageError(
+                f"{output} holds a run that was stopped; go on with --resume, begin anew with --no-resume, "
+                "or name another --output"
+            )
+        if record is not None and resume:
+            _check_same(record, plan, output)
+        shard = plan.shard
+        self.failures = f"failures-{shard.index}-of-{shard.count}.jsonl" if shard else FAILURES
+        self._record = record if resume else None
+        self._journal = Journal(path, plan.as_setting(), self._record)
+        for part in self._folder.glob(f"*{PART}"):  # what a kill left; the journal is ours alone now
+            with suppress(OSError):
+                part.unlink()
+        self.before = sum(1 for _ in self._record.entries()) if self._record else 0
+
+    def remaining(self, pictures: Iterator[tuple[int, ImageReference]]) -> Iterator[tuple[int, ImageReference]]:
+        """Those of the pictures, each with its place among all, that this run is still to look at."""
+        return pictures if self._record is None else self._record.remaining(pictures)
+
+    def write(
+        self,
+        reference: ImageReference,
+        picture: Picture | None,
+        detections: Detections,
+        labelled: Labelled,
+        clock: Clock,
+    ) -> Path | None:
+        """Write a picture's own outputs.
+
+        Returns:
+            Where the drawing went, if there is one.
+
+        Raises:
+            ImageError: they cannot be written, but those of other pictures may.
+            OutputError: nothing can be written any more.
+        """
+        try:
+            drawing = self._draw(reference, picture, detections, clock) if picture is not None else None
+            with clock.timing("write"):
+                for name in self._plan.formats:
+                    if name in FOR_EACH:
+                        self._write_one(name, reference, labelled)
+        except OutputError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in OF_THIS_PICTURE:
+                raise ImageError(f"{reference.path}: {error}", "not written") from error
+            raise
+        return drawing
+
+    def add(self, index: int, result: Labelled | Failure) -> None:
+        """Take note that a picture is done."""
+        self._journal.add(Entry(index, result))
+
+    def close(self, *, finished: bool) -> Counter[str]:
+        """Write what failed, and the files for all pictures, those of a shard excepted, which are merged.
+
+        Args:
+            finished: whether the run came to its end; else only what failed is written, and a run that goes on may
+                write the rest.
+
+        Returns:
+            How many pictures failed in which way, those of the run that was stopped included; none for a run that
+            nobody may go on with.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        with closing(self._journal):
+            if finished and self._plan.shard is None:
+                write_for_all(self._plan.formats, [self._whole()], self._plan.class_names, self._output)
+            if not self._keep:
+                self._discard()
+                return Counter()
+            kinds = write_failures([self._whole()], self._output / self.failures)
+            if finished:
+                self._journal.finish()
+        return kinds
+
+    def _discard(self) -> None:
+        with suppress(OSError):  # others may have theirs beside it
+            self._journal.path.unlink()
+            self._folder.rmdir()
+            self._folder.parent.rmdir()
+
+    def _whole(self) -> Record:
+        record = recorded(self._journal.path)
+        assert record is not None
+        return record
+
+    def _draw(self, reference: ImageReference, picture: Picture, detections: Detections, clock: Clock) -> Path:
+        from .draw import draw, save_drawing
+
+        target = fitting(self._output / reference.relative)
+        if target.exists() and os.path.exists(reference.path) and os.path.samefile(target, reference.path):
+            raise ImageError(
+                f"{reference.path}: its drawing would overwrite it; choose another --output", "not written"
+            )
+        with clock.timing("draw"):
+            return save_drawing(draw(picture, detections), picture, target, staging=self._folder)
+
+    def _write_one(self, name: str, reference: ImageReference, labelled: Labelled) -> None:
+        if name in BY_STEM and (other := _namesake(reference.path)):
+            raise ImageError(
+                f"{reference.path}: {name} has one file for it and for {other}, whose name differs only in its ending; "
+                "rename one",
+                "not written",
+            )
+        form = picture_format(name)
+        place = form.place(PurePosixPath(labelled.relative))
+        self._write_file(fitting(self._output / place), form.content(labelled, self._plan.class_names))
+
+    def _write_file(self, path: Path, content: bytes) -> None:
+        with atomic_file(path, staging=self._folder) as file:
+            file.write(content)
+
+
+def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None) -> tuple[list[Path], Counter[str]]:
+    """Write what one run would have written for all pictures together, from the journals of its shards.
+
+    Args:
+        folders: what the shards had as output folders.
+        output: where to write.
+        formats: what to write, or None for what the shards were told.
+
+    Returns:
+        The files, and how many pictures failed in which way.
+
+    Raises:
+        UsageError: a shard is missing, has not come to its end, or is of another run.
+        OutputError: a file cannot be written.
+    """
+    records = _all_shards(folders)
+    setting = records[0].setting
+    chosen = [name for name in formats or setting["formats"] if name in FOR_ALL]
+    written = write_for_all(chosen, records, tuple(setting["class_names"]), output)
+    return written, write_failures(records, output / FAILURES)
+
+
+def _all_shards(folders: Sequence[Path]) -> list[Record]:
+    paths = [path for folder in folders for path in sorted((folder / FOLDER).glob(f"*-of-*/{JOURNAL}"))]
+    records = {record.setting["shard"]: record for path in paths if (record := recorded(path)) is not None}
+    if not records:
+        raise UsageError(f"no shards were written into {' or '.join(map(str, folders))}")
+    first = next(iter(records.values()))
+    for record in records.values():
+        different = [name for name in first.setting if name != "shard" and record.setting[name] != first.setting[name]]
+        if different:
+            raise UsageError(f"{first.path} and {record.path} are of different runs: they differ in {different[0]}")
+        if not record.finished:
+            raise UsageError(f"shard {record.setting['shard']} has not come to its end; go on with it with --resume")
+    count = int(first.setting["shard"].partition("/")[2])
+    missing = [str(shard) for index in range(count) if str(shard := Shard(index, count)) not in records]
+    if missing:
+        raise UsageError(f"shard {' and '.join(missing)} is missing in {' and '.join(map(str, folders))}")
+    return list(records.values())
+
+
+def write_for_all(
+    formats: Iterable[str], records: Sequence[Record], class_names: tuple[str, ...], output: Path
+) -> list[Path]:
+    """Write the files that a format has for all pictures together.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+    written = []
+    for name in formats:
+        if name in FOR_ALL:
+            form = run_format(name)
+            path = output / form.NAME
+            with atomic_file(path) as file:
+                form.write(file, _Pictures(records), class_names)
+            written.append(path)
+    return written
+
+
+def write_failures(records: Sequence[Record], path: Path) -> Counter[str]:
+    """Write a line for each picture that failed, or take the file away if none did.
+
+    Returns:
+        How many failed in which way.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    kinds: Counter[str] = Counter()
+    with ExitStack() as stack:
+        file = None
+        for entry in _in_order(records):
+            if isinstance(entry.result, Failure):
+                kinds[entry.result.kind] += 1
+                file = file or stack.enter_context(atomic_file(path))
+                file.write(json.dumps(vars(entry.result)).encode() + b"\n")
+    if not kinds:
+        path.unlink(missing_ok=True)
+    return kinds
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """All pictures that were looked at, in order, as often as it takes."""
+
+    records: Sequence[Record]
+
+    def __iter__(self) -> Iterator[Labelled]:
+        return (entry.result for entry in _in_order(self.records) if isinstance(entry.result, Labelled))
+
+
+def _in_order(records: Sequence[Record]) -> Iterator[Entry]:
+    return merge(*(record.entries() for record in records), key=lambda entry: entry.index)
+
+
+def _check_same(record: Record, plan: Plan, output: Path) -> None:
+    now, before = plan.as_setting(), record.setting
+    different = [f"{name} = {before.get(name)!r}, not {now[name]!r}" for name in now if now[name] != before.get(name)]
+    if different:
+        raise UsageError(
+            f"the run in {output} began with {'; '.join(different)}; resume with what it began with, "
+            "or name another --output"
+        )
+
+
+def _folder_of(output: Path, shard: Shard | None) -> Path:
+    return output / FOLDER / f"{shard.index}-of-{shard.count}" if shard else output / FOLDER
+
+
+def _namesake(path: str) -> str | None:
+    """A picture beside this one whose name differs in the ending alone."""
+    if is_address(path):
+        return None
+    folder, name = os.path.split(os.path.abspath(path))
+    return next((other for other in _namesakes(folder).get(os.path.splitext(name)[0], ()) if other != name), None)
+
+
+@lru_cache(maxsize=16)
+def _namesakes(folder: str) -> dict[str, list[str]]:
+    """The pictures of a folder whose names differ in the ending alone, by what is before it."""
+    seen: dict[str, list[str]] = {}
+    with suppress(OSError), os.scandir(folder) as listing:
+        for entry in listing:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() in SUFFIXES:
+                seen.setdefault(stem, []).append(entry.name)
+    return {stem: names for stem, names in seen.items() if len(names) > 1}

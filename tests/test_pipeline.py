@@ -1,0 +1,200 @@
+"""Pictures on their way through threads: in order, bounded, and over when they should be."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from detrcli.backends import Answers, Backend
+from detrcli.batches import BatchSize
+from detrcli.clock import Clock
+from detrcli.errors import DeviceMemoryError, ImageError
+from detrcli.pipeline import LOOK_AHEAD, Pipeline, Prepared
+
+PATIENCE = 60
+
+
+class Echo:
+    """A backend that answers with each picture's first pixel, and can hold only so many."""
+
+    description = "none"
+    batch_size = 1
+    grows = False
+
+    def __init__(self, holds: int = 10**6, at_once: int = 1) -> None:
+        self.holds = holds
+        self.at_once = at_once
+        self.batches: list[int] = []
+        self.seen: set[int] = set()
+
+    def shared(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
+        if len(pixels) > self.holds:
+            raise DeviceMemoryError("too many at once")
+        self.batches.append(len(pixels))
+        self.seen.update(int(one[0, 0, 0]) for one in pixels)
+        nothing = np.zeros((1, 4), np.float32), np.zeros(1, np.float32)
+        return [Answers(*nothing, np.array([one[0, 0, 0]])) for one in pixels]
+
+
+def prepare(number: int) -> Prepared:
+    if number % 7 == 3:
+        raise ImageError(f"{number} is broken")
+    return Prepared(np.full((2, 2, 3), number % 256, np.uint8), (2, 2), None)
+
+
+def finish(number: int, _: Prepared | None, answers: Answers | ImageError) -> Any:
+    return str(answers) if isinstance(answers, ImageError) else int(answers.labels[0])
+
+
+def pipeline(
+    sources: Iterable[int],
+    *backends: Backend,
+    batch: BatchSize | None = None,
+    workers: int = 3,
+    prepare: Callable[[int], Prepared] = prepare,
+    finish: Callable[[int, Prepared | None, Answers | ImageError], Any] = finish,
+    clock: Clock | None = None,
+) -> Pipeline[int, Any]:
+    return Pipeline(
+        sources,
+        prepare=prepare,
+        backends=backends or [Echo()],
+        finish=finish,
+        batch_size=batch or BatchSize(1),
+        workers=workers,
+        many=True,
+        clock=clock or Clock(),
+    )
+
+
+def expected(count: int) -> list[Any]:
+    return [f"{number} is broken" if number % 7 == 3 else number % 256 for number in range(count)]
+
+
+@pytest.mark.parametrize(("batch", "workers", "at_once"), [(1, 1, 1), (4, 3, 1), (5, 2, 2)])
+def test_results_come_in_the_sources_order(batch: int, workers: int, at_once: int) -> None:
+    running = threading.active_count()
+    assert list(pipeline(range(500), Echo(at_once=at_once), batch=BatchSize(batch), workers=workers)) == expected(500)
+    assert threading.active_count() <= running + 1  # the one that reads the sources may still be ending
+
+
+def test_several_backends_share_the_work() -> None:
+    meet = threading.Barrier(2, timeout=PATIENCE)
+
+    class Sociable(Echo):
+        def run(self, pixels: Any, sizes: Any) -> list[Answers]:
+            if not self.seen:
+                meet.wait()  # both have to come
+            return super().run(pixels, sizes)
+
+    first, second = Sociable(), Sociable()
+    assert list(pipeline(range(200), first, second)) == expected(200)
+    assert first.seen
+    assert second.seen
+    assert sum(first.batches) + sum(second.batches) == len([one for one in expected(200) if isinstance(one, int)])
+
+
+def test_a_batch_too_large_for_the_memory_is_halved_and_not_lost() -> None:
+    echo, batch = Echo(holds=3), BatchSize(16)
+    assert list(pipeline(range(300), echo, batch=batch)) == expected(300)
+    assert max(echo.batches) <= 3
+    assert batch.most <= 8
+
+
+def test_a_single_picture_too_large_for_the_memory_is_an_error() -> None:
+    with pytest.raises(DeviceMemoryError):
+        list(pipeline(range(20), Echo(holds=0)))
+
+
+@pytest.mark.parametrize("where", ["sources", "prepare", "run", "finish"])
+def test_what_goes_wrong_anywhere_ends_it(where: str) -> None:
+    def fail(*_: Any) -> Any:
+        raise ZeroDivisionError(where)
+
+    def sources() -> Iterator[int]:
+        yield from range(20)
+        if where == "sources":
+            fail()
+
+    class Failing(Echo):
+        run = fail  # type: ignore[assignment]
+
+    results: list[Any] = []
+    run = pipeline(
+        sources(),
+        Failing() if where == "run" else Echo(),
+        prepare=fail if where == "prepare" else prepare,
+        finish=fail if where == "finish" else finish,
+    )
+    with pytest.raises(ZeroDivisionError, match=where):
+        results.extend(run)
+    assert results == (expected(20) if where == "sources" else [])
+
+
+def test_only_so_many_are_begun() -> None:
+    begun = 0
+
+    def counted() -> Iterator[int]:
+        nonlocal begun
+        for number in range(10_000):
+            begun += 1
+            yield number
+
+    results = iter(pipeline(counted(), batch=BatchSize(2), workers=1))
+    for taken in range(100):
+        next(results)
+        assert begun <= taken + 1 + 2 * LOOK_AHEAD + 2 + 1 + 2
+    results.close()
+
+
+def test_a_result_comes_though_the_sources_keep_one_waiting() -> None:
+    more = threading.Event()
+
+    def slow() -> Iterator[int]:
+        yield 1
+        assert more.wait(PATIENCE)
+        yield 2
+
+    results = iter(pipeline(slow(), batch=BatchSize(8)))
+    assert next(results) == 1
+    more.set()
+    assert list(results) == [2]
+
+
+def test_stopping_finishes_what_is_under_way_and_nothing_more() -> None:
+    for_ever = threading.Event()
+
+    def endless() -> Iterator[int]:
+        yield from range(8)
+        for_ever.wait(PATIENCE)
+        yield 8
+
+    run = pipeline(endless())
+    results = iter(run)
+    got = [next(results) for _ in range(8)]
+    run.stop()
+    assert got + list(results) == expected(8)
+    for_ever.set()
+
+
+def test_the_clock_knows_what_the_network_took() -> None:
+    clock = Clock()
+    run = Pipeline(
+        range(3),
+        prepare=prepare,
+        backends=[Echo()],
+        finish=finish,
+        batch_size=BatchSize(1),
+        workers=1,
+        many=True,
+        clock=clock,
+    )
+    assert len(list(run)) == 3
+    assert clock.seconds["network"] > 0
