@@ -73,7 +73,10 @@ def _over_http(address: str) -> bytes:
     try:
         request = Request(address, headers={"User-Agent": f"detr/{__version__}"})  # noqa: S310 — http or https
         with urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
-            return _bounded(address, answer)
+            content = _bounded(address, answer)
+            if answer.length:  # what should have followed
+                raise ImageError(f"{address}: cannot be fetched (the server broke off)", "not fetched")
+            return content
     except HTTPError as error:
         raise ImageError(f"{address}: {error.code} {error.reason}", "not fetched") from error
     except (OSError, HTTPException, ValueError) as error:
