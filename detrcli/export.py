@@ -26,9 +26,8 @@ from .errors import ExportError
 from .files import atomic_file
 from .images.decode import read_picture
 from .images.resize import Exactly
-from .models.end_to_end import EndToEnd, corners, selection_for
+from .models.end_to_end import EndToEnd, selection_for
 from .models.folding import fold
-from .models.predictions import Predictions
 from .opsets import DEFAULT_OPSET, check_opset
 
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.1}
@@ -115,6 +114,9 @@ def export_onnx(
     reduced.network.to(DTYPES[precision])
     module = BareNetwork(reduced.network).eval() if raw else reduced
     width, height = rules.resize.size(*OTHER)
+    heavy = sum(value.numel() * value.element_size() for value in module.state_dict().values())
+    if heavy >= MOST_BYTES:
+        raise ExportError(f"{model.name} is larger than the 2 GB of an ONNX file; --precision fp16 halves it")
     card = Card(
         version=__version__,
         name=model.name,
@@ -131,8 +133,6 @@ def export_onnx(
         proto = _traced(module, _inputs(raw, batch, height, width), batch=batch, fixed=fixed, opset=opset)
         for key, value in card.as_metadata().items():
             proto.metadata_props.add(key=key, value=value)
-        if proto.ByteSize() >= MOST_BYTES:
-            raise ExportError(f"{model.name} is larger than the 2 GB of an ONNX file; --precision fp16 halves it")
         onnx.checker.check_model(onnx.shape_inference.infer_shapes(proto, strict_mode=True), full_check=True)
         whole = proto.SerializeToString()
         apart = _distances(whole, reference, raw=raw, batch=batch, width=width, height=height)
@@ -200,7 +200,7 @@ def _silently() -> Iterator[None]:
 
 
 def _distances(whole: bytes, reference: EndToEnd, *, raw: bool, batch: int | None, width: int, height: int) -> Tensor:
-    """How far ONNX Runtime's answers are from PyTorch's, for each sure one of a real picture and of noise."""
+    """How far ONNX Runtime's answers are from PyTorch's, for a real picture and noise, each as if of another size."""
     session = onnxruntime.InferenceSession(whole, session_options(), providers=[CPU])
     picture = read_picture(sample_picture()).image.resize((width, height), Image.Resampling.BILINEAR)
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -208,26 +208,39 @@ def _distances(whole: bytes, reference: EndToEnd, *, raw: bool, batch: int | Non
     apart = []
     for count in (batch,) if batch else (1, 3):
         some = torch.from_numpy(images[:count])
-        sizes = torch.ones(count, 2)  # boxes relative to the picture
+        sizes = torch.tensor([[300.0 + one, 700.0 - one] for one in range(count)])
         with torch.inference_mode():
-            theirs = reference(some, sizes)
             if raw:
-                found = session.run(None, {"pixels": reference.normalise(some).numpy()})
-                scores, labels, boxes = reference.select(Predictions(*map(torch.from_numpy, found)))
-                ours = [corners(boxes), scores, labels]
+                pixels = reference.normalise(some)
+                theirs = reference.network(pixels)
+                found = session.run(None, {"pixels": pixels.numpy()})
             else:
+                theirs = reference(some, sizes)
                 found = session.run(None, {"images": some.numpy(), "sizes": sizes.numpy()})
-                ours = [torch.from_numpy(part) for part in found]
+        ours = [torch.from_numpy(part) for part in found]
         for one in range(count):
-            apart.append(_apart([part[one] for part in theirs], [part[one] for part in ours]))
+            mine, expected = ([part[one] for part in answer] for answer in (ours, theirs))
+            if not raw:
+                for answer in (mine, expected):
+                    answer[0] = answer[0] / sizes[one].flip(0).repeat(2)
+            compare = _queries_apart if raw else _answers_apart
+            apart += [compare(expected, mine), compare(mine, expected)]
     return torch.cat(apart)
 
 
-def _apart(theirs: Sequence[Tensor], ours: Sequence[Tensor]) -> Tensor:
-    """How far the nearest answer is from each that scores at least half of the best; their order does not matter."""
-    boxes, scores, labels = theirs
+def _queries_apart(some: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    """How far the nearest query of the others is from each: of logits relative to their size, and boxes."""
+    logits, boxes = some
+    scale = 1 + logits[:, None].abs()
+    apart = ((logits[:, None] - others[0][None]).abs() / scale).amax(-1)
+    return torch.maximum(apart, (boxes[:, None] - others[1][None]).abs().amax(-1)).amin(1)
+
+
+def _answers_apart(some: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    """How far the nearest of the others is from each answer that scores at least half of the best, in any order."""
+    boxes, scores, labels = some
     sure = scores >= scores.max() / 2
     apart = torch.maximum(
-        (boxes[sure][:, None] - ours[0][None]).abs().amax(-1), (scores[sure][:, None] - ours[1][None]).abs()
+        (boxes[sure][:, None] - others[0][None]).abs().amax(-1), (scores[sure][:, None] - others[1][None]).abs()
     )
-    return apart.masked_fill(labels[sure][:, None] != ours[2][None], torch.inf).amin(1)
+    return apart.masked_fill(labels[sure][:, None] != others[2][None], torch.inf).amin(1)

@@ -97,6 +97,9 @@ class Labelling:
             _check_same(record, plan, output)
         shard = plan.shard
         self.failures = f"failures-{shard.index}-of-{shard.count}.jsonl" if shard else FAILURES
+        self._reserved = {
+            output / name for name in (FAILURES, *(run_format(one).NAME for one in plan.formats if one in FOR_ALL))
+        }
         self._record = record if resume else None
         self._journal = Journal(path, plan.as_setting(), self._record)
         for part in self._folder.glob(f"*{PART}"):  # what a kill left; the journal is ours alone now
@@ -180,7 +183,7 @@ class Labelling:
     def _draw(self, reference: ImageReference, picture: Picture, detections: Detections, clock: Clock) -> Path:
         from .draw import draw, save_drawing
 
-        target = fitting(self._output / reference.relative)
+        target = self._checked(self._output / reference.relative, reference)
         if target.exists() and os.path.exists(reference.path) and os.path.samefile(target, reference.path):
             raise ImageError(
                 f"{reference.path}: its drawing would overwrite it; choose another --output", "not written"
@@ -197,7 +200,13 @@ class Labelling:
             )
         form = picture_format(name)
         place = form.place(PurePosixPath(labelled.relative))
-        self._write_file(fitting(self._output / place), form.content(labelled, self._plan.class_names))
+        self._write_file(self._checked(self._output / place, reference), form.content(labelled, self._plan.class_names))
+
+    def _checked(self, path: Path, reference: ImageReference) -> Path:
+        """A path that no file of the whole run needs, not too long."""
+        if path in self._reserved:
+            raise ImageError(f"{reference.path}: its outputs would overwrite {path}; rename it", "not written")
+        return fitting(path)
 
     def _write_file(self, path: Path, content: bytes) -> None:
         with atomic_file(path, staging=self._folder) as file:

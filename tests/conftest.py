@@ -1,6 +1,11 @@
-"""What decides whether a marked test runs."""
+"""What decides whether a marked test runs, and how many threads each of several test processes has."""
+
+import os
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -218,6 +218,30 @@ def test_other_answers_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_flaw_of_part_of_the_answers_leaves_no_file(
+    raw: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the exporter cut off small logits, or took a width for a height."""
+    traced = exporting._traced
+
+    class Flawed(torch.nn.Module):
+        def __init__(self, module: torch.nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, first: torch.Tensor, sizes: torch.Tensor | None = None) -> Any:
+            if sizes is not None:
+                return self.module(first, sizes.flip(1))
+            logits, boxes = self.module(first)
+            return logits.clamp(min=0.0), boxes
+
+    monkeypatch.setattr(exporting, "_traced", lambda module, *more, **named: traced(Flawed(module), *more, **named))
+    with pytest.raises(ExportError, match="differ from PyTorch's"):
+        export_onnx(detr(), tmp_path / "x.onnx", source="tests", raw=raw)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for opset in (OPSETS[0] - 1, OPSETS[-1] + 1):
         with pytest.raises(UsageError, match="--opset is one of 18 to"):

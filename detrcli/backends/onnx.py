@@ -164,7 +164,11 @@ def _on_gpu(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]
     # each picture of a DETR has a size of its own: to try all algorithms for each takes longer than it saves
     cuda = (CUDA, options | {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"})
     providers = [cuda, CPU] if wanted == CUDA else [(TENSORRT, options), cuda, CPU]
-    session = _session(path, providers)
+    try:
+        session = _session(path, providers)
+    except ModelError as error:
+        _session(path, [CPU])  # which fails if it is the file's fault
+        raise DeviceError(f"ONNX Runtime could not start {device} ({error})") from error
     if wanted not in session.get_providers():
         raise DeviceError(
             f"ONNX Runtime could not start {device}; its libraries may be missing (`pip install torch` brings them)"
@@ -176,7 +180,7 @@ def _session(path: Path, providers: list[Any], count: int | None = None) -> onnx
     onnxruntime.set_default_logger_severity(SILENT)
     try:
         with enough_memory("this machine or its GPU", f"for {path}"):
-            return onnxruntime.InferenceSession(path, session_options(count), providers=providers)
+            return onnxruntime.InferenceSession(path, session_options(count), providers=providers, enable_fallback=0)
     except DeviceError:
         raise
     except Exception as error:  # its many kinds of error have no common kind of their own

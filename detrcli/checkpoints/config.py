@@ -162,8 +162,12 @@ def _refuse_others(family: str, *expected: tuple[str, Any, Any]) -> None:
 
 
 def class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
-    """The name of each class: off config.json, or the data set's whose number of classes this is."""
+    """The name of each class: off config.json, or the data set's whose number of classes this is.
+
+    What no file could hold, as half a surrogate pair, becomes a question mark.
+    """
     names = (checkpoint.config or {}).get("id2label")
     if not isinstance(names, dict):
         return names_for(count)
-    return tuple(str(names.get(str(label), f"class {label}")) for label in range(count))
+    found = (str(names.get(str(label), f"class {label}")) for label in range(count))
+    return tuple(name.encode("utf-8", "replace").decode() for name in found)

@@ -87,7 +87,7 @@ def _from_folder(folder: Path) -> Checkpoint:
 
 
 def _from_file(path: Path) -> Checkpoint:
-    if path.suffix == ONNX_SUFFIX:
+    if path.suffix.lower() == ONNX_SUFFIX:
         return Checkpoint(path.stem, path, None, None)  # it holds everything itself
     config, preprocessor = _read_config(path.parent / CONFIG), _read_json(path.parent / PREPROCESSOR)
     return Checkpoint(path.stem, path, config, preprocessor)

@@ -32,7 +32,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise ModelError(f"{path} is damaged or no safetensors file ({error}); {cure(path)}") from error
         except OSError as error:
             raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-    if path.suffix == ONNX_SUFFIX:
+    if path.suffix.lower() == ONNX_SUFFIX:
         raise ModelError(f"{path} is an ONNX file, which predicts and no more; name the model it was made of")
     if path.suffix not in PICKLE_SUFFIXES:
         raise ModelError(f"{path}: weights come as .safetensors or {', '.join(PICKLE_SUFFIXES)}")

@@ -16,6 +16,21 @@ from .models import models
 from .predict import predict
 from .train import train
 
+PACKAGES = {
+    "fsspec": "fsspec",
+    "huggingface_hub": "huggingface-hub",
+    "matplotlib": "matplotlib",
+    "onnx": "onnx",
+    "onnxscript": "onnxscript",
+    "pycocotools": "pycocotools",
+    "safetensors": "safetensors",
+    "scipy": "scipy",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "yaml": "pyyaml",
+}
+"""What an installation that only predicts with ONNX Runtime lacks, and what pip calls it."""
+
 app = typer.Typer(
     name="detr",
     help="Find objects in pictures with DETR.",
@@ -56,6 +71,12 @@ def main() -> None:
         app()
     except DetrError as error:
         complain(str(error))
+        sys.exit(UNUSABLE)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in PACKAGES:
+            raise
+        complain(f"this needs {package}; `pip install {PACKAGES[package]}`, or name a model that `detr export` wrote")
         sys.exit(UNUSABLE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -21,6 +21,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things in words."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def complain(text: str) -> None:
     """Say in one line what went wrong."""
     print(f"detr: {printable(text)}", file=sys.stderr)

@@ -44,15 +44,16 @@ def export(
     """
     if not onnx:
         raise UsageError("say what to write: `detr export --onnx`")
-    if model.endswith(ONNX_SUFFIX):
+    if model.lower().endswith(ONNX_SUFFIX):
         raise UsageError(f"{model} is an ONNX file already; name the model it was made of")
     if batch != "dynamic" and not (batch.isdecimal() and int(batch)):
         raise UsageError(f"--batch takes a number or dynamic, not {batch!r}")
-    if file is not None and not file.is_dir() and file.suffix != ONNX_SUFFIX:
+    if file is not None and not file.is_dir() and file.suffix.lower() != ONNX_SUFFIX:
         raise UsageError(f"{file} does not end in {ONNX_SUFFIX}, by which its kind is known")
     check_opset(opset)
     talk = Talk(quiet=quiet, verbose=verbose)
     hush_hub_for(model, talk)
+    from ..backends.memory import enough_memory
     from ..checkpoints.find import find
     from ..checkpoints.load import load_checkpoint
     from ..export import export_onnx
@@ -60,16 +61,17 @@ def export(
     loaded = load_checkpoint(find(model, revision=revision, offline=offline), size=parse_size(size))
     name = _file_name(loaded.name, model)
     known = known_model(model)
-    exported = export_onnx(
-        loaded,
-        Path(name) if file is None else file / name if file.is_dir() else file,
-        source=(known.repo if known else None) or model,
-        licence=known.licence if known else "",
-        raw=raw,
-        batch=None if batch == "dynamic" else int(batch),
-        precision=precision,
-        opset=opset,
-    )
+    with enough_memory("this machine", "to export that; use a smaller --batch or --size"):
+        exported = export_onnx(
+            loaded,
+            Path(name) if file is None else file / name if file.is_dir() else file,
+            source=(known.repo if known else None) or model,
+            licence=known.licence if known else "",
+            raw=raw,
+            batch=None if batch == "dynamic" else int(batch),
+            precision=precision,
+            opset=opset,
+        )
     talk.say(
         f"{printable(str(exported.path))}: {exported.nodes} nodes, {exported.bytes / 1e6:.1f} MB; {exported.same} of "
         f"{exported.compared} answers are PyTorch's, within {exported.difference:.1g} in score and relative box"

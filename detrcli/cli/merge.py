@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..formats import FOR_ALL
-from .console import Talk, printable
+from .console import Talk, counted, printable
 from .exit_codes import SOME_FAILED
 from .options import Quiet, each_of
 
@@ -43,5 +43,5 @@ def merge(
         talk.say(printable(f"wrote {path}"))
     if kinds:
         failed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        talk.say(printable(f"{kinds.total()} pictures failed ({failed}); see {target / FAILURES}"))
+        talk.say(printable(f"{counted(kinds.total(), 'picture')} failed ({failed}); see {target / FAILURES}"))
         raise typer.Exit(SOME_FAILED)

@@ -146,11 +146,12 @@ def predict(
     talk.detail(f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s")
     wanted = Wanted(threshold, labels_of(classes, detector.class_names) if classes else None, max_detections)
     labelling = None
+    keep = many or part is not None or bool(resume)
     if draw or formats:
         answers = {"threshold": threshold, "classes": classes, "max_detections": max_detections, "size": size}
         plan = Plan(
             model=detector.name,
-            digest=digest_of(detector.weights) if many and detector.weights else "",
+            digest=digest_of(detector.weights) if keep and detector.weights else "",
             class_names=detector.class_names,
             root=pictures.root(),
             shard=part,
@@ -158,7 +159,7 @@ def predict(
             draw=draw,
             answers={**answers, "precision": precision},
         )
-        labelling = Labelling(output, plan, keep=many or part is not None, resume=resume)
+        labelling = Labelling(output, plan, keep=keep, resume=resume)
     elif resume:
         raise UsageError("--resume goes on with runs that write files; name a --format, or leave --no-draw out")
 
@@ -187,14 +188,14 @@ def predict(
                 if labelling is not None:
                     labelling.add(done.index, done.result)
                 report.take(done)
+        kinds = labelling.close(finished=interruption.signal is None) if labelling is not None else Counter()
     except OutputError as error:
-        raise OutputError(f"{error}; --resume goes on from there" if many else str(error)) from error
+        raise OutputError(f"{error}; --resume goes on from there" if keep else str(error)) from error
     except KeyboardInterrupt:  # the second one: at once, though threads are at work
         _leave(INTERRUPTED)
-    kinds = labelling.close(finished=interruption.signal is None) if labelling is not None else Counter()
     report.summarise(clock, output / labelling.failures if labelling is not None and kinds else None)
     if interruption.signal is not None:
-        if labelling is not None and many:
+        if labelling is not None and keep:
             talk.say("stopped; the same command with --resume goes on")
         interruption.heed()
     if report.failed or kinds:

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from ..journal import Failure
-from .console import Talk, printable
+from .console import Talk, counted, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -99,7 +99,7 @@ class Report:
             count = self._done + self.failed
             rate = count / (time.perf_counter() - self._began)
             self._talk.say_at_times(
-                f"{_count(count, 'picture')}, {self.failed} failed, {rate:.1f} a second",
+                f"{counted(count, 'picture')}, {self.failed} failed, {rate:.1f} a second",
                 pictures=self._done,
                 failed=self.failed,
                 rate=rate,
@@ -115,7 +115,7 @@ class Report:
         if not self._many and not self._failed:
             return
         seconds = time.perf_counter() - self._began
-        parts = [_count(self._done, "picture"), _count(self._found.total(), "detection") + _most(self._found)]
+        parts = [counted(self._done, "picture"), counted(self._found.total(), "detection") + _most(self._found)]
         if self._before:
             parts.insert(1, f"after {self._before} done before")
         if self._failed:
@@ -163,10 +163,6 @@ class Report:
 
     def _count_up(self, progress: "Progress", count: Callable[[], int]) -> None:
         progress.update(progress.task_ids[0], total=count())
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _most(found: Counter[str]) -> str:

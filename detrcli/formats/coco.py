@@ -1,11 +1,12 @@
 """A data set in COCO's format, its annotations with scores.
 
-Category ids are the model's label ids; image ids count the pictures from 1.
+Category ids are the model's label ids; image ids count the pictures from 1. A label that no class has is no category,
+and no annotation has it.
 """
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, repeat
 from typing import IO, Any
 
 from ..class_names import used_labels
@@ -16,13 +17,14 @@ NAME = "coco.json"
 
 def write(file: IO[bytes], pictures: Iterable[Labelled], class_names: tuple[str, ...]) -> None:
     """Write all pictures; they are iterated twice."""
-    categories = ({"id": label, "name": name} for label, name in used_labels(class_names))
+    names = dict(used_labels(class_names))
     file.write(b'{"info": {}, "licenses": [], "categories": ')
-    write_array(file, categories)
+    write_array(file, ({"id": label, "name": name} for label, name in names.items()))
     file.write(b', "images": ')
     write_array(file, (_image(identity, picture) for identity, picture in enumerate(pictures, start=1)))
     file.write(b', "annotations": ')
-    write_array(file, ({"id": number, **one} for number, one in enumerate(_annotations(pictures), start=1)))
+    annotations = (_annotation(one) for one in results(pictures) if one["category_id"] in names)
+    write_array(file, ({"id": number, **one} for number, one in enumerate(annotations, start=1)))
     file.write(b"}\n")
 
 
@@ -37,7 +39,7 @@ def results(pictures: Iterable[Labelled]) -> Iterator[dict[str, Any]]:
 
 def write_array(file: IO[bytes], items: Iterable[dict[str, Any]]) -> None:
     """Write a JSON array, an item a line, without holding it all."""
-    separators = chain([b"[\n"], iter(lambda: b",\n", b""))
+    separators = chain([b"[\n"], repeat(b",\n"))
     empty = True
     for item in items:
         file.write(next(separators) + json.dumps(item).encode())
@@ -49,7 +51,6 @@ def _image(identity: int, picture: Labelled) -> dict[str, Any]:
     return {"id": identity, "file_name": picture.relative, "width": picture.width, "height": picture.height}
 
 
-def _annotations(pictures: Iterable[Labelled]) -> Iterator[dict[str, Any]]:
-    for one in results(pictures):
-        _, _, width, height = one["bbox"]
-        yield {**one, "area": round(width * height, 4), "iscrowd": 0}
+def _annotation(result: dict[str, Any]) -> dict[str, Any]:
+    _, _, width, height = result["bbox"]
+    return {**result, "area": round(width * height, 4), "iscrowd": 0}

@@ -1,6 +1,9 @@
-"""CVAT for images 1.1: one XML file for all pictures."""
+"""CVAT for images 1.1: one XML file for all pictures.
 
-from collections.abc import Iterable
+A label that no class has is not listed, and no box has it.
+"""
+
+from collections.abc import Container, Iterable
 from typing import IO
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
@@ -16,21 +19,24 @@ def write(file: IO[bytes], pictures: Iterable[Labelled], class_names: tuple[str,
     file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
     meta = Element("meta")
     labels = SubElement(SubElement(meta, "task"), "labels")
-    for _, name in used_labels(class_names):
+    names = dict(used_labels(class_names))
+    for name in names.values():
         label = SubElement(labels, "label")
         SubElement(label, "name").text = xml_text(name)
         SubElement(label, "type").text = "rectangle"
         SubElement(label, "attributes")
     _write(file, meta)
     for number, picture in enumerate(pictures):
-        _write(file, _image(number, picture))
+        _write(file, _image(number, picture, names))
     file.write(b"</annotations>\n")
 
 
-def _image(number: int, picture: Labelled) -> Element:
+def _image(number: int, picture: Labelled, names: Container[int]) -> Element:
     size = {"width": str(picture.width), "height": str(picture.height)}
     image = Element("image", {"id": str(number), "name": xml_text(picture.relative), **size})
     for one in picture.found:
+        if one.label_id not in names:
+            continue
         corners = zip(("xtl", "ytl", "xbr", "ybr"), one.box, strict=True)
         attributes = {"label": xml_text(one.label), "source": "auto", "occluded": "0"}
         SubElement(image, "box", attributes | {name: f"{value:.4f}" for name, value in corners} | {"z_order": "0"})

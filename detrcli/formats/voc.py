@@ -1,7 +1,7 @@
 """Pascal VOC's XML, a file a picture: `a.jpg` → `a.xml`.
 
-Corners are whole pixels counted from 0, the last one outside, as today's labelling programs write them; the original
-data set counts from 1.
+Corners are whole pixels counted from 0, the last one outside, but never 0 themselves, as labelImg writes them: the
+original data set counts from 1, and its readers take 1 away.
 """
 
 from pathlib import PurePosixPath
@@ -35,7 +35,7 @@ def content(picture: Labelled, class_names: tuple[str, ...]) -> bytes:
         _add(found, "difficult", 0)
         box = SubElement(found, "bndbox")
         for name, value in zip(("xmin", "ymin", "xmax", "ymax"), one.box, strict=True):
-            _add(box, name, round(value))
+            _add(box, name, max(1, round(value)))
     indent(root)
     return tostring(root, encoding="unicode").encode() + b"\n"
 

@@ -38,7 +38,7 @@ def write(file: IO[bytes], pictures: Iterable[Labelled], class_names: tuple[str,
     import yaml
 
     names = dict(enumerate(name for _, name in used_labels(class_names)))
-    described = {"path": ".", "train": "images", "val": "images", "names": names}
+    described = {"train": "images", "val": "images", "names": names}  # beside the file itself, wherever that is
     file.write(yaml.safe_dump(described, sort_keys=False, allow_unicode=True).encode())
 
 

@@ -14,6 +14,8 @@ MOST_FETCHED = 2**29
 """Bytes that an address may give."""
 PATIENCE = 30
 """Seconds to wait for a server's next bytes."""
+OPEN_ALREADY = ("/dev/fd/", "/dev/stdin", "/proc/")
+"""Where pipes are that a shell has opened, as for `<(command)`."""
 KINDS = {FileNotFoundError: "missing", PermissionError: "no permission", IsADirectoryError: "not a file"}
 
 
@@ -34,6 +36,8 @@ def opened(name: str) -> IO[bytes]:
             raise ImageError(f"{name}: there is nothing in it", "empty")
         return io.BytesIO(content)
     try:
+        if stat.S_ISFIFO(os.stat(name).st_mode) and not name.startswith(OPEN_ALREADY):
+            raise ImageError(f"{name}: a pipe, not a file", "not a file")  # which might never give anything
         file = open(name, "rb")  # noqa: SIM115 — the caller closes it
         try:
             status = os.fstat(file.fileno())

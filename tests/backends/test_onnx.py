@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -93,6 +94,34 @@ def test_a_gpu_that_does_not_start(place: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(detector.predict(fill.image(0, 80, 60), threshold=0)[0])
     with pytest.raises(DeviceError, match="could not start cuda"):
         detrcli.load(place / "tiny.onnx", device="cuda")
+
+
+def test_a_gpu_that_fails_is_not_taken_for_a_damaged_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = onnxruntime.InferenceSession
+
+    def session(path: Any, options: Any, *, providers: list[Any], **more: Any) -> Any:
+        if providers != [backend.CPU]:
+            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
+        return begun(path, options, providers=providers, **more)
+
+    monkeypatch.setattr(backend, "_has_driver", lambda: True)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.warns(DeviceWarning, match=r"could not start cuda .*no CUDA-capable device.*going on on the CPU"):
+        detrcli.load(place / "tiny.onnx")
+    with pytest.raises(DeviceError, match="could not start cuda"):
+        detrcli.load(place / "tiny.onnx", device="cuda")
+    (place / "damaged.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="cannot read"):
+        detrcli.load(place / "damaged.onnx", device="cuda")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_suffix_may_be_in_capitals(place: Path) -> None:
+    (place / "TINY.ONNX").write_bytes((place / "tiny.onnx").read_bytes())
+    assert "ONNX" in detrcli.load(place / "TINY.ONNX", device="cpu").backend.description
 
 
 def test_missing_libraries_leave_stdout_to_the_records(

@@ -174,6 +174,11 @@ def test_own_class_names() -> None:
     assert class_names(checkpoint(config), 7) == names
 
 
+def test_class_names_that_no_file_could_hold() -> None:
+    config = OLD | {"id2label": {"0": "half a fox \ud83d", "1": "ünï 🦊"}}
+    assert class_names(checkpoint(config), 2) == ("half a fox ?", "ünï 🦊")
+
+
 def test_class_names_with_gaps() -> None:
     config = OLD | {"id2label": {"0": "balloon", "2": 2, "9": "none of them"}}
     assert class_names(checkpoint(config), 3) == ("balloon", "class 1", "2")

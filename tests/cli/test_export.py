@@ -66,6 +66,8 @@ def test_a_name_of_ones_own_a_fixed_batch_and_half_precision(place: Path) -> Non
         (("--model", "tiny"), "say what to write: `detr export --onnx`"),
         (("--onnx", "--model", "x.onnx"), "x.onnx is an ONNX file already; name the model it was made of"),
         (("--onnx", "--model", "tiny", "--opset", "3"), "--opset is one of 18 to"),
+        (("--onnx", "--model", "tiny", "--batch", "9999999999"), "too small to export that; use a smaller --batch"),
+        (("--onnx", "--model", "X.ONNX"), "X.ONNX is an ONNX file already"),
         (("--onnx", "--model", "tiny", "--batch", "0"), "--batch takes a number or dynamic, not '0'"),
         (("--onnx", "--model", "tiny", "x.pt"), "x.pt does not end in .onnx"),
         (("--onnx", "--model", "tiny", "tiny/config.json/x.onnx"), "cannot write tiny/config.json/x.onnx"),

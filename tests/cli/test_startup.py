@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,23 @@ def test_a_prediction_needs_no_other_framework(tmp_path: Path) -> None:
     assert "torch" in modules
     assert modules & {"torchvision", "transformers", "timm", "scipy", "pandas", "rich", "huggingface_hub"} == set()
     assert "torch._dynamo" not in modules  # it takes longer than all of torch
+
+
+def test_what_is_not_installed_is_said(tmp_path: Path) -> None:
+    """As in an installation that only predicts with ONNX Runtime."""
+    for arguments, module, missing in (
+        (["predict", "a.jpg", "--model", "demo"], "torch", "torch"),
+        (["predict", "a.jpg", "--model", "lwdetr-small"], "huggingface_hub", "huggingface-hub"),
+        (["models"], "huggingface_hub", "huggingface-hub"),
+    ):
+        (tmp_path / missing).mkdir(exist_ok=True)
+        (tmp_path / missing / f"{module}.py").write_text(f"raise ModuleNotFoundError('no', name={module!r})")
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / missing)}
+        command = [sys.executable, "-m", "detrcli", *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert (run.returncode, run.stdout) == (2, "")
+        assert f"`pip install {missing}`" in run.stderr
+        assert len(run.stderr.splitlines()) == 1
 
 
 def imports_of(source: str) -> set[str]:

@@ -6,7 +6,8 @@ import io
 import json
 import os
 import pkgutil
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
@@ -26,6 +27,8 @@ from detrcli.datasets import read_dataset
 from detrcli.formats import BY_STEM, FOR_ALL, FOR_EACH, FORMATS, picture_format, run_format
 from detrcli.labelled import Found, Labelled
 
+Read = Sequence[tuple[str, Sequence[float]]]
+"""Names and boxes that a format gave back."""
 MODEL = "facebook/detr-resnet-50"
 NAMES = (
     "N/A",
@@ -60,13 +63,13 @@ PLAIN = [picture("b.png"), picture("a.png", USED[:2]), picture("c.png", ())]
 """Pictures that a data set on a disk can have."""
 
 
-def content(name: str, one: Labelled) -> bytes:
-    return picture_format(name).content(one, NAMES)
+def content(name: str, one: Labelled, names: tuple[str, ...] = NAMES) -> bytes:
+    return picture_format(name).content(one, names)
 
 
-def whole(name: str, pictures: Iterable[Labelled]) -> bytes:
+def whole(name: str, pictures: Iterable[Labelled], names: tuple[str, ...] = NAMES) -> bytes:
     file = io.BytesIO()
-    run_format(name).write(file, pictures, NAMES)
+    run_format(name).write(file, pictures, names)
     return file.getvalue()
 
 
@@ -93,6 +96,23 @@ def test_each_picture_has_a_place_of_its_own_kind(name: str) -> None:
     assert len(places) == len(PATHS)
     shared = len({picture_format(name).place(PurePosixPath(path)) for path in ("d/a.jpg", "d/a.png")}) == 1
     assert shared == (name in BY_STEM)
+
+
+class Fleeting:
+    """Pictures that are made as they are asked for, and should be forgotten as soon."""
+
+    def __iter__(self) -> Iterator[Labelled]:
+        alive: weakref.WeakSet[Labelled] = weakref.WeakSet()
+        for index in range(20):
+            one = picture(f"{index}.jpg")
+            alive.add(one)
+            yield one
+            assert len(alive) <= 2
+
+
+@pytest.mark.parametrize("name", sorted(FOR_ALL))
+def test_pictures_are_not_kept_in_memory(name: str) -> None:
+    assert (b"19.jpg" in whole(name, Fleeting())) == (name not in ("yolo", "coco-results"))
 
 
 @pytest.mark.parametrize("name", sorted(FOR_ALL - {"yolo"}))
@@ -170,14 +190,17 @@ def test_yolo_is_a_data_set_to_train_on(tmp_path: Path) -> None:
     check_dataset(tmp_path, 1e-3)
 
 
-def test_yolo_leaves_out_what_no_class_is_called() -> None:
-    (line,) = content("yolo", picture("a.jpg", [1, 0, 6])).splitlines()
+def test_a_label_that_no_class_has_is_left_out_where_classes_are_listed() -> None:
+    one = picture("a.jpg", [1, 0, 6])
+    (line,) = content("yolo", one).splitlines()
     assert line.startswith(b"0 ")
+    assert [each["category_id"] for each in json.loads(whole("coco", [one]))["annotations"]] == [1]
+    assert [box.get("label") for box in ElementTree.fromstring(whole("cvat", [one])).iter("box")] == [NAMES[1]]
 
 
 def escaped(text: str) -> str:
-    """As XML has it: control characters spelt out, line ends as line feeds."""
-    return text.replace("\a", r"\x07").replace("\r\n", "\n").replace("\udcff\udce9", r"\udcff\udce9")
+    """As XML has it: control characters and carriage returns spelt out."""
+    return text.replace("\a", r"\x07").replace("\r", r"\r").replace("\udcff\udce9", r"\udcff\udce9")
 
 
 @pytest.mark.parametrize("one", PICTURES)
@@ -194,7 +217,12 @@ def test_voc_is_read_by_torchvision(one: Labelled) -> None:
     assert len(tree.findall("object")) == len(one.found)
 
 
-def test_labelme(tmp_path: Path) -> None:
+def test_voc_corners_are_never_zero() -> None:
+    box = Labelled("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, (Found(1, NAMES[1], 0.9, (0.0, 0.4, 640.0, 480.0)),))
+    assert _voc(content("voc", box)) == [(NAMES[1], [1, 1, 640, 480])]
+
+
+def test_labelme() -> None:
     for one in PICTURES:
         record = json.loads(content("labelme", one))
         assert (record["imageWidth"], record["imageHeight"], record["imageData"]) == (WIDTH, HEIGHT, None)
@@ -233,54 +261,104 @@ def test_cvat() -> None:
             "height": str(HEIGHT),
         }
         for box, found in zip(image.iter("box"), one.found, strict=True):
-            assert box.get("label") == found.label.replace("\a", r"\x07")
+            assert box.get("label") == escaped(found.label)
             assert tuple(float(box.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr")) == found.box
             assert (box.get("source"), box.get("occluded")) == ("auto", "0")
 
 
-def _coco(raw: bytes) -> list[Any]:
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def _coco(boxes: Iterable[dict[str, Any]], names: Sequence[str]) -> Read:
     return [
-        (one["category_id"], (x, y, x + w, y + h))
-        for one in json.loads(raw)["annotations"]
-        for x, y, w, h in [one["bbox"]]
+        (names[one["category_id"]], (x, y, x + width, y + height))
+        for one in boxes
+        for x, y, width, height in [one["bbox"]]
     ]
 
 
-READERS: dict[str, Callable[[bytes], list[Any]]] = {
-    "jsonl": lambda raw: [(one["label_id"], one["box"]) for one in json.loads(raw)["detections"]],
-    "coco": _coco,
-    "csv": lambda raw: [
-        (int(row["label_id"]), [float(row[side]) for side in ("x1", "y1", "x2", "y2")])
-        for row in csv.DictReader(io.StringIO(raw.decode(), newline=""))
-    ],
+def _records(detections: Iterable[dict[str, Any]]) -> Read:
+    return [(one["label"], one["box"]) for one in detections]
+
+
+def _csv(raw: bytes) -> Read:
+    rows = csv.DictReader(io.StringIO(raw.decode(), newline=""))
+    return [(row["label"], [float(row[side]) for side in ("x1", "y1", "x2", "y2")]) for row in rows]
+
+
+def _yolo(one: Labelled, names: tuple[str, ...]) -> Read:
+    classes = yaml.safe_load(whole("yolo", [one], names))["names"]
+    read = []
+    for line in content("yolo", one, names).decode().splitlines():
+        number, *values = line.split()
+        x, y, width, height = (float(value) for value in values)
+        box = np.array((x - width / 2, y - height / 2, x + width / 2, y + height / 2)) * (WIDTH, HEIGHT, WIDTH, HEIGHT)
+        read.append((classes[int(number)], box.tolist()))
+    return read
+
+
+def _voc(raw: bytes) -> Read:
+    return [
+        (one.findtext("name") or "", [float(one.findtext(f"bndbox/{side}") or "") for side in SIDES])
+        for one in ElementTree.fromstring(raw).iter("object")
+    ]
+
+
+def _labelme(raw: bytes) -> Read:
+    return [(shape["label"], [*shape["points"][0], *shape["points"][1]]) for shape in json.loads(raw)["shapes"]]
+
+
+def _label_studio(raw: bytes) -> Read:
+    read = []
+    for region in json.loads(raw)[0]["predictions"][0]["result"]:
+        value, width, height = region["value"], region["original_width"] / 100, region["original_height"] / 100
+        left, top = value["x"] * width, value["y"] * height
+        read.append(
+            (value["rectanglelabels"][0], (left, top, left + value["width"] * width, top + value["height"] * height))
+        )
+    return read
+
+
+def _cvat(raw: bytes) -> Read:
+    boxes = ElementTree.fromstring(raw).iter("box")
+    return [(box.attrib["label"], [float(box.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr")]) for box in boxes]
+
+
+READERS: dict[str, tuple[float, Callable[[Labelled, tuple[str, ...]], Read]]] = {
+    "json": (0, lambda one, names: _records(json.loads(content("json", one, names))["detections"])),
+    "jsonl": (0, lambda one, names: _records(json.loads(whole("jsonl", [one], names))["detections"])),
+    "csv": (0, lambda one, names: _csv(whole("csv", [one], names))),
+    "coco": (1e-6, lambda one, names: _coco(json.loads(whole("coco", [one], names))["annotations"], names)),
+    "coco-results": (1e-6, lambda one, names: _coco(json.loads(whole("coco-results", [one], names)), names)),
+    "yolo": (5e-4, _yolo),
+    "voc": (0.5, lambda one, names: _voc(content("voc", one, names))),
+    "labelme": (0, lambda one, names: _labelme(content("labelme", one, names))),
+    "label-studio": (2e-5, lambda one, names: _label_studio(whole("label-studio", [one], names))),
+    "cvat": (0, lambda one, names: _cvat(whole("cvat", [one], names))),
 }
-SIDES = st.integers(0, 10_000).map(lambda value: round(value / 10_000 * 100, 4))
-BOXES = st.tuples(SIDES, SIDES, SIDES, SIDES).map(
-    lambda box: (min(box[::2]), min(box[1::2]), max(box[::2]), max(box[1::2]))
+"""How far off a format may put a side, in pixels, and a reader of it."""
+XS, YS = (st.integers(0, size * 10_000).map(lambda value: value / 10_000) for size in (WIDTH, HEIGHT))
+BOXES = st.tuples(XS, YS, XS, YS).map(lambda box: (min(box[::2]), min(box[1::2]), max(box[::2]), max(box[1::2])))
+TEXT = st.text(
+    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff", include_characters="\n\t")
 )
-FOUND = st.builds(
-    lambda label, score, box: Found(label, NAMES[label], score, box),
-    st.sampled_from(USED),
-    st.integers(0, 10**6).map(lambda value: value / 10**6),
-    BOXES,
-)
+"""What every format can hold as it is."""
 
 
 @settings(deadline=None)
-@given(st.lists(FOUND, max_size=6))
-def test_boxes_survive(found: list[Found]) -> None:
-    one = Labelled("a.jpg", "a.jpg", 100, 100, MODEL, tuple(found))
-    for name, read in READERS.items():
-        again = read(whole(name, [one]))
-        assert [label for label, _ in again] == [each.label_id for each in found]
+@given(st.lists(TEXT, min_size=1, max_size=4, unique=True), st.data())
+def test_names_and_boxes_survive(names: list[str], data: st.DataObject) -> None:
+    classes = ("N/A", *(name for name in names if name != "N/A"), "plain")
+    labels = st.integers(1, len(classes) - 1)
+    scores = st.integers(0, 10**6).map(lambda value: value / 10**6)
+    found = st.builds(lambda label, score, box: Found(label, classes[label], score, box), labels, scores, BOXES)
+    one = Labelled("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, tuple(data.draw(st.lists(found, max_size=4))))
+    assert set(READERS) == set(FORMATS)
+    for name, (within, read) in READERS.items():
+        again = read(one, classes)
+        assert [label for label, _ in again] == [each.label for each in one.found], name
+        boxes = np.array([each.box for each in one.found]).reshape(-1, 4)
+        expected = boxes.clip(1) if name == "voc" else boxes
         np.testing.assert_allclose(
-            np.array([box for _, box in again]).reshape(-1, 4),
-            np.array([each.box for each in found]).reshape(-1, 4),
-            atol=2e-4,
+            np.array([box for _, box in again]).reshape(-1, 4), expected, 0, within, err_msg=name
         )
-    for line, each in zip(content("yolo", one).decode().splitlines(), found, strict=True):
-        number, *values = map(float, line.split())
-        centre_x, centre_y, width, height = values
-        assert USED[int(number)] == each.label_id
-        corners = (centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
-        np.testing.assert_allclose(np.array(corners) * 100, each.box, atol=2e-4)

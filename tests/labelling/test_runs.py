@@ -158,20 +158,27 @@ def test_stopped_it_says_how_to_go_on_and_can(
 def test_a_second_interruption_is_heeded_at_once(place: Place) -> None:
     command = place.command("predict", "-", *OPTIONS, "--output", "twice")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    reading, writing = os.pipe()
     with subprocess.Popen(
-        command, cwd=place.folder, env=ENVIRONMENT, preexec_fn=let_interrupts_through, bufsize=0, **pipes
+        command,
+        cwd=place.folder,
+        env=ENVIRONMENT,
+        preexec_fn=let_interrupts_through,
+        bufsize=0,
+        pass_fds=[reading],
+        **pipes,
     ) as process:  # type: ignore[call-overload]
         process.stdin.write(b"pictures/000/000000.jpg\npictures/000/000001.png\n")
         for _ in range(2):
             process.stdout.readline()
-        os.mkfifo(place.folder / "slow.jpg")
-        process.stdin.write(b"slow.jpg\n")  # reading it takes for ever
-        with (place.folder / "slow.jpg").open("wb"):
+        process.stdin.write(f"/dev/fd/{reading}\n".encode())  # reading it takes for ever
+        process.send_signal(signal.SIGINT)
+        while process.poll() is None:  # the first one waits for the picture
             process.send_signal(signal.SIGINT)
-            while process.poll() is None:  # the first one waits for the picture
-                process.send_signal(signal.SIGINT)
-            assert process.returncode in (130, -signal.SIGINT)
-            assert b"Traceback" not in process.stderr.read()
+        assert process.returncode in (130, -signal.SIGINT)
+        assert b"Traceback" not in process.stderr.read()
+    os.close(reading)
+    os.close(writing)
 
 
 def test_another_run_does_not_go_on_in_its_place(place: Place) -> None:
@@ -213,7 +220,7 @@ def test_shards_are_merged_to_the_unsharded_outputs(place: Place, whole: dict[st
     target = folders[0]
     run = place.detr("merge", *dict.fromkeys(folders), *(() if together else ("--output", "merged")))
     assert run.returncode == 1
-    assert "1 pictures failed (1 empty)" in run.stderr
+    assert "1 picture failed (1 empty); see " in run.stderr
     merged = place.outputs(target if together else "merged")
     ours = {name: content for name, content in merged.items() if not name.startswith("failures-")}
     assert ours == (whole if together else {name: whole[name] for name in whole if "/" not in name})
@@ -272,6 +279,22 @@ def named(place: Place, names: Iterable[bytes], folder: str) -> None:
         (place.folder / folder / os.fsdecode(name)).write_bytes(encoded(small_picture(number), "JPEG"))
 
 
+def test_a_pipe_in_a_folder_does_not_keep_a_run_waiting(place: Place) -> None:
+    named(place, [b"a.jpg", b"c.jpg"], "piped")
+    os.mkfifo(place.folder / "piped" / "b.jpg")
+    run = place.detr("predict", "piped", *OPTIONS, "--no-draw")
+    assert (run.returncode, paths(run.stdout)) == (1, ["piped/a.jpg", "piped/c.jpg"])
+    assert "piped/b.jpg: a pipe, not a file" in run.stderr
+
+
+def test_a_folder_that_starts_with_one_picture(place: Place) -> None:
+    named(place, [b"a.jpg"], "first")
+    arguments = ("predict", "first", *OPTIONS, "--output", "first-out", "--resume", "--no-draw", "--format", "csv")
+    assert paths(place.detr(*arguments).stdout) == ["first/a.jpg"]
+    named(place, [b"a.jpg", b"b.jpg"], "first")
+    assert paths(place.detr(*arguments).stdout) == ["first/b.jpg"]
+
+
 def test_lists_with_any_names(place: Place) -> None:
     names = [b" a b .jpg", b"line\nend.jpg", b"raw\xff.jpg", b"-dash.jpg"]
     named(place, names, "odd")
@@ -301,6 +324,15 @@ def test_pictures_that_would_share_a_file_of_labels(place: Place) -> None:
     assert [failure["kind"] for failure in place.failures("alike-out")] == ["not written"] * 2
     assert "yolo has one file for it and for a.jpeg" in run.stderr
     assert set(place.outputs("alike-out")) == {"labels/b.txt", "data.yaml", "failures.jsonl"}
+
+
+def test_a_picture_whose_labels_would_overwrite_those_of_all(place: Place) -> None:
+    named(place, [b"coco.jpg", b"other.jpg"], "named")
+    formats = ("--format", "labelme", "--format", "coco", "--no-draw")
+    run = place.detr("predict", "named", *OPTIONS, "--output", "named-out", *formats)
+    assert run.returncode == 1
+    assert "named/coco.jpg: its outputs would overwrite named-out/coco.json; rename it" in run.stderr
+    assert len(json.loads(place.outputs("named-out")["coco.json"])["images"]) == 1
 
 
 def test_failures_can_be_tried_again(place: Place) -> None:
