@@ -61,12 +61,14 @@ class Record:
     Attributes:
         path: of the file.
         setting: what decides the run's outputs.
+        done: how many pictures it knows.
         finished: whether the run came to its end.
         whole: how many of the file's bytes are whole lines.
     """
 
     path: Path
     setting: Setting
+    done: int
     finished: bool
     whole: int
 
@@ -113,17 +115,18 @@ def recorded(path: Path) -> Record | None:
                 setting = json.loads(first)["setting"]
             except ValueError:
                 return None
-            whole, finished = len(first), False
+            whole, done, finished = len(first), 0, False
             for line in file:
                 if not (line.startswith(b"{") and line.endswith(b"}\n")):
                     break
                 whole += len(line)
                 finished = line == FINISHED
+                done += not finished
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}; name another --output") from error
-    return Record(path, setting, finished, whole)
+    return Record(path, setting, done, finished, whole)
 
 
 class Journal:
@@ -231,3 +234,5 @@ def _lock(file: IO[bytes], path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UsageError(f"another run is writing {path}; wait for it, or name another --output") from error
+    except OSError:  # a disk, as of some networks, that knows no locks
+        return

@@ -105,7 +105,7 @@ class Labelling:
         for part in self._folder.glob(f"*{PART}"):  # what a kill left; the journal is ours alone now
             with suppress(OSError):
                 part.unlink()
-        self.before = sum(1 for _ in self._record.entries()) if self._record else 0
+        self.before = self._record.done if self._record else 0
 
     def remaining(self, pictures: Iterator[tuple[int, ImageReference]]) -> Iterator[tuple[int, ImageReference]]:
         """Those of the pictures, each with its place among all, that this run is still to look at."""

@@ -58,7 +58,7 @@ def test_absent_cuda(tiny: Path) -> None:
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_full_memory_is_said_in_a_line(error: Exception) -> None:
     with (

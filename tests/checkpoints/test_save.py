@@ -87,7 +87,7 @@ def test_transformers_gives_the_same_answers(saved: tuple[LoadedModel, Path]) ->
         ("detr", Exactly(64, 96)),
         ("nano", Exactly(128, 64)),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_transformers_resizes_pictures_alike(name: str, rule: ResizeRule, tmp_path: Path) -> None:
     saved_as(NETWORKS[name][0], rule, tmp_path)
@@ -98,7 +98,9 @@ def test_transformers_resizes_pictures_alike(name: str, rule: ResizeRule, tmp_pa
         assert processor(Image.new("RGB", size), return_tensors="pt").pixel_values.shape == (1, 3, height, width)
 
 
-@pytest.mark.parametrize(("depths", "layers"), TIMM_RESNETS.items(), ids=str)
+@pytest.mark.parametrize(
+    ("depths", "layers"), TIMM_RESNETS.items(), ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_timm_has_the_resnets_of_dc5_models(depths: tuple[int, ...], layers: int) -> None:
     with torch.device("meta"):
         ours = Detr(dataclasses.replace(SMALL_DETR, depths=depths, dilation=True)).backbone.state_dict()
@@ -107,7 +109,9 @@ def test_timm_has_the_resnets_of_dc5_models(depths: tuple[int, ...], layers: int
     assert {name: value.shape for name, value in ours.items()} == shapes
 
 
-@pytest.mark.parametrize("depths", [(1, 1, 1, 1), (4, 4, 4, 4), (3, 4, 6, 4)], ids=str)
+@pytest.mark.parametrize(
+    "depths", [(1, 1, 1, 1), (4, 4, 4, 4), (3, 4, 6, 4)], ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_a_dc5_model_with_another_resnet_is_refused(depths: tuple[int, ...], tmp_path: Path) -> None:
     network = Detr(dataclasses.replace(SMALL_DETR, depths=depths, dilation=True))
     with pytest.raises(ModelError, match=r"ResNet of \d, \d, \d, \d blocks cannot be saved, .* take one of 26, 50"):

@@ -55,7 +55,7 @@ FORMS: dict[str, Callable[[LwDetr], LwDetr]] = {
         ("folded", torch.float32),
         ("convolved", torch.float32),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_answers(model: str, network: LwDetr, dtype: torch.dtype, form: str) -> None:
     network = FORMS[form](copy.deepcopy(network).to(dtype))
@@ -144,7 +144,11 @@ def test_a_picture_does_not_see_its_neighbour() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float16, 0.01), (torch.bfloat16, 0.08)],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
 def test_half_precision(network: LwDetr, device: str, dtype: torch.dtype, tolerance: float) -> None:
     """With the same cells proposed: which those are hangs on differences that half precision cannot hold."""
     model = fold_lwdetr(copy.deepcopy(network))

@@ -78,7 +78,7 @@ def test_from_random_weights_a_handful_of_pictures_is_learned(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("make", "stop_at", "workers"),
     [(small_lwdetr, (2, 2), 0), (small_lwdetr, (1, 3), 2), (small_detr, (2, 2), 1), (small_detr, (1, 3), 0)],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_resumed_training_is_the_unbroken_one(
     make: type, stop_at: tuple[int, int], workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -154,7 +154,7 @@ def interrupting(number: signal.Signals, at: tuple[int, int]) -> Silent:
 @pytest.mark.parametrize(
     ("number", "error", "workers"),
     [(signal.SIGINT, KeyboardInterrupt, 1), (signal.SIGTERM, SystemExit, 1), (signal.SIGTERM, SystemExit, 0)],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_an_interrupted_training_saves_what_it_has(
     number: signal.Signals, error: type[BaseException], workers: int, tmp_path: Path
@@ -305,7 +305,9 @@ def test_the_metrics_tell_the_heads_learning_rate(tmp_path: Path) -> None:
     assert [record["lr"] for record in records] == pytest.approx([1e-3, 1e-3, 1e-4])
 
 
-@pytest.mark.parametrize("depths", [(3, 4, 6, 3), (3, 4, 23, 3)], ids=str)
+@pytest.mark.parametrize(
+    "depths", [(3, 4, 6, 3), (3, 4, 23, 3)], ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_a_resnet_without_norms_starts_with_features_of_moderate_size(depths: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     network = Detr(DetrConfig(3, depths=depths, encoder_layers=1, decoder_layers=1))
