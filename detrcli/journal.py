@@ -221,7 +221,7 @@ def _up_to(file: IO[bytes], end: int) -> Iterator[bytes]:
 
 
 def _digest(path: str) -> bytes:
-    return hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _lock(file: IO[bytes], path: Path) -> None:

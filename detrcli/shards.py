@@ -21,7 +21,7 @@ class Shard:
 
     def takes(self, relative: str) -> bool:
         """Whether a picture belongs to this part: it depends on nothing but where the picture's outputs belong."""
-        digest = hashlib.blake2b(relative.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        digest = hashlib.blake2b(relative.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest) % self.count == self.index
 
     def __str__(self) -> str:

@@ -1,13 +1,14 @@
 """Parts of the pictures for machines that know nothing of each other."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from detrcli.errors import UsageError
 from detrcli.shards import Shard, parse_shard
 
 
+@example("\ud800 and \udcff", 3)
 @given(st.text(st.characters(), max_size=40), st.integers(1, 50))
 def test_each_picture_belongs_to_exactly_one_shard(relative: str, count: int) -> None:
     assert sum(Shard(index, count).takes(relative) for index in range(count)) == 1

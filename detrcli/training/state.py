@@ -143,7 +143,7 @@ def _check_same(before: Setting, now: Setting, path: Path) -> None:
 def _described(data: Dataset) -> str:
     contents = hashlib.sha256()
     for example in data.examples:
-        contents.update(example.path.name.encode("utf-8", "surrogateescape"))
+        contents.update(example.path.name.encode("utf-8", "surrogatepass"))
         for values in (example.boxes, example.labels, example.crowd):
             contents.update(values.tobytes())
     return f"{len(data.examples)} ({contents.hexdigest()[:8]})"
