@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,9 @@ from .places import DATA
 from .tiny import tiny_network
 from .training.few import small_lwdetr
 
-CUDA = {name: [*kernels] for name, kernels in json.loads((DATA / "cuda_kernels.json").read_text()).items()}
-"""The versions of each operator for which ONNX Runtime's CUDA provider has a kernel (its OperatorKernels.md)."""
+CUDA: dict[str, Any] = json.loads((DATA / "cuda_kernels.json").read_text())
+"""Of each operator, the versions for which ONNX Runtime's CUDA provider has a kernel, and the types that the one for
+`DEFAULT_OPSET` takes (its OperatorKernels.md)."""
 
 
 def detr() -> LoadedModel:
@@ -129,20 +130,36 @@ def test_a_batch_changes_nothing(make: Callable[[], LoadedModel], exported: Call
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_cuda_runs_every_node(make: Callable[[], LoadedModel], precision: str, exported: Callable[..., Path]) -> None:
     options: dict[str, Any] = {} if precision == "fp32" else {"precision": precision, "batch": 1}
-    graph = onnx.load(exported(make, **options)).graph
+    graph = onnx.shape_inference.infer_shapes(onnx.load(exported(make, **options)), strict_mode=True).graph
     assert {node.domain for node in graph.node} == {""}
-    lacking = {node.op_type for node in graph.node if not has_kernel(node.op_type, DEFAULT_OPSET)}
-    assert lacking == set()
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer} | {
+        value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    assert [node for node in graph.node if not has_kernel(node, types, DEFAULT_OPSET)] == []
 
 
-def has_kernel(operator: str, opset: int) -> bool:
-    """Whether CUDA takes an operator: a kernel without an end serves only the version it was written for."""
-    version = defs.get_schema(operator, opset).since_version
-    for kernel in CUDA.get(operator, ()):
+def has_kernel(node: onnx.NodeProto, types: Mapping[str, int], opset: int) -> bool:
+    """Whether CUDA takes a node: a kernel without an end serves only the version it was written for."""
+    schema, kernels = defs.get_schema(node.op_type, opset), CUDA.get(node.op_type, {"versions": ()})
+    for kernel in kernels["versions"]:
         first, _, last = kernel.rstrip("+").partition("-")
-        if version == int(first) or (last and int(first) <= version <= int(last)):
-            return True
-    return False
+        if schema.since_version == int(first) or (last and int(first) <= schema.since_version <= int(last)):
+            break
+    else:
+        return False
+    for formal, names in ((schema.inputs, node.input), (schema.outputs, node.output)):
+        for place, name in enumerate(names):
+            taken = kernels["types"].get(formal[min(place, len(formal) - 1)].type_str)
+            if name and taken and onnx.TensorProto.DataType.Name(types[name]).lower() not in taken.split():
+                return False
+    return True
+
+
+def test_a_type_that_cuda_lacks_is_seen() -> None:
+    node = onnx.helper.make_node("Where", ["choose", "one", "other"], ["taken"])
+    kinds = onnx.TensorProto
+    assert has_kernel(node, {"choose": kinds.BOOL} | dict.fromkeys(("one", "other", "taken"), kinds.INT64), 18)
+    assert not has_kernel(node, {"choose": kinds.BOOL} | dict.fromkeys(("one", "other", "taken"), kinds.BOOL), 18)
 
 
 @MODELS
