@@ -57,11 +57,13 @@ def bench(
     """
     talk = Talk(quiet=quiet, verbose=verbose)
     show_warnings(talk)
+    from ..allocator import keep_freed_memory
     from ..backends import Measurable
     from ..bench import Contender, measure
     from ..detector import load
     from .progress import counting
 
+    keep_freed_memory()
     contenders = []
     for model in models or [DEFAULT_MODEL]:
         hush_hub_for(model, talk)

@@ -55,10 +55,12 @@ def evaluate(
     for problem in data.problems:
         talk.say(printable(problem))
     hush_hub_for(model, talk)
+    from ..allocator import keep_freed_memory
     from ..detector import load
     from ..evaluation import as_results
     from ..evaluation import evaluate as judge
 
+    keep_freed_memory()
     detector = load(
         model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
     )

@@ -132,6 +132,7 @@ def predict(
 
     hush_hub_for(model, talk)
     began = time.perf_counter()
+    from ..allocator import keep_freed_memory
     from ..clock import Clock
     from ..detections import Wanted, labels_of
     from ..detector import load
@@ -140,6 +141,7 @@ def predict(
     from ..labelling import Labelling, Plan
     from .report import Report
 
+    keep_freed_memory()
     detector = load(
         model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
     )

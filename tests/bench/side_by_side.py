@@ -1,8 +1,11 @@
-"""Time two things in turn, so that whatever else the machine does hits both alike."""
+"""Time things in turn, so that whatever else the machine does hits all alike."""
 
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 
 
 def times(things: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -15,3 +18,33 @@ def times(things: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
             if turn:
                 taken[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in taken.items()}
+
+
+@contextmanager
+def apart(make: Callable[..., Callable[[], object]], *args: object) -> Iterator[Callable[[], None]]:
+    """What `make` gives there, run in a process of its own: as its users run it, whatever this process has set."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(there, make, *args), daemon=True)
+    process.start()
+    there.close()
+
+    def run() -> None:
+        here.send("run")
+        here.recv()
+
+    here.recv()
+    yield run
+    here.close()
+    process.join()
+
+
+def _serve(connection: Connection, make: Callable[..., Callable[[], object]], *args: object) -> None:
+    run = make(*args)
+    connection.send("ready")
+    while True:
+        try:
+            connection.recv()
+        except EOFError:
+            return
+        run()
+        connection.send("done")
