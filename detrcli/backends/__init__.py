@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -57,16 +58,30 @@ class Measurable(Protocol):
     def product_gflops(self) -> float | None:
         """10⁹ operations a second of a product of large matrices in the same place and precision, if it can be told."""
 
+    def processor(self) -> str:
+        """What computes, as its maker calls it."""
 
-PRODUCT = 2048
-"""Rows and columns of the matrices by whose product a device is judged."""
+
+@dataclass(frozen=True)
+class Product:
+    """A product of square matrices, by which a device is judged.
+
+    Attributes:
+        rows: of each matrix, and columns.
+        times: how often it is done before the device is waited for.
+    """
+
+    rows: int
+    times: int
+
+    def rate(self, run: Callable[[], object]) -> float:
+        """10⁹ operations a second of what does it so often, and waits: the best of some."""
+        seconds = []
+        for _ in range(8):
+            began = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - began)
+        return 2 * self.rows**3 * self.times / min(seconds) / 1e9
 
 
-def product_rate(multiply: Callable[[], object]) -> float:
-    """10⁹ operations a second of a product of two square matrices of `PRODUCT` rows: the best of some."""
-    seconds = []
-    for _ in range(8):
-        began = time.perf_counter()
-        multiply()
-        seconds.append(time.perf_counter() - began)
-    return 2 * PRODUCT**3 / min(seconds) / 1e9
+ON_CPU, ON_GPU = Product(2048, 1), Product(4096, 16)

@@ -1,13 +1,11 @@
 """Runs a network that `detr export` wrote, with ONNX Runtime and without PyTorch."""
 
-import ctypes
 import io
 import re
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,9 @@ from ..checkpoints.card import card_of
 from ..checkpoints.find import Checkpoint
 from ..errors import DeviceError, DeviceWarning, ModelError, UsageError
 from ..images.resize import Exactly, shortest_edge
-from . import PRODUCT, Answers, product_rate
+from ..opsets import DEFAULT_OPSET
+from ..processors import cpu_name, cuda_driver, gpu_name
+from . import ON_CPU, ON_GPU, Answers
 from .memory import enough_memory, for_pictures
 from .threads import at_once, threads
 
@@ -116,11 +116,31 @@ class OnnxBackend:
         return self.card.gflops if self._fixed_size else None
 
     def product_gflops(self) -> float | None:
-        """See `Measurable.product_gflops`; NumPy's, on the CPU."""
-        if self._device != "cpu":
+        """See `Measurable.product_gflops`; not known without the package `onnx`."""
+        try:
+            from onnx import TensorProto, helper
+        except ModuleNotFoundError:
             return None
-        matrix = np.ones((PRODUCT, PRODUCT), np.float32)
-        return product_rate(lambda: matrix @ matrix)
+        product = ON_CPU if self._device == "cpu" else ON_GPU
+        kind = TensorProto.FLOAT16 if self.card.precision == "fp16" else TensorProto.FLOAT
+        names = [f"matrix{turn}" for turn in range(product.times + 1)]
+        nodes = [helper.make_node("MatMul", ["matrix0", one], [other]) for one, other in pairwise(names)]
+        ends = [helper.make_tensor_value_info(name, kind, [product.rows] * 2) for name in (names[0], names[-1])]
+        graph = helper.make_graph(nodes, "product", ends[:1], ends[1:])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", DEFAULT_OPSET)], ir_version=8)
+        matrix = np.full([product.rows] * 2, 1 / product.rows, helper.tensor_dtype_to_np_dtype(kind))
+        providers = [*self._session.get_provider_options().items()]
+        with enough_memory(self._device, "for a product of large matrices"):
+            session = onnxruntime.InferenceSession(model.SerializeToString(), session_options(), providers=providers)
+            binding = session.io_binding()
+            place = ("cpu", 0) if self._device == "cpu" else ("cuda", _index(self._device))
+            binding.bind_ortvalue_input(names[0], onnxruntime.OrtValue.ortvalue_from_numpy(matrix, *place))
+            binding.bind_output(names[-1], *place)
+            return product.rate(lambda: session.run_with_iobinding(binding))
+
+    def processor(self) -> str:
+        """See `Measurable.processor`."""
+        return cpu_name() if self._device == "cpu" else gpu_name(_index(self._device)) or self._device
 
     def _run(self, images: NDArray[np.uint8], sizes: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
         if self._device == "cpu":
@@ -140,7 +160,7 @@ class OnnxBackend:
 def _started(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]:
     if not re.fullmatch(r"auto|cpu|tensorrt|cuda(:\d+)?", device):
         raise DeviceError(f"an ONNX file runs on auto, cpu, cuda, cuda:N or tensorrt, not on {device!r}")
-    if device == "cpu" or (device == "auto" and not _has_driver()):
+    if device == "cpu" or (device == "auto" and cuda_driver() is None):
         return _session(path, [CPU]), "cpu"
     try:
         return _on_gpu(path, "cuda" if device == "auto" else device)
@@ -155,7 +175,7 @@ def _on_gpu(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]
     wanted = TENSORRT if device == "tensorrt" else CUDA
     if wanted not in onnxruntime.get_available_providers():
         raise DeviceError(f"this ONNX Runtime knows no {device}; install onnxruntime-gpu, or use --device cpu")
-    if not _has_driver():
+    if cuda_driver() is None:
         raise DeviceError("no CUDA device was found; use --device auto or --device cpu")
     # it prints what it misses where records go; whether the provider starts without is seen below
     with suppress(Exception), redirect_stdout(io.StringIO()):
@@ -200,11 +220,3 @@ def session_options(count: int | None = None) -> onnxruntime.SessionOptions:
 
 def _index(device: str) -> int:
     return int(device.partition(":")[2] or 0)
-
-
-def _has_driver() -> bool:
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True

@@ -15,7 +15,8 @@ from ..errors import DeviceError
 from ..models.end_to_end import EndToEnd, selection_for
 from ..models.folding import convolve_linears, fold
 from ..models.lwdetr import LwDetr
-from . import PRODUCT, Answers, product_rate
+from ..processors import cpu_name
+from . import ON_CPU, ON_GPU, Answers
 from .memory import enough_memory, for_pictures
 from .threads import at_once
 
@@ -91,8 +92,24 @@ class TorchBackend:
 
     def product_gflops(self) -> float:
         """See `Measurable.product_gflops`."""
-        matrix = torch.ones(PRODUCT, PRODUCT, dtype=next(self.network.parameters()).dtype, device=self.device)
-        return product_rate(lambda: (matrix @ matrix)[0, 0].item())
+        product = ON_CPU if self.device.type == "cpu" else ON_GPU
+        dtype = next(self.network.parameters()).dtype
+        matrix = torch.ones(product.rows, product.rows, dtype=dtype, device=self.device)
+        result = torch.empty_like(matrix)
+
+        def run() -> None:
+            for _ in range(product.times):
+                torch.mm(matrix, matrix, out=result)
+            result[0, 0].item()
+
+        with enough_memory(self.device, "for a product of large matrices"):
+            return product.rate(run)
+
+    def processor(self) -> str:
+        """See `Measurable.processor`."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return cpu_name()
 
 
 def work_of(network: nn.Module, height: int, width: int) -> float:

@@ -76,11 +76,15 @@ def bench(
         count = stack.enter_context(counting(talk, "round", rounds))
         speeds = measure(contenders, picture or sample_picture(), rounds, count)
     backends = {one.detector.backend.description: one.detector.backend for one in contenders}
-    products = {name: one.product_gflops() for name, one in backends.items() if isinstance(one, Measurable)}
+    places = {
+        name: {"processor": one.processor(), "product_gflops": one.product_gflops()}
+        for name, one in backends.items()
+        if isinstance(one, Measurable)
+    }
     if as_json or not sys.stdout.isatty():
-        print(json.dumps(_as_json(contenders, speeds, products)))
+        print(json.dumps(_as_json(contenders, speeds, places)))
     else:
-        _print_table(contenders, speeds, products)
+        _print_table(contenders, speeds, places)
 
 
 def _machine() -> dict[str, Any]:
@@ -97,10 +101,10 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _as_json(contenders: "list[Contender]", speeds: "list[Speed]", products: dict[str, float | None]) -> dict[str, Any]:
+def _as_json(contenders: "list[Contender]", speeds: "list[Speed]", places: dict[str, Any]) -> dict[str, Any]:
     return {
         **_machine(),
-        "product_gflops": products,
+        "places": places,
         "results": [
             {
                 "model": one.detector.name,
@@ -116,7 +120,7 @@ def _as_json(contenders: "list[Contender]", speeds: "list[Speed]", products: dic
     }
 
 
-def _print_table(contenders: "list[Contender]", speeds: "list[Speed]", products: dict[str, float | None]) -> None:
+def _print_table(contenders: "list[Contender]", speeds: "list[Speed]", places: dict[str, Any]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -144,9 +148,10 @@ def _print_table(contenders: "list[Contender]", speeds: "list[Speed]", products:
         "network: resized pixels to detections; whole: file to detections; of a batch, median and 95th of 100"
     )
     console.print(f"{machine['machine']}, {machine['threads']} threads; {versions}", highlight=False)
-    for description, product in products.items():
-        if product is not None:
-            console.print(f"a product of large matrices on {description}: {product:.0f} GFLOP/s", highlight=False)
+    for description, place in places.items():
+        rate = place["product_gflops"]
+        product = "" if rate is None else f": a product of large matrices takes {rate:.0f} GFLOP/s"
+        console.print(f"{description} on {printable(place['processor'])}{product}", highlight=False, markup=False)
 
 
 def _milliseconds(seconds: float) -> str:

@@ -19,6 +19,7 @@ from detrcli.checkpoints.load import load_checkpoint
 from detrcli.errors import DeviceError, DeviceWarning, ModelError, UsageError
 from detrcli.export import export_onnx
 from detrcli.images.resize import Exactly, ShortestEdge
+from detrcli.processors import cuda_driver
 
 from .. import fill
 from ..cli.running import RUN_MAIN, loaded
@@ -77,7 +78,7 @@ def test_no_such_device(place: Path, device: str) -> None:
         detrcli.load(place / "tiny.onnx", device=device)
 
 
-@pytest.mark.skipif(backend._has_driver(), reason="there is a GPU")
+@pytest.mark.skipif(cuda_driver() is not None, reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "tensorrt"])
 def test_without_a_gpu_it_is_not_taken_for_one(place: Path, device: str) -> None:
     with pytest.raises(DeviceError, match=r"no CUDA device|knows no"):
@@ -87,7 +88,7 @@ def test_without_a_gpu_it_is_not_taken_for_one(place: Path, device: str) -> None
 
 def test_a_gpu_that_does_not_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where there is a driver, but not the libraries that the CUDA provider needs."""
-    monkeypatch.setattr(backend, "_has_driver", lambda: True)
+    monkeypatch.setattr(backend, "cuda_driver", object)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
     with pytest.warns(DeviceWarning, match="going on on the CPU"):
         detector = detrcli.load(place / "tiny.onnx")
@@ -106,7 +107,7 @@ def test_a_gpu_that_fails_is_not_taken_for_a_damaged_file(
             raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
         return begun(path, options, providers=providers, **more)
 
-    monkeypatch.setattr(backend, "_has_driver", lambda: True)
+    monkeypatch.setattr(backend, "cuda_driver", object)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     with pytest.warns(DeviceWarning, match=r"could not start cuda .*no CUDA-capable device.*going on on the CPU"):
@@ -127,7 +128,7 @@ def test_the_suffix_may_be_in_capitals(place: Path) -> None:
 def test_missing_libraries_leave_stdout_to_the_records(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(backend, "_has_driver", lambda: True)
+    monkeypatch.setattr(backend, "cuda_driver", object)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas.so"))
     with pytest.warns(DeviceWarning, match="going on on the CPU"):

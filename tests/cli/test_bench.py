@@ -9,6 +9,7 @@ from PIL import Image
 
 from detrcli import bench
 from detrcli.bench import Contender, measure
+from detrcli.processors import cpu_name
 
 from ..tiny import save_tiny
 from .running import detr
@@ -32,8 +33,9 @@ def test_models_precisions_and_batches_side_by_side(place: Path) -> None:
     told = json.loads(run.stdout)
     assert told["threads"] == 1
     assert {"detrcli", "python", "torch", "onnxruntime"} <= told["versions"].keys()
-    assert told["product_gflops"].keys() == {"cpu, fp32", "cpu, ONNX, fp32"}
-    assert all(value > 1 for value in told["product_gflops"].values())
+    assert told["places"].keys() == {"cpu, fp32", "cpu, ONNX, fp32"}
+    assert all(place["product_gflops"] > 1 for place in told["places"].values())
+    assert {place["processor"] for place in told["places"].values()} == {cpu_name()}
     assert [(one["on"], one["batch"]) for one in told["results"]] == [
         (on, batch) for on in ("cpu, fp32", "cpu, ONNX, fp32") for batch in (1, 3)
     ]
