@@ -20,7 +20,7 @@ from .detections import Detections, Wanted, labels_of
 from .errors import DeviceError, ImageError
 from .images.decode import Picture, from_array, read_picture, upright_rgb
 from .images.resize import ResizeRule, resized_pixels
-from .pipeline import Pipeline, Prepared, Result, Source
+from .pipeline import OneByOne, Pipeline, Prepared, Result, Source
 
 if TYPE_CHECKING:
     from .backends.torch import Precision
@@ -131,8 +131,8 @@ class Detector:
         many: bool = True,
         keep_pictures: bool = False,
         clock: Clock | None = None,
-    ) -> Pipeline[Source, Result]:
-        """Detect objects in any number of pictures, in order, in bounded memory, several stages at once.
+    ) -> Pipeline[Source, Result] | OneByOne[Source, Result]:
+        """Detect objects in any number of pictures, in order and in bounded memory.
 
         Args:
             sources: what to read.
@@ -141,7 +141,7 @@ class Detector:
             then: what to do with each outcome, in any thread and order; what it gives is what iterating gives.
             batch_size: the most pictures to run at once, or None for what suits the device.
             workers: threads that read pictures and do what is then to be done.
-            many: whether there are so many that several should be run at once.
+            many: whether there are so many that they should be read, run and finished several at a time.
             keep_pictures: whether outcomes hold the picture itself, to draw on.
             clock: is told what resizing and the network take.
         """
@@ -158,6 +158,8 @@ class Detector:
             assert prepared is not None
             return then(Outcome(source, prepared.picture, self._selected(answers, prepared.size, wanted)))
 
+        if not many:
+            return OneByOne(sources, prepare=prepare, backend=self.backend, finish=finish, clock=clock)
         return Pipeline(
             sources,
             prepare=prepare,
@@ -165,7 +167,6 @@ class Detector:
             finish=finish,
             batch_size=batch_size or BatchSize(self.backend.batch_size),
             workers=workers,
-            many=many,
             clock=clock,
         )
 

@@ -1,4 +1,4 @@
-"""Pictures on their way through several stages at once, in bounded memory and in order."""
+"""Pictures on their way through the stages, in bounded memory and in order: several at once, or one by one."""
 
 import queue
 import threading
@@ -71,7 +71,6 @@ class Pipeline(Generic[Source, Result]):
         finish: makes the result of a source, of what was prepared, and of the answers to it; or of the error.
         batch_size: how many pictures a backend takes at once.
         workers: threads that prepare and finish.
-        many: whether there are so many pictures that several should be run at once.
         clock: is told what the network takes.
     """
 
@@ -84,13 +83,12 @@ class Pipeline(Generic[Source, Result]):
         finish: Callable[[Source, Prepared | None, Answers | ImageError], Result],
         batch_size: BatchSize,
         workers: int,
-        many: bool,
         clock: Clock,
     ) -> None:
         self._sources, self._prepare_one, self._finish_one = sources, prepare, finish
         self._batch_size, self._clock = batch_size, clock
-        runners = [one for one in backends for _ in range(one.at_once if many else 1)]
-        self._shared = backends if many else ()
+        runners = [one for one in backends for _ in range(one.at_once)]
+        self._backends = backends
         self._spare = 2 * workers + len(runners)
         self._changed = threading.Condition()
         # all that follows changes with `_changed` held
@@ -110,7 +108,7 @@ class Pipeline(Generic[Source, Result]):
 
     def __iter__(self) -> Generator[Result, None, None]:
         with ExitStack() as stack:
-            for backend in self._shared:
+            for backend in self._backends:
                 stack.enter_context(backend.shared())
             yield from self._results()
 
@@ -258,3 +256,45 @@ class Pipeline(Generic[Source, Result]):
             job.failure = failure
         job.prepared = None
         job.done.set()
+
+
+class OneByOne(Generic[Source, Result]):
+    """Reads, runs and finishes one picture after the other in the thread that iterates; for a few, threads cost more.
+
+    Args:
+        sources: what to read; each is taken when it is its turn.
+        prepare: as of `Pipeline`.
+        backend: what runs the network.
+        finish: as of `Pipeline`.
+        clock: is told what the network takes.
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[Source],
+        *,
+        prepare: Callable[[Source], Prepared],
+        backend: Backend,
+        finish: Callable[[Source, Prepared | None, Answers | ImageError], Result],
+        clock: Clock,
+    ) -> None:
+        self._sources, self._prepare, self._finish = sources, prepare, finish
+        self._backend, self._clock = backend, clock
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Begin no more pictures. May be called in a signal handler."""
+        self._stopped = True
+
+    def __iter__(self) -> Generator[Result, None, None]:
+        for source in self._sources:
+            if self._stopped:
+                return
+            try:
+                prepared = self._prepare(source)
+            except ImageError as error:
+                yield self._finish(source, None, error)
+                continue
+            with self._clock.timing("network"):
+                (answers,) = self._backend.run([prepared.pixels], [prepared.size])
+            yield self._finish(source, prepared, answers)

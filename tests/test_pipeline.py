@@ -13,7 +13,7 @@ from detrcli.backends import Answers, Backend
 from detrcli.batches import BatchSize
 from detrcli.clock import Clock
 from detrcli.errors import DeviceMemoryError, ImageError
-from detrcli.pipeline import LOOK_AHEAD, Pipeline, Prepared
+from detrcli.pipeline import LOOK_AHEAD, OneByOne, Pipeline, Prepared
 
 PATIENCE = 60
 
@@ -69,7 +69,6 @@ def pipeline(
         finish=finish,
         batch_size=batch or BatchSize(1),
         workers=workers,
-        many=True,
         clock=clock or Clock(),
     )
 
@@ -193,8 +192,30 @@ def test_the_clock_knows_what_the_network_took() -> None:
         finish=finish,
         batch_size=BatchSize(1),
         workers=1,
-        many=True,
         clock=clock,
     )
     assert len(list(run)) == 3
     assert clock.seconds["network"] > 0
+
+
+def test_one_by_one_nothing_leaves_the_thread() -> None:
+    threads, backend = set[int](), Echo()
+
+    def noting(number: int) -> Prepared:
+        threads.add(threading.get_ident())
+        return prepare(number)
+
+    run = OneByOne(range(20), prepare=noting, backend=backend, finish=finish, clock=Clock())
+    assert list(run) == [f"{number} is broken" if number % 7 == 3 else number for number in range(20)]
+    assert threads == {threading.get_ident()}
+    assert set(backend.batches) == {1}
+
+
+def test_one_by_one_a_stop_begins_no_more() -> None:
+    run = OneByOne(range(20), prepare=prepare, backend=Echo(), finish=finish, clock=Clock())
+    found = []
+    for one in run:
+        found.append(one)
+        if one == 2:
+            run.stop()
+    assert found == [0, 1, 2]
