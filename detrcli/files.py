@@ -27,15 +27,17 @@ def atomic_file(path: Path, *, staging: Path | None = None) -> Iterator[IO[bytes
 
     Args:
         path: of the file.
-        staging: an existing folder on the same disk for the hidden file, which a kill leaves behind; or None for that
-            of the file.
+        staging: an existing folder for the hidden file, which a kill leaves behind; None for that of the file, which
+            also serves where the other is on another disk.
 
     Raises:
         OutputError: the file cannot be written.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        hidden = (staging or path.parent) / f".detr-{secrets.token_hex(8)}{PART}"
+        if staging is None or staging.stat().st_dev != path.parent.stat().st_dev:
+            staging = path.parent
+        hidden = staging / f".detr-{secrets.token_hex(8)}{PART}"
         file = hidden.open("xb")
         try:
             with file:

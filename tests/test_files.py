@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -60,6 +61,24 @@ def test_missing_folders_are_made(tmp_path: Path) -> None:
     with atomic_file(path) as file:
         file.write(b"x")
     assert path.read_bytes() == b"x"
+
+
+def test_a_file_on_another_disk_than_the_staging_folder(tmp_path: Path) -> None:
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is one disk only")
+    with TemporaryDirectory(dir=memory) as elsewhere:
+        for folder in (Path(elsewhere), tmp_path / "here"):
+            with atomic_file(folder / "a", staging=tmp_path) as file:
+                file.write(b"whole")
+            assert [(one.name, one.read_bytes()) for one in folder.iterdir()] == [("a", b"whole")]
+
+
+def test_staged_files_lie_where_they_can_be_found(tmp_path: Path) -> None:
+    (tmp_path / "staging").mkdir()
+    with atomic_file(tmp_path / "a", staging=tmp_path / "staging"):
+        assert len([*(tmp_path / "staging").iterdir()]) == 1
+    assert [*(tmp_path / "staging").iterdir()] == []
 
 
 def test_a_path_below_a_file_cannot_be_written(tmp_path: Path) -> None:
