@@ -20,7 +20,9 @@ class Interruption:
 
     @contextmanager
     def noticed(self, on_first: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Only take note of the first signal; a second one has its usual effect at once.
+        """Only take note of the first signal; a second one has its usual effect, and a third ends the process at once.
+
+        Signals that were ignored before stay so.
 
         Args:
             on_first: is called with the first one, in the signal's handler.
@@ -28,21 +30,36 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread can ask for signals
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+        ending = False
+
+        def handle_with(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+            for number in before:
+                signal.signal(number, handler)
 
         def note(number: int, _: FrameType | None) -> None:
             self.signal = signal.Signals(number)
-            for each, handler in before.items():
-                signal.signal(each, handler)
+            handle_with(end)
             on_first()
 
-        for number in before:
-            signal.signal(number, note)
+        def end(number: int, frame: FrameType | None) -> None:
+            nonlocal ending
+            ending = True
+            handle_with(signal.SIG_DFL)
+            usual = before[signal.Signals(number)]
+            if callable(usual):
+                usual(number, frame)
+            else:
+                signal.raise_signal(number)
+
+        handle_with(note)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if not ending:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     def heed(self) -> NoReturn:
         """Stop as the signal asked to.

@@ -121,14 +121,15 @@ def predict(
     if draw and pictures.hold(output):
         raise UsageError(f"drawings in {output} would overwrite the pictures; name another folder with --output")
     references = iter(pictures)
-    first = list(islice(references, 2))
+    listed = STDIN in pictures.names or bool(lists)
+    first = list(islice(references, 1 if listed else 2))  # who writes a list may wait for what becomes of the first
     if not first:
-        if STDIN in pictures.names or lists:
+        if listed:
             talk.say("the list names no pictures")
             return
         deeper = "" if recursive else "; --recursive searches folders in folders too"
         raise UsageError(f"no pictures in {', '.join(pictures.names)}{deeper}")
-    many = len(first) > 1
+    many = listed or len(first) > 1
 
     hush_hub_for(model, talk)
     began = time.perf_counter()

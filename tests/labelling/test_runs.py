@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,17 @@ def test_stopped_it_says_how_to_go_on_and_can(
     assert place.outputs(output) == whole
 
 
+def test_a_list_is_answered_line_by_line(place: Place) -> None:
+    command = place.command("predict", "-", *OPTIONS, "--output", "line-by-line")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=place.folder, env=ENVIRONMENT, bufsize=0, **pipes) as process:  # type: ignore[call-overload]
+        for path in ("pictures/000/000000.jpg", "pictures/000/000001.png"):
+            process.stdin.write(f"{path}\n".encode())
+            assert paths(process.stdout.readline().decode()) == [path]
+        process.stdin.close()
+        assert process.wait() == 0
+
+
 def test_a_second_interruption_is_heeded_at_once(place: Place) -> None:
     command = place.command("predict", "-", *OPTIONS, "--output", "twice")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -173,8 +185,10 @@ def test_a_second_interruption_is_heeded_at_once(place: Place) -> None:
             process.stdout.readline()
         process.stdin.write(f"/dev/fd/{reading}\n".encode())  # reading it takes for ever
         process.send_signal(signal.SIGINT)
-        while process.poll() is None:  # the first one waits for the picture
+        while process.returncode is None:  # the first one waits for the picture
             process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1)
         assert process.returncode in (130, -signal.SIGINT)
         assert b"Traceback" not in process.stderr.read()
     os.close(reading)

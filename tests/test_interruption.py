@@ -1,0 +1,72 @@
+"""Signals, noticed first and heeded after."""
+
+import signal
+import subprocess
+import sys
+
+HEAD = """
+import signal
+from detrcli.interruption import Interruption
+
+def interrupt():
+    signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interruption = Interruption()
+"""
+
+
+def outcome(script: str) -> tuple[int, list[str]]:
+    """Exit code and words of a script in a process of its own."""
+    command = [sys.executable, "-uc", HEAD + script]
+    run = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    return run.returncode, run.stdout.split()
+
+
+def test_the_second_one_interrupts_and_the_third_ends_the_process() -> None:
+    script = """
+try:
+    with interruption.noticed(lambda: print("first")):
+        interrupt()
+        interrupt()
+        print("never")
+except KeyboardInterrupt:
+    print("second")
+    interrupt()
+print("never")
+"""
+    assert outcome(script) == (-signal.SIGINT, ["first", "second"])
+
+
+def test_one_alone_leaves_all_as_it_was() -> None:
+    script = """
+with interruption.noticed():
+    interrupt()
+    print(interruption.signal.name)
+try:
+    interrupt()
+except KeyboardInterrupt:
+    print("after")
+"""
+    assert outcome(script) == (0, ["SIGINT", "after"])
+
+
+def test_what_was_ignored_stays_so() -> None:
+    script = """
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with interruption.noticed():
+    interrupt()
+interrupt()
+print(interruption.signal)
+"""
+    assert outcome(script) == (0, ["None"])
+
+
+def test_a_second_sigterm_terminates() -> None:
+    script = """
+with interruption.noticed(lambda: print("first")):
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+print("never")
+"""
+    assert outcome(script) == (-signal.SIGTERM, ["first"])
