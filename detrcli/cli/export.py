@@ -76,6 +76,11 @@ def export(
         f"{printable(str(exported.path))}: {exported.nodes} nodes, {exported.bytes / 1e6:.1f} MB; {exported.same} of "
         f"{exported.compared} answers are PyTorch's, within {exported.difference:.1g} in score and relative box"
     )
+    if opset != DEFAULT_OPSET:
+        talk.say(
+            f"where CUDA runs the file, the CPU runs some operators of opset {opset}, for want of kernels; there are "
+            f"kernels for all of opset {DEFAULT_OPSET}"
+        )
     if not raw:
         talk.say(f"try it: detr predict PICTURE --model {printable(str(exported.path))}")
 
