@@ -12,6 +12,8 @@ from heapq import merge
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from .clock import Clock
 from .detections import Detections
 from .errors import ImageError, OutputError, UsageError
@@ -294,7 +296,8 @@ def write_failures(records: Sequence[Record], path: Path) -> Counter[str]:
                 file = file or stack.enter_context(atomic_file(path))
                 file.write(json.dumps(vars(entry.result)).encode() + b"\n")
     if not kinds:
-        path.unlink(missing_ok=True)
+        with writing(path):
+            path.unlink(missing_ok=True)
     return kinds
 
 
@@ -337,10 +340,20 @@ def _namesake(path: str) -> str | None:
 @lru_cache(maxsize=16)
 def _namesakes(folder: str) -> dict[str, list[str]]:
     """The pictures of a folder whose names differ in the ending alone, by what is before it."""
+    # of a million names, digests take a tenth of the memory
+    digests = np.sort(np.fromiter((hash(stem) for stem, _ in _stems(folder)), np.int64))
+    repeated = set(digests[1:][digests[1:] == digests[:-1]].tolist())
     seen: dict[str, list[str]] = {}
+    for stem, name in _stems(folder):
+        if hash(stem) in repeated:
+            seen.setdefault(stem, []).append(name)
+    return {stem: names for stem, names in seen.items() if len(names) > 1}
+
+
+def _stems(folder: str) -> Iterator[tuple[str, str]]:
+    """Of each picture in a folder, what is before the ending of its name, and the name."""
     with suppress(OSError), os.scandir(folder) as listing:
         for entry in listing:
             stem, suffix = os.path.splitext(entry.name)
             if suffix.lower() in SUFFIXES:
-                seen.setdefault(stem, []).append(entry.name)
-    return {stem: names for stem, names in seen.items() if len(names) > 1}
+                yield stem, entry.name

@@ -107,28 +107,30 @@ class Sources:
                 yield path
 
     def _search(self, folder: str) -> Iterator[str]:
+        folders = set[str]()
         try:
             with os.scandir(folder) as listing:
-                found = sorted(self._of_interest(listing))
+                names = sorted(self._of_interest(listing, folders))
         except OSError:
             yield folder  # reading it will fail, and say why
             return
-        for name, is_folder in found:
+        for name in names:
             path = os.path.join(folder, name)
-            if not is_folder:
+            if name not in folders:
                 yield path
             elif not self._excluded(path):
                 yield from self._search(path)
 
-    def _of_interest(self, listing: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, bool]]:
-        """The name of each picture, and of each folder to search; whether it is a folder."""
+    def _of_interest(self, listing: Iterable[os.DirEntry[str]], folders: set[str]) -> Iterator[str]:
+        """The names of pictures, and of folders to search, which are taken note of as well."""
         for entry in listing:
             if entry.name.startswith("."):
                 continue
             if self.recursive and entry.is_dir(follow_symlinks=False):
-                yield entry.name, True
+                folders.add(entry.name)
+                yield entry.name
             elif _is_picture(entry.name):
-                yield entry.name, False
+                yield entry.name
 
     def _stored(self, address: str) -> Iterator[str]:
         """What an address stands for: itself, or what a store has below it or like it."""
