@@ -116,7 +116,10 @@ def train(
         usual = FROM_SCRATCH
     else:
         hush_hub_for(model, talk)
-        start = pretrained(model, data.classes, size=parse_size(size), revision=revision, offline=offline, seed=seed)
+        start, known = pretrained(
+            model, data.classes, size=parse_size(size), revision=revision, offline=offline, seed=seed
+        )
+        talk.say(printable(f"{start.name} knows {known} of {len(data.classes)} classes by name"))
         usual = FINE_TUNING[type(start.network)]
     if layer_decay is not None and isinstance(start.network, Detr):
         raise UsageError(f"--layer-decay is for a ViT; {start.name} has a ResNet, whose rate is --backbone-rate")

@@ -10,6 +10,7 @@ from ..checkpoints.find import find
 from ..checkpoints.load import LoadedModel, load_checkpoint
 from ..checkpoints.preprocessing import Preprocessing
 from ..checkpoints.save import detr_as_json
+from ..class_names import labels_named
 from ..errors import ModelError
 from ..images.resize import Exactly, ResizeRule
 from ..models.detr import Detr, DetrConfig
@@ -68,10 +69,13 @@ def from_scratch(name: str, classes: tuple[str, ...], *, size: Size | None, seed
 
 def pretrained(
     model: str, classes: tuple[str, ...], *, size: Size | None, revision: str | None, offline: bool, seed: int
-) -> LoadedModel:
+) -> tuple[LoadedModel, int]:
     """A model that loads, with heads for these classes: those that it knows by name keep their weights.
 
     The stem of a ResNet will not learn, as in DETR's own training.
+
+    Returns:
+        The model, and how many of the classes it knows.
 
     Raises:
         ModelError: it cannot be loaded, cannot take that size, or could not be saved again.
@@ -79,9 +83,10 @@ def pretrained(
     loaded = load_checkpoint(find(os.fspath(model), revision=revision, offline=offline), size=size)
     if isinstance(loaded.network, Detr):
         detr_as_json(loaded.network.config)  # refuses what could not be saved
+    known = sum(map(bool, labels_named(classes, loaded.class_names)))
     if loaded.class_names != classes:
         torch.manual_seed(seed)
         network = with_classes(loaded.network, loaded.class_names, classes)
         loaded = replace(loaded, network=network, class_names=classes)
     freeze_stem(loaded.network)
-    return loaded
+    return loaded, known

@@ -113,6 +113,7 @@ def test_a_pretrained_detr_learns_other_classes(place: Path) -> None:
         "train", "shapes", "-o", "tuned", "--model", "tiny", "--epochs", 1, "--size", 64, "--batch-size", 3, cwd=place
     )
     assert run.returncode == 0, run.stderr
+    assert f"tiny knows 0 of {len(scenes.CLASSES)} classes by name" in run.stderr
     run = detr("predict", "shapes/val/000001.jpg", "--model", "tuned", "-t", 0.0, "--no-draw", cwd=place)
     assert set() < {found["label"] for found in json.loads(run.stdout)["detections"]} <= set(scenes.CLASSES)
 
