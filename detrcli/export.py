@@ -30,6 +30,7 @@ from .models.end_to_end import EndToEnd, selection_for
 from .models.folding import fold
 from .models.lwdetr import LwDetr
 from .opsets import DEFAULT_OPSET, check_opset
+from .translations import translations
 
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.1}
 """How far scores, and boxes relative to the picture, may be from PyTorch's in float32."""
@@ -176,6 +177,7 @@ def _traced(
             output_names=outputs,
             dynamic_shapes=tuple(dynamic[name] for name in inputs),
             opset_version=opset,
+            custom_translation_table=translations(opset),
             verbose=False,
         )
     assert program is not None

@@ -174,6 +174,16 @@ def test_the_graph_is_lean(make: Callable[[], LoadedModel], exported: Callable[.
     assert len(wrote) == len(set(wrote))
 
 
+def test_onnx_runtime_takes_gelu_in_one(exported: Callable[..., Path], tmp_path: Path) -> None:
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(exported(lwdetr), settings, providers=["CPUExecutionProvider"])
+    operators = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    assert "Erf" not in operators
+    assert operators & {"Gelu", "BiasGelu"}
+
+
 def test_it_says_what_it_is(exported: Callable[..., Path]) -> None:
     model = onnx.load(exported(lwdetr))
     told = {entry.key: entry.value for entry in model.metadata_props}

@@ -33,8 +33,8 @@ class EndToEnd(nn.Module):
         self.network = network
         self.select = select
         deviation = torch.tensor(std, dtype=torch.float64)
-        self.register_buffer("factor", (scale / deviation).float()[:, None, None])
-        self.register_buffer("offset", (-torch.tensor(mean, dtype=torch.float64) / deviation).float()[:, None, None])
+        self.register_buffer("factor", (scale / deviation).float())
+        self.register_buffer("offset", (-torch.tensor(mean, dtype=torch.float64) / deviation).float())
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect objects.
@@ -52,7 +52,10 @@ class EndToEnd(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 → (B, 3, H, W) float32, channels last in memory."""
-        return torch.addcmul(self.offset, images.permute(0, 3, 1, 2).float(), self.factor)
+        width = images.shape[2]
+        rows = images.flatten(2).float()  # of all channels of a row at once: by threes it takes several times as long
+        rows = rows.mul_(self.factor.repeat(width)).add_(self.offset.repeat(width))
+        return rows.view(*images.shape).permute(0, 3, 1, 2)
 
 
 class BestClass(nn.Module):

@@ -145,8 +145,9 @@ class PatchProduct(nn.Module):
         """(B, 3, H, W) → (B, 16, H·W/16³, D)."""
         batch, _, height, width = pixels.shape
         rows, columns = height // (WINDOWS * PATCH), width // (WINDOWS * PATCH)
-        x = pixels.view(batch, 3, WINDOWS, rows, PATCH, WINDOWS, columns, PATCH).permute(0, 2, 5, 3, 6, 4, 7, 1)
-        x = F.linear(x.reshape(batch, WINDOWS * WINDOWS, rows * columns, -1), self.weight)
+        x = pixels.permute(0, 2, 3, 1).reshape(batch, WINDOWS, rows, PATCH, WINDOWS, columns, PATCH * 3)
+        x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, WINDOWS * WINDOWS, rows * columns, -1)
+        x = F.linear(x, self.weight)
         return x.add_(self._positions(height // PATCH, width // PATCH))
 
     def _positions(self, height: int, width: int) -> Tensor:

@@ -172,8 +172,8 @@ class Training:
         """Learn from a batch.
 
         Returns:
-            The total loss and the last layer's terms; whether the state is to be saved; whether to stop. The latter two
-            are the same in all processes: if any of them is to, all are.
+            The total loss and the last layer's terms; whether the state is to be saved; whether to stop. All processes
+            are given the same: the means of the losses, and if any of them is to save or stop, all are.
         """
         recipe, progress = self._recipe, self._progress
         done = progress.epoch * self._schedule.steps + progress.step
@@ -193,7 +193,8 @@ class Training:
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(list(parameters_of(self._optimizer)), recipe.clip)
         # one wait for the device, for all that is asked of it
-        *losses, norm, due, stop = torch.stack([total, *self._last_layer(terms), norm, *shared[1:]]).tolist()
+        told = self._processes.mean(torch.stack([total, *self._last_layer(terms)]).detach())
+        *losses, norm, due, stop = torch.stack([*told, norm, *shared[1:]]).tolist()
         # a gradient too large for fp16 is the scaler's business, as long as it has room to scale
         scaling = self._scaler.is_enabled() and self._scaler.get_scale() > 1
         if not all(map(math.isfinite, losses)) or not (scaling or math.isfinite(norm)):

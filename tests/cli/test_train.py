@@ -136,7 +136,11 @@ def test_several_processes_train_one_network(place: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert run.stderr.count("epoch   1 of 1") == 1
     assert run.stderr.count("have no object") == 2  # said by one process, for each split
-    assert records(place / "both")[0]["step"] == 1
+    (told,) = records(place / "both")
+    assert told["step"] == 1
+    assert detr("train", "shapes", "-o", "alone", "--epochs", 1, *SCRATCH, "--batch-size", 4, cwd=place).returncode == 0
+    # nearly: the batch norms see a part of the batch each
+    assert told["loss"] == pytest.approx(records(place / "alone")[0]["loss"], rel=0.02)
     assert [path.name for path in (place / "both").glob("*.pt")] == ["resume.pt"]
 
 
