@@ -150,7 +150,7 @@ def _print_table(contenders: "list[Contender]", speeds: "list[Speed]", places: d
     console.print(f"{machine['machine']}, {machine['threads']} threads; {versions}", highlight=False)
     for description, place in places.items():
         rate = place["product_gflops"]
-        product = "" if rate is None else f": a product of large matrices takes {rate:.0f} GFLOP/s"
+        product = "" if rate is None else f": a product of large matrices runs at {rate:.0f} GFLOP/s"
         console.print(f"{description} on {printable(place['processor'])}{product}", highlight=False, markup=False)
 
 

@@ -2,7 +2,7 @@
 
     python -m tests.bench.detr_speed [ROUNDS]
 
-Both networks have the same random weights and run in float32 on one tensor of 800 × 1066, batch 1, on the CPU:
+Both networks have the same random weights and run in float32 on a tensor of 800 × 1066, batch 1, on the CPU:
 transformers' in a process of its own, ours in one that keeps freed memory, as `detr` does.
 """
 
@@ -18,18 +18,12 @@ import detrcli
 from detrcli.allocator import keep_freed_memory
 from detrcli.models.folding import fold
 
-from .side_by_side import apart, times
+from .side_by_side import apart, inference, times
 
 
 def running_peer(folder: str) -> Callable[[], object]:
     """What runs transformers' network once."""
-    network, pixels = DetrForObjectDetection.from_pretrained(folder).eval(), torch.randn(1, 3, 800, 1066)
-
-    def run() -> None:
-        with torch.inference_mode():
-            network(pixels)
-
-    return run
+    return inference(DetrForObjectDetection.from_pretrained(folder).eval(), torch.randn(1, 3, 800, 1066))
 
 
 def main() -> None:

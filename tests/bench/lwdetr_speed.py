@@ -21,7 +21,7 @@ from detrcli.checkpoints.load import LoadedModel
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.models.lwdetr import SIZES, LwDetr
 
-from .side_by_side import apart, times
+from .side_by_side import apart, inference, times
 
 
 def peer(size: str) -> LwDetrForObjectDetection:
@@ -49,13 +49,7 @@ def peer(size: str) -> LwDetrForObjectDetection:
 
 def running_peer(size: str, batch: int) -> Callable[[], object]:
     """What runs transformers' network of a size once."""
-    network, pixels = peer(size), pixels_of(batch)
-
-    def run() -> None:
-        with torch.inference_mode():
-            network(pixels)
-
-    return run
+    return inference(peer(size), pixels_of(batch))
 
 
 def pixels_of(batch: int) -> torch.Tensor:

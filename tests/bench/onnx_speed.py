@@ -29,7 +29,7 @@ from detrcli.checkpoints.save import save_model
 from detrcli.export import export_onnx
 from detrcli.training.start import from_scratch
 
-from .side_by_side import apart, times
+from .side_by_side import apart, inference, times
 
 PEER = """
 import sys
@@ -74,13 +74,7 @@ def networks(folder: Path, files: dict[int, Path], rounds: int) -> None:
 
 def running_peer(folder: Path) -> Callable[[], object]:
     """What runs transformers' network once."""
-    network, pixels = AutoModelForObjectDetection.from_pretrained(folder).eval(), torch.randn(1, 3, 640, 640)
-
-    def run() -> None:
-        with torch.inference_mode():
-            network(pixels)
-
-    return run
+    return inference(AutoModelForObjectDetection.from_pretrained(folder).eval(), torch.randn(1, 3, 640, 640))
 
 
 def processes(folder: Path, file: Path, rounds: int) -> None:

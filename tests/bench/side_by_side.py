@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
+import torch
+from torch import Tensor, nn
+
 
 def times(things: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of each thing over some rounds, each round running each thing once, after a round to warm up."""
@@ -18,6 +21,16 @@ def times(things: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
             if turn:
                 taken[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def inference(network: nn.Module, pixels: Tensor) -> Callable[[], object]:
+    """What runs a network once, as for prediction."""
+
+    def run() -> None:
+        with torch.inference_mode():
+            network(pixels)
+
+    return run
 
 
 @contextmanager
