@@ -60,12 +60,12 @@ class Speed:
 def measure(
     contenders: Sequence[Contender], picture: Path, rounds: int, on_round: Callable[[int], None] = lambda _: None
 ) -> list[Speed]:
-    """Time contenders in turn, so that whatever else the machine does hits all alike.
+    """Time contenders in turn, so that whatever else the machine does hits all alike, each when it has just run.
 
     Args:
         contenders: what to time.
         picture: the file that they look at.
-        rounds: how often.
+        rounds: how often; each takes two runs, of which the second counts.
         on_round: is told after each round how many are done.
 
     Raises:
@@ -97,6 +97,7 @@ def _in_turn(
     taken: dict[tuple[int, str], list[float]] = {key: [] for key in things}
     for turn in range(WARM_UP + rounds):
         for key, run in things.items():
+            run()  # the threads of what ran before wait for more with all their might, which must not count here
             began = time.perf_counter()
             run()
             if turn >= WARM_UP:

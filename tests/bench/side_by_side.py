@@ -12,10 +12,15 @@ from torch import Tensor, nn
 
 
 def times(things: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each thing over some rounds, each round running each thing once, after a round to warm up."""
+    """Median seconds of each thing over some rounds, after one to warm up.
+
+    In each round each thing runs twice, and the second run counts: in the first one the threads of what ran before
+    still wait for more with all their might, ONNX Runtime's above all.
+    """
     taken: dict[str, list[float]] = {name: [] for name in things}
     for turn in range(rounds + 1):
         for name, run in things.items():
+            run()
             began = time.perf_counter()
             run()
             if turn:
