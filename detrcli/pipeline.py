@@ -62,7 +62,7 @@ class Pipeline(Generic[Source, Result]):
     """Reads, runs and finishes pictures in threads of their own; iterating gives the results in the sources' order.
 
     Only pictures of equal resized shape are run together. A picture waits for others of its shape until a batch is
-    full, or until no more are being prepared.
+    full, until as many as a batch wait in all, or until no more are being prepared.
 
     Args:
         sources: what to read; taken one by one while work goes on.
@@ -236,7 +236,7 @@ class Pipeline(Generic[Source, Result]):
             return batch
 
     def _batch(self) -> list[_Job[Source, Result]]:
-        """A full batch, or, where no pictures are coming, what the oldest one that waits can share a batch with."""
+        """A full batch, or, where it is no use to wait for one, what the oldest one that waits can share a batch with."""
         most = self._batch_size.most
         alike: dict[tuple[int, ...], list[_Job[Source, Result]]] = {}
         for job in self._waiting:
@@ -245,7 +245,7 @@ class Pipeline(Generic[Source, Result]):
             group.append(job)
             if len(group) >= most:
                 return group
-        if self._preparing or not self._waiting:
+        if not self._waiting or (self._preparing and len(self._waiting) < most):
             return []
         return next(iter(alike.values()))
 

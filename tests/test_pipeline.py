@@ -167,6 +167,36 @@ def test_a_result_comes_though_the_sources_keep_one_waiting() -> None:
     assert list(results) == [2]
 
 
+def test_pictures_of_many_shapes_do_not_wait_for_one_that_is_being_read() -> None:
+    some_came = threading.Event()
+
+    def of_its_own_shape(number: int) -> Prepared:
+        if number == 6:
+            assert some_came.wait(PATIENCE)
+        return Prepared(np.full((2, 2 + number, 3), number, np.uint8), (2, 2), None)
+
+    results = iter(pipeline(range(7), batch=BatchSize(4), prepare=of_its_own_shape))
+    assert next(results) == 0
+    some_came.set()
+    assert list(results) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_batch_is_filled_while_pictures_are_being_read() -> None:
+    echo, all_begun = Echo(), threading.Event()
+
+    def noting() -> Iterator[int]:
+        yield from range(5)
+        all_begun.set()
+
+    def once_all_are_begun(number: int) -> Prepared:
+        assert all_begun.wait(PATIENCE)
+        return Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), None)
+
+    run = pipeline(noting(), echo, batch=BatchSize(5), workers=2, prepare=once_all_are_begun)
+    assert list(run) == list(range(5))
+    assert echo.batches == [5]
+
+
 def test_stopping_finishes_what_is_under_way_and_nothing_more() -> None:
     for_ever = threading.Event()
 
