@@ -18,6 +18,9 @@ PART = ".part"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says of a disk, or of a share of it, that is full."""
 
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+"""What a system says of a folder, as of some networks, whose names it cannot make sure of."""
+
 
 @contextmanager
 def atomic_file(path: Path, *, staging: Path | None = None) -> Iterator[IO[bytes]]:
@@ -49,6 +52,25 @@ def atomic_file(path: Path, *, staging: Path | None = None) -> Iterator[IO[bytes
             with suppress(OSError):
                 hidden.unlink()
             raise
+
+
+def sync_folder(path: Path) -> None:
+    """See to it that the names in a folder outlast a power cut, as far as its disk can.
+
+    Raises:
+        OSError: the disk is broken or full.
+    """
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except OSError:  # no system opens all of them, and Windows opens none
+        return
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+    finally:
+        os.close(folder)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import UsageError
-from .files import writing
+from .files import sync_folder, writing
 from .images.sources import ImageReference
 from .labelled import Labelled, of_record
 
@@ -155,24 +155,34 @@ class Journal:
                 self._file.close()
                 raise
         self._synced = time.monotonic()
+        self._folders = {path.parent}
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry, folders: Iterable[Path] = ()) -> None:
         """Write what became of a picture, whose own outputs are on the disk.
+
+        Args:
+            entry: what to write.
+            folders: where those outputs were given their names, which are made to last before the line is.
 
         Raises:
             OutputError: it cannot be written.
         """
+        self._folders.update(folders)
         with writing(self.path):
             self._write(_line(entry))
             if time.monotonic() - self._synced > SYNC_AFTER:
                 self._sync()
 
-    def finish(self) -> None:
+    def finish(self, folders: Iterable[Path] = ()) -> None:
         """Say that the run came to its end.
+
+        Args:
+            folders: where the files for all pictures were given their names.
 
         Raises:
             OutputError: it cannot be written.
         """
+        self._folders.update(folders)
         with writing(self.path):
             self._write(FINISHED)
 
@@ -190,7 +200,9 @@ class Journal:
         self._file.flush()
 
     def _sync(self) -> None:
-        self._file.flush()
+        for folder in self._folders:
+            sync_folder(folder)
+        self._folders.clear()
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 

@@ -144,7 +144,7 @@ class Labelling:
 
     def add(self, index: int, result: Labelled | Failure) -> None:
         """Take note that a picture is done."""
-        self._journal.add(Entry(index, result))
+        self._journal.add(Entry(index, result), self._folders(result))
 
     def close(self, *, finished: bool) -> Counter[str]:
         """Write what failed, and the files for all pictures, those of a shard excepted, which are merged.
@@ -168,7 +168,7 @@ class Labelling:
                 return Counter()
             kinds = write_failures([self._whole()], self._output / self.failures)
             if finished:
-                self._journal.finish()
+                self._journal.finish([self._output])
         return kinds
 
     def _discard(self) -> None:
@@ -203,6 +203,16 @@ class Labelling:
         form = picture_format(name)
         place = form.place(PurePosixPath(labelled.relative))
         self._write_file(self._checked(self._output / place, reference), form.content(labelled, self._plan.class_names))
+
+    def _folders(self, result: Labelled | Failure) -> set[Path]:
+        """Those that hold a picture's own outputs, and those that hold these, from the output folder on."""
+        if isinstance(result, Failure):
+            return set()
+        relative = PurePosixPath(result.relative)
+        places = [picture_format(name).place(relative) for name in self._plan.formats if name in FOR_EACH]
+        if self._plan.draw:
+            places.append(relative)
+        return {self._output / folder for place in places for folder in place.parents}
 
     def _checked(self, path: Path, reference: ImageReference) -> Path:
         """A path that no file of the whole run needs, not too long."""

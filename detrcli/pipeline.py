@@ -236,7 +236,7 @@ class Pipeline(Generic[Source, Result]):
             return batch
 
     def _batch(self) -> list[_Job[Source, Result]]:
-        """A full batch, or, where it is no use to wait for one, what the oldest one that waits can share a batch with."""
+        """A full batch, or, where waiting for one is no use, what the oldest one that waits can share a batch with."""
         most = self._batch_size.most
         alike: dict[tuple[int, ...], list[_Job[Source, Result]]] = {}
         for job in self._waiting:
