@@ -67,7 +67,7 @@ def find_coco(place: Path, split: Literal["train", "val"]) -> CocoFiles | None:
         for folder in (place / name, *sorted(place.glob(f"{name}20*"))):
             if (inside := _file_in(folder)) is not None:
                 return CocoFiles(inside, _around(inside), name)
-        if (file := _file_in(place / "annotations", f"*{name}*.json")) is not None:
+        if (file := _file_in(place / "annotations", name)) is not None:
             folders = (path for path in sorted(place.glob(f"{name}*")) if path.is_dir())
             return CocoFiles(file, (*folders, *_around(file)), name)
     if (single := _file_in(place)) is not None:
@@ -81,8 +81,10 @@ def find_coco(place: Path, split: Literal["train", "val"]) -> CocoFiles | None:
     return None
 
 
-def _file_in(folder: Path, pattern: str = "*.json") -> Path | None:
-    every = sorted(folder.glob(pattern))
+def _file_in(folder: Path, part: str = "") -> Path | None:
+    """The annotations in a folder, of a part if it is named: of `val` instances_val2017.json, and not evaluation.json."""
+    begins_a_word = re.compile(rf"(?<![^\W\d_]){part}")
+    every = [file for file in sorted(folder.glob("*.json")) if not part or begins_a_word.search(file.stem)]
     files = [file for file in every if file.name.startswith(NAMES)] or every
     if len(files) > 1:
         raise DatasetError(

@@ -122,6 +122,13 @@ def test_coco_s_other_files_are_left_alone(tmp_path: Path) -> None:
     is_small(read_dataset(tmp_path, "val"), tmp_path / "val2017")
 
 
+@pytest.mark.parametrize("other", ["instances_trainval.json", "instances_evaluation2017.json"])
+def test_a_split_is_not_found_inside_a_word(tmp_path: Path, other: str) -> None:
+    json_file = write_small(tmp_path / "annotations" / "instances_test.json", tmp_path / "test")
+    write_json(tmp_path / "annotations" / other, {"images": [], "annotations": []})
+    is_small(read_dataset(tmp_path, "val"), tmp_path / "test", f"{json_file}: {STAND_IN}")
+
+
 def test_validation_pictures_come_before_test_pictures(tmp_path: Path) -> None:
     for name in ("test", "valid"):
         write_small(tmp_path / name / "_annotations.coco.json")
