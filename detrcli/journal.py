@@ -115,6 +115,8 @@ def recorded(path: Path) -> Record | None:
                 setting = json.loads(first)["setting"]
             except ValueError:
                 return None
+            if not first.endswith(b"\n"):
+                return None
             whole, done, finished = len(first), 0, False
             for line in file:
                 if not (line.startswith(b"{") and line.endswith(b"}\n")):

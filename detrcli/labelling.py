@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from heapq import merge
 from pathlib import Path, PurePosixPath
+from secrets import token_hex
+from shutil import rmtree
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 
@@ -85,7 +88,9 @@ class Labelling:
 
     def __init__(self, output: Path, plan: Plan, *, keep: bool = True, resume: bool | None = None) -> None:
         self._output, self._plan, self._keep = output, plan, keep
-        self._folder = _folder_of(output, plan.shard) if keep else output / FOLDER / f"single-{os.getpid()}"
+        self._folder = _folder_of(output, plan.shard) if keep else output / FOLDER / f"single-{token_hex(8)}"
+        if not keep:
+            self._discard = finalize(self, _remove, self._folder)
         with writing(output):
             self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / JOURNAL
@@ -162,20 +167,16 @@ class Labelling:
         """
         with closing(self._journal):
             if finished and self._plan.shard is None:
-                write_for_all(self._plan.formats, [self._whole()], self._plan.class_names, self._output)
+                write_for_all(
+                    self._plan.formats, [self._whole()], self._plan.class_names, self._output, staging=self._folder
+                )
             if not self._keep:
                 self._discard()
                 return Counter()
-            kinds = write_failures([self._whole()], self._output / self.failures)
+            kinds = write_failures([self._whole()], self._output / self.failures, staging=self._folder)
             if finished:
                 self._journal.finish([self._output])
         return kinds
-
-    def _discard(self) -> None:
-        with suppress(OSError):  # others may have theirs beside it
-            self._journal.path.unlink()
-            self._folder.rmdir()
-            self._folder.parent.rmdir()
 
     def _whole(self) -> Record:
         record = recorded(self._journal.path)
@@ -197,6 +198,12 @@ class Labelling:
         if name in BY_STEM and (other := _namesake(reference.path)):
             raise ImageError(
                 f"{reference.path}: {name} has one file for it and for {other}, whose name differs only in its ending; "
+                "rename one",
+                "not written",
+            )
+        if name == "labelme" and "json" in self._plan.formats and os.path.isfile(os.path.splitext(reference.path)[0]):
+            raise ImageError(
+                f"{reference.path}: labelme has one file for it and json for {os.path.splitext(reference.path)[0]}; "
                 "rename one",
                 "not written",
             )
@@ -253,13 +260,19 @@ def _all_shards(folders: Sequence[Path]) -> list[Record]:
     if not records:
         raise UsageError(f"no shards were written into {' or '.join(map(str, folders))}")
     first = next(iter(records.values()))
+    counts = sorted({int(shard.partition("/")[2]) for shard in records})
+    if len(counts) > 1:
+        raise UsageError(
+            f"{' and '.join(map(str, folders))} holds shards of runs in {' and in '.join(map(str, counts))} parts; "
+            f"remove those that are not wanted, such as {first.path.parent}"
+        )
     for record in records.values():
         different = [name for name in first.setting if name != "shard" and record.setting[name] != first.setting[name]]
         if different:
             raise UsageError(f"{first.path} and {record.path} are of different runs: they differ in {different[0]}")
         if not record.finished:
             raise UsageError(f"shard {record.setting['shard']} has not come to its end; go on with it with --resume")
-    count = int(first.setting["shard"].partition("/")[2])
+    (count,) = counts
     missing = [str(shard) for index in range(count) if str(shard := Shard(index, count)) not in records]
     if missing:
         raise UsageError(f"shard {' and '.join(missing)} is missing in {' and '.join(map(str, folders))}")
@@ -267,9 +280,14 @@ def _all_shards(folders: Sequence[Path]) -> list[Record]:
 
 
 def write_for_all(
-    formats: Iterable[str], records: Sequence[Record], class_names: tuple[str, ...], output: Path
+    formats: Iterable[str],
+    records: Sequence[Record],
+    class_names: tuple[str, ...],
+    output: Path,
+    *,
+    staging: Path | None = None,
 ) -> list[Path]:
-    """Write the files that a format has for all pictures together.
+    """Write the files that a format has for all pictures together; see `atomic_file` for `staging`.
 
     Returns:
         The files.
@@ -282,14 +300,14 @@ def write_for_all(
         if name in FOR_ALL:
             form = run_format(name)
             path = output / form.NAME
-            with atomic_file(path) as file:
+            with atomic_file(path, staging=staging) as file:
                 form.write(file, _Pictures(records), class_names)
             written.append(path)
     return written
 
 
-def write_failures(records: Sequence[Record], path: Path) -> Counter[str]:
-    """Write a line for each picture that failed, or take the file away if none did.
+def write_failures(records: Sequence[Record], path: Path, *, staging: Path | None = None) -> Counter[str]:
+    """Write a line for each picture that failed, or take the file away if none did; see `atomic_file` for `staging`.
 
     Returns:
         How many failed in which way.
@@ -303,7 +321,7 @@ def write_failures(records: Sequence[Record], path: Path) -> Counter[str]:
         for entry in _in_order(records):
             if isinstance(entry.result, Failure):
                 kinds[entry.result.kind] += 1
-                file = file or stack.enter_context(atomic_file(path))
+                file = file or stack.enter_context(atomic_file(path, staging=staging))
                 file.write(json.dumps(vars(entry.result)).encode() + b"\n")
     if not kinds:
         with writing(path):
@@ -335,6 +353,13 @@ def _check_same(record: Record, plan: Plan, output: Path) -> None:
         )
 
 
+def _remove(folder: Path) -> None:
+    """Take away what a run that nobody may go on with kept to itself."""
+    rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # others may have theirs beside it
+        folder.parent.rmdir()
+
+
 def _folder_of(output: Path, shard: Shard | None) -> Path:
     return output / FOLDER / f"{shard.index}-of-{shard.count}" if shard else output / FOLDER
 
@@ -344,7 +369,10 @@ def _namesake(path: str) -> str | None:
     if is_address(path):
         return None
     folder, name = os.path.split(os.path.abspath(path))
-    return next((other for other in _namesakes(folder).get(os.path.splitext(name)[0], ()) if other != name), None)
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() not in SUFFIXES:  # which no folder is searched for
+        return next((other for one, other in _stems(folder) if one == stem), None)
+    return next((other for other in _namesakes(folder).get(stem, ()) if other != name), None)
 
 
 @lru_cache(maxsize=16)

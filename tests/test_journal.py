@@ -54,7 +54,7 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     assert list(record.entries()) == [entry(index, name) for index, name in enumerate(names)]
 
 
-@pytest.mark.parametrize("content", [None, b"", b'{"setting": {"thr'])
+@pytest.mark.parametrize("content", [None, b"", b'{"setting": {"thr', b'{"setting": {}}'])
 def test_what_has_not_even_begun_is_no_journal(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "journal.jsonl"
     if content is not None:

@@ -1,6 +1,7 @@
 """What `detr predict` shows while pictures come, and at the end."""
 
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -11,6 +12,8 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from ..errors import OutputError
+from ..files import writing
 from ..journal import Failure
 from .console import Talk, counted, printable
 
@@ -140,8 +143,14 @@ class Report:
 
     def _show(self, result: "Labelled", done: Done) -> None:
         if not sys.stdout.isatty():
-            sys.stdout.write(json.dumps(result.as_record()) + "\n")
-            sys.stdout.flush()
+            try:
+                with writing(Path("stdout")):
+                    sys.stdout.write(json.dumps(result.as_record()) + "\n")
+                    sys.stdout.flush()
+            except OutputError:
+                # what could not be written waits in a buffer, and would fail again when the process ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise
         elif self._talk.quiet:
             return
         elif self._many:

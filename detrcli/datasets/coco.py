@@ -82,7 +82,7 @@ def find_coco(place: Path, split: Literal["train", "val"]) -> CocoFiles | None:
 
 
 def _file_in(folder: Path, part: str = "") -> Path | None:
-    """The annotations in a folder, of a part if it is named: of `val` instances_val2017.json, and not evaluation.json."""
+    """The annotations in a folder, of a part if one is named: of val instances_val2017.json, not evaluation.json."""
     begins_a_word = re.compile(rf"(?<![^\W\d_]){part}")
     every = [file for file in sorted(folder.glob("*.json")) if not part or begins_a_word.search(file.stem)]
     files = [file for file in every if file.name.startswith(NAMES)] or every

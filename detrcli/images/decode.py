@@ -2,10 +2,11 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..clock import Clock
 from ..errors import ImageError
@@ -61,8 +62,8 @@ def read_picture(path: str | os.PathLike[str], clock: Clock | None = None) -> Pi
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The first frame of any Pillow image as a viewer shows it, mode RGB; the very image if it is so already."""
     image.load()
-    if _has_orientation(image):
-        image = ImageOps.exif_transpose(image)
+    if (turn := _TURNS.get(_orientation(image))) is not None:
+        image = image.transpose(turn)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
@@ -90,11 +91,23 @@ def from_array(pixels: NDArray[np.uint8]) -> Picture:
     return Picture(Image.fromarray(pixels))
 
 
-def _has_orientation(image: Image.Image) -> bool:
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What stands a picture upright, by its orientation in EXIF; all others stand so."""
+
+
+def _orientation(image: Image.Image) -> Any:
     try:
-        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+        return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF data spoils the orientation, not the picture
-        return False
+        return None
 
 
 def _from_grey(values: NDArray[np.generic]) -> Image.Image:

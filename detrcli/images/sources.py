@@ -1,14 +1,12 @@
 """From what a user named to a stream of image references, and where the outputs of each belong."""
 
 import glob
-import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit
 
 from ..errors import UsageError
 from .fetch import is_address
@@ -85,13 +83,14 @@ class Sources:
     def _paths(self) -> Iterator[str]:
         for name in self.lists:
             try:
-                with open(name, "rb") as file:
+                with open(name, "rb", buffering=0) as file:
                     yield from read_list(file, self.separator)
             except OSError as error:
                 raise UsageError(f"cannot read the list {name}: {error.strerror}") from error
         for name in self.names:
             if name == STDIN:
-                yield from read_list(sys.stdin.buffer, self.separator)
+                # whoever reads the buffered one when the process ends makes Python abort
+                yield from read_list(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer), self.separator)
             elif is_address(name):
                 yield from self._stored(name)
             elif os.path.isdir(name):
@@ -102,9 +101,16 @@ class Sources:
                 yield name
 
     def _match(self, pattern: str) -> Iterator[str]:
-        for path in sorted(_expand(pattern)):
-            if not os.path.isdir(path) and not self._excluded(path):
+        found = sorted(_expand(pattern))
+        if not found and len(self.names) + len(self.lists) > 1:
+            yield pattern  # reading it will fail, and tell of it
+        for path in found:
+            if self._excluded(path):
+                continue
+            if not os.path.isdir(path):
                 yield path
+            elif self.recursive and "**" not in pattern:
+                yield from self._search(path)
 
     def _search(self, folder: str) -> Iterator[str]:
         folders = set[str]()
@@ -141,7 +147,7 @@ class Sources:
 
         try:
             store, place = url_to_fs(address)
-            if glob.has_magic(place):
+            if glob.has_magic(place) and not store.exists(place):
                 places = sorted(store.glob(place))
             elif store.isdir(place):
                 listed = store.find(place) if self.recursive else store.ls(place, detail=False)
@@ -158,11 +164,10 @@ class Sources:
 
 
 def read_list(file: IO[bytes], separator: bytes = b"\n") -> Iterator[str]:
-    """The paths of a list, each as soon as it is there; empty ones do not count."""
+    """The paths of a list, each as soon as an unbuffered file has it; empty ones do not count."""
     ending = b"\r" if separator == b"\n" else b""
     rest = b""
-    read = file.read1 if isinstance(file, io.BufferedReader | io.BytesIO) else file.read
-    while piece := read(2**16):
+    while piece := file.read(2**16):
         *whole, rest = (rest + piece).split(separator)
         yield from (os.fsdecode(one) for line in whole if (one := line.rstrip(ending)))
     if last := rest.rstrip(ending):
@@ -174,11 +179,15 @@ def _is_picture(name: str) -> bool:
 
 
 def _place_of(address: str) -> Path:
-    """Below the name of the host, or of the store."""
-    parts = urlsplit(address)
-    query = f"?{parts.query}" if parts.query else ""
-    path = (parts.path + query).replace("\\", "/").split("/")
-    inside = [part for part in (parts.hostname or parts.scheme, *path) if part not in ("", ".", "..")]
+    """Below the name of the host and its port, or of the kind of store; whatever the address, it has one."""
+    kind, _, rest = address.partition("://")
+    if kind.lower() in ("http", "https"):
+        host, slash, path = rest.partition("#")[0].partition("/")
+        name, colon, port = host.rpartition("@")[2].lower().partition(":")
+        rest = name + "+" * bool(colon) + port + slash + path
+    else:
+        rest = f"{kind}/{rest}"
+    inside = [part for part in rest.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return Path(*(part.replace("\0", "") for part in inside))
 
 

@@ -243,6 +243,21 @@ def test_damaged_exif_still_opens(tmp_path: Path, kind: str) -> None:
         assert picture.image.size in ((12, 8), (8, 12)), data
 
 
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"),
+    [
+        (ExifTags.Base.XResolution, 2, b"72\0\0"),  # text, where it should be a fraction
+        (ExifTags.Base.ResolutionUnit, 4, struct.pack("<I", 70_000)),  # too large for its type
+    ],
+)
+def test_odd_exif_keeps_no_picture_from_standing_upright(tmp_path: Path, tag: int, kind: int, value: bytes) -> None:
+    entries = [(ExifTags.Base.Orientation, 3, 1, struct.pack("<HH", 6, 0)), (tag, kind, 4 if kind == 2 else 1, value)]
+    packed = b"".join(struct.pack("<HHI", *entry) + content for *entry, content in entries)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + packed + bytes(4)
+    picture = read_bytes(tmp_path, encoded(Image.fromarray(noise(12, 8)), "JPEG", exif=exif))
+    assert picture.image.size == (8, 12)
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_decompression_bomb_is_one_error(tmp_path: Path) -> None:
     header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)

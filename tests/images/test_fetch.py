@@ -108,9 +108,15 @@ def test_a_store_is_searched_like_a_folder() -> None:
     ]
     assert len(found("memory://bucket", recursive=True)) == 3
     assert found("memory://bucket/*/c.png") == [("memory:///bucket/sub/c.png", "memory/bucket/sub/c.png")]
+    assert found("memory://bucket/[ab].png") == [("memory:///bucket/a.png", "memory/bucket/a.png")]
     assert read_picture("memory://bucket/sub/c.png").image.size == (4, 4)
     with pytest.raises(ImageError, match="no such file"):
         read_picture("memory://bucket/none.png")
+
+
+def test_a_name_in_a_store_may_look_like_a_pattern(store: fsspec.AbstractFileSystem) -> None:
+    store.pipe("/bucket/[ab].png", png(1))
+    assert [one.path for one in Sources(("memory://bucket/[ab].png",))] == ["memory:///bucket/[ab].png"]
 
 
 def test_a_store_that_is_not_known() -> None:
@@ -123,7 +129,10 @@ def test_a_store_that_is_not_known() -> None:
 @pytest.mark.parametrize(
     ("address", "place"),
     [
-        ("https://host:81/d/a.jpg", "host/d/a.jpg"),
+        ("https://host:81/d/a.jpg", "host+81/d/a.jpg"),
+        ("HTTP://HOST/a.jpg#part", "host/a.jpg"),
+        ("https://[x/a.jpg", "[x/a.jpg"),
+        ("memory:///d/a#1.jpg", "memory/d/a#1.jpg"),
         ("https://user:secret@host/a.jpg?x=1/2", "host/a.jpg?x=1/2"),
         ("https://host/../../etc/a.jpg", "host/etc/a.jpg"),
         ("https://host//a//./b.jpg", "host/a/b.jpg"),

@@ -100,6 +100,19 @@ def test_a_file_that_looks_like_a_glob(here: Path) -> None:
     assert paths_of("d[1]") == ["d[1]/x.jpg", "d[1]/y.jpg"]
 
 
+def test_a_glob_goes_down_into_folders_where_it_may(here: Path) -> None:
+    make("f/a.jpg", "f/sub/b.jpg", "f/sub/deep/c.jpg")
+    assert paths_of("f/*") == ["f/a.jpg"]
+    assert paths_of("f/*", recursive=True) == ["f/a.jpg", "f/sub/b.jpg", "f/sub/deep/c.jpg"]
+    assert paths_of("f/**", recursive=True) == ["f/a.jpg", "f/sub/b.jpg", "f/sub/deep/c.jpg"]
+
+
+def test_a_glob_without_pictures_is_told_of_beside_others(here: Path) -> None:
+    make("a.jpg")
+    assert paths_of("a.jpg", "typo/*.jpg") == ["a.jpg", "typo/*.jpg"]
+    assert paths_of("typo/*.jpg") == []  # for which the command line has words of its own
+
+
 def test_a_list_of_paths() -> None:
     lines = [b"a.jpg\n", b"\n", b"b c.jpg\r\n", b"\r\n", b" d.jpg\n", b"odd\xff.jpg\n", "é.jpg".encode()]
     paths = list(read_list(io.BytesIO(b"".join(lines))))

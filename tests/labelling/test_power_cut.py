@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from detrcli import journal
 from detrcli.clock import Clock
 from detrcli.detections import Detections
+from detrcli.formats import csv
 from detrcli.images.sources import ImageReference
 from detrcli.labelled import Labelled
 from detrcli.labelling import FOLDER, JOURNAL, Labelling, Plan
@@ -43,6 +45,28 @@ class Disk:
 
         monkeypatch.setattr(os, "fsync", noting_fsync)
         monkeypatch.setattr(Path, "replace", noting_replace)
+
+
+def test_what_is_not_whole_lies_where_the_next_run_takes_it_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(file: IO[bytes], *_: object) -> None:
+        assert file.name is not None
+        seen.append(Path(file.name).parent)
+
+    seen: list[Path] = []
+    monkeypatch.setattr(csv, "write", stop)
+    Labelling(tmp_path, PLAN).close(finished=True)
+    assert seen == [tmp_path / FOLDER]
+
+
+def test_single_pictures_keep_out_of_each_others_way_and_leave_nothing(tmp_path: Path) -> None:
+    first, second = (Labelling(tmp_path, PLAN, keep=False) for _ in range(2))
+    assert len(list((tmp_path / FOLDER).iterdir())) == 2
+    first.close(finished=True)
+    assert len(list((tmp_path / FOLDER).iterdir())) == 1
+    del second  # as where an error ends it
+    assert [one.name for one in tmp_path.iterdir()] == ["detections.csv"]
 
 
 def test_no_line_outlasts_the_names_it_speaks_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,19 @@ def test_a_list_is_answered_line_by_line(place: Place) -> None:
         assert process.wait() == 0
 
 
+def test_a_stop_while_a_list_goes_on(place: Place) -> None:
+    command = place.command("predict", "-", *OPTIONS, "--output", "open-list")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(
+        command, cwd=place.folder, env=ENVIRONMENT, preexec_fn=let_interrupts_through, bufsize=0, **pipes
+    ) as process:  # type: ignore[call-overload]
+        process.stdin.write(b"pictures/000/000000.jpg\n")
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143
+        assert b"the same command with --resume goes on" in process.stderr.read()
+
+
 def test_a_second_interruption_is_heeded_at_once(place: Place) -> None:
     command = place.command("predict", "-", *OPTIONS, "--output", "twice")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -248,6 +261,9 @@ def test_shards_that_are_not_all_there_are_not_merged(place: Place) -> None:
     place.start_until(2, "partly", "--shard", "1/2", "--no-draw", "--format", "coco").kill()
     run = place.detr("merge", "partly")
     assert run.stderr == "detr: shard 1/2 has not come to its end; go on with it with --resume\n"
+    assert place.label("partly", "--shard", "1/3", "--no-draw", "--format", "coco").returncode in (0, 1)
+    run = place.detr("merge", "partly")
+    assert run.stderr.startswith("detr: partly holds shards of runs in 2 and in 3 parts; ")
     run = place.detr("merge", "pictures")
     assert run.stderr == "detr: no shards were written into pictures\n"
     assert "coco.json" not in place.outputs("partly")
@@ -338,6 +354,43 @@ def test_pictures_that_would_share_a_file_of_labels(place: Place) -> None:
     assert [failure["kind"] for failure in place.failures("alike-out")] == ["not written"] * 2
     assert "yolo has one file for it and for a.jpeg" in run.stderr
     assert set(place.outputs("alike-out")) == {"labels/b.txt", "data.yaml", "failures.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("names", "formats", "said"),
+    [
+        ((b"a", b"a.jpg"), ("voc",), "a: voc has one file for it and for a.jpg"),
+        ((b"a.jpg", b"a.jpg.jpg"), ("json", "labelme"), "a.jpg.jpg: labelme has one file for it and json for"),
+    ],
+)
+def test_pictures_that_would_share_a_file_otherwise(
+    place: Place, names: tuple[bytes, ...], formats: tuple[str, ...], said: str
+) -> None:
+    folder = f"alike-{formats[0]}"
+    named(place, names, folder)
+    sources = [f"{folder}/{name.decode()}" for name in names]
+    chosen = [argument for name in formats for argument in ("--format", name)]
+    run = place.detr("predict", *sources, *OPTIONS, "--output", f"{folder}-out", *chosen, "--no-draw")
+    assert run.returncode == 1
+    assert said in run.stderr
+    assert len(place.failures(f"{folder}-out")) == 1
+
+
+def test_stdout_on_a_full_disk(place: Place) -> None:
+    with open("/dev/full", "wb") as full:
+        run = subprocess.run(
+            place.command("predict", "pictures", *OPTIONS, "--output", "full-stdout"),
+            cwd=place.folder,
+            env=ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+        )
+    assert run.returncode == 2
+    assert run.stderr.decode().splitlines()[-1] == (
+        "detr: cannot write stdout: No space left on device; free some space, then run it again; "
+        "--resume goes on from there"
+    )
 
 
 def test_a_picture_whose_labels_would_overwrite_those_of_all(place: Place) -> None:
