@@ -15,6 +15,9 @@ from onnxscript import opset18 as op
 GELU_SINCE, ATTENTION_SINCE = 20, 23
 """The versions from which on they are operators of their own."""
 
+AT_ONCE = 2**21
+"""Scores that a CPU's cache holds in float32."""
+
 
 def translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
     """What to write for which of PyTorch's operators in a version of ONNX's."""
@@ -39,8 +42,17 @@ def attention(query: Any, key: Any, value: Any, *options: Any, **more: Any) -> A
     if any(options) or any(more.values()):
         raise NotImplementedError(f"attention with {options} {more}")
     scale = _number(1 / math.sqrt(query.shape[-1]), query)
-    scores = op.MatMul(op.Mul(query, scale), op.Transpose(key, perm=[0, 1, 3, 2]))
-    return op.MatMul(op.Softmax(scores, axis=-1), value)
+    queries, keys = op.Mul(query, scale), op.Transpose(key, perm=[0, 1, 3, 2])
+    pieces = _pieces(query.shape, key.shape)
+    parts = op.Split(queries, axis=2, num_outputs=pieces) if pieces > 1 else [queries]
+    mixed = [op.MatMul(op.Softmax(op.MatMul(part, keys), axis=-1), value) for part in parts]
+    return op.Concat(*mixed, axis=2) if pieces > 1 else mixed[0]
+
+
+def _pieces(query: Any, key: Any) -> int:
+    """Into how many pieces queries must be cut for the scores of a picture's to stay in a cache, if that is known."""
+    counts = query[1], query[2], key[2]
+    return math.ceil(math.prod(counts) / AT_ONCE) if all(isinstance(count, int) for count in counts) else 1
 
 
 def _number(value: float, like: Any) -> Any:

@@ -17,6 +17,7 @@ from onnx import defs
 
 import detrcli
 from detrcli import export as exporting
+from detrcli import translations
 from detrcli.backends.torch import TorchBackend
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
@@ -182,6 +183,20 @@ def test_onnx_runtime_takes_gelu_in_one(exported: Callable[..., Path], tmp_path:
     operators = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
     assert "Erf" not in operators
     assert operators & {"Gelu", "BiasGelu"}
+
+
+def test_queries_attend_in_pieces(
+    exported: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in large pictures: here 64 of them in two heads, in pieces of 13 and a last one of 12."""
+    whole = exported(lwdetr, raw=True)
+    monkeypatch.setattr(translations, "AT_ONCE", 2 * 64 * 64 // 5 + 1)
+    path = export_onnx(lwdetr(), tmp_path / "pieces.onnx", source="tests", raw=True).path
+    softmaxes = [sum(node.op_type == "Softmax" for node in onnx.load(one).graph.node) for one in (whole, path)]
+    assert softmaxes[1] == softmaxes[0] + 4
+    pixels = fill.image(0, 128, 128).transpose(2, 0, 1)[None].astype(np.float32) / 255
+    for mine, expected in zip(*(session(one).run(None, {"pixels": pixels}) for one in (path, whole)), strict=True):
+        np.testing.assert_allclose(mine, expected, atol=1e-5)
 
 
 def test_it_says_what_it_is(exported: Callable[..., Path]) -> None:

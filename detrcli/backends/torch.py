@@ -12,8 +12,9 @@ from torch import nn
 
 from ..checkpoints.load import LoadedModel
 from ..errors import DeviceError
+from ..models.cpu import attend_by_powers, formulas, pack_linears
 from ..models.end_to_end import EndToEnd, selection_for
-from ..models.folding import convolve_linears, fold
+from ..models.folding import fold
 from ..models.lwdetr import LwDetr
 from ..processors import cpu_name
 from . import ON_CPU, ON_GPU, Answers
@@ -51,9 +52,14 @@ class TorchBackend:
         self.at_once = 2 if on_gpu else at_once() if self.device.type == "cpu" else 1
         rules = model.preprocessing
         network = fold(model.network)
-        if isinstance(network, LwDetr) and _convolves_faster(self.device):
-            convolve_linears(network)
-        self.network = network.to(self.device, DTYPES[precision])
+        on_cpu, in_bf16 = self.device.type == "cpu", precision == "bf16"
+        # a CPU with tiles (AMX) to multiply with has them used by PyTorch's own attention
+        if on_cpu and in_bf16 and isinstance(network, LwDetr) and not _cpu().get("amx_bf16"):
+            attend_by_powers(network)
+        network.to(self.device, DTYPES[precision])
+        if on_cpu and (in_bf16 or _asks_slow_mkl()):
+            pack_linears(network)
+        self.network = network
         module = EndToEnd(self.network, selection_for(network), scale=rules.scale, mean=rules.mean, std=rules.std)
         self._module = module.to(self.device).eval()
 
@@ -119,14 +125,15 @@ def work_of(network: nn.Module, height: int, width: int) -> float:
 
     weights = next(network.parameters())
     # the counter does not know the CPU's own kernel for attention, but the products that it stands for
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=formulas())
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         network(torch.zeros(1, 3, height, width, dtype=weights.dtype, device=weights.device))
     return float(counter.get_total_flops()) / 1e9
 
 
-def _convolves_faster(device: torch.device) -> bool:
-    """Whether a 1×1 convolution beats a matrix product: MKL, which takes the latter, is slow on others' CPUs."""
-    return device.type == "cpu" and torch.backends.mkl.is_available() and "Intel" not in _cpu().get("cpu_name", "")
+def _asks_slow_mkl() -> bool:
+    """Whether PyTorch has MKL multiply on a CPU that is not Intel's, on which it is slow."""
+    return torch.backends.mkl.is_available() and "Intel" not in _cpu().get("cpu_name", "")
 
 
 def _cpu() -> dict[str, Any]:

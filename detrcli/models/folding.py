@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .deformable import DeformableAttention
 from .detr import Detr
-from .lwdetr import LwDetr, ProposalHead
+from .lwdetr import LwDetr
 from .projector import ConvNorm
 from .resnet import Bottleneck, FrozenBatchNorm, ResNet
 from .vit import PATCH, WINDOWS, Block, Embedding, LayerScale, SelfAttention, to_windows
@@ -77,11 +76,11 @@ class JointSelfAttention(nn.Module):
         query, key, value = attention.query, attention.key, attention.value
         self.heads = attention.heads
         self.window = attention.window
-        self.joint: nn.Module = _linear(
+        self.joint = _linear(
             torch.cat((query.weight, key.weight, value.weight)),
             torch.cat((query.bias, torch.zeros_like(query.bias), value.bias)),
         )
-        self.output: nn.Module = attention.output
+        self.output = attention.output
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, windows, S, D) → the same shape."""
@@ -90,42 +89,6 @@ class JointSelfAttention(nn.Module):
         query, key, value = joint.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value)
         return torch.as_tensor(self.output(mixed.transpose(1, 2).reshape(x.shape)))
-
-
-def convolve_linears(model: LwDetr) -> LwDetr:
-    """Turn the linear layers that run over whole feature maps into 1×1 convolutions, in place.
-
-    A CPU's libraries may take a convolution to a faster kernel than a matrix product (on some, to one that is twice as
-    fast). For a folded model.
-    """
-    for module in list(model.modules()):
-        if isinstance(module, Block):
-            module.feedforward[0] = Pointwise(module.feedforward[0])
-            module.feedforward[2] = Pointwise(module.feedforward[2])
-        elif isinstance(module, JointSelfAttention):
-            module.joint, module.output = Pointwise(module.joint), Pointwise(module.output)
-        elif isinstance(module, DeformableAttention):
-            module.value = Pointwise(module.value)
-        elif isinstance(module, ProposalHead):
-            module.embed, module.class_head = Pointwise(module.embed), Pointwise(module.class_head)
-    return model
-
-
-class Pointwise(nn.Module):
-    """A linear layer as a 1×1 convolution, (B, S, inputs) or (B, H, W, inputs) → the same with outputs."""
-
-    def __init__(self, linear: nn.Module) -> None:
-        super().__init__()
-        assert isinstance(linear, nn.Linear)
-        weight = linear.weight.detach()[:, :, None, None]
-        self.weight = _constant(weight.contiguous(memory_format=torch.channels_last))
-        self.bias = _constant(linear.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Rows stay where they are in memory: channels last is what a convolution likes best."""
-        grid = x[:, None] if x.dim() == 3 else x
-        y = F.conv2d(grid.permute(0, 3, 1, 2), self.weight, self.bias).permute(0, 2, 3, 1)
-        return y[:, 0] if x.dim() == 3 else y
 
 
 class PatchProduct(nn.Module):

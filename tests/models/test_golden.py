@@ -12,6 +12,7 @@ from torch import Tensor
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.images.decode import upright_rgb
 from detrcli.images.resize import ResizeRule, ShortestEdge, resized_pixels
+from detrcli.models.cpu import pack_linears
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.end_to_end import BestClass, EndToEnd, corners
 from detrcli.models.folding import fold_detr
@@ -36,12 +37,23 @@ def network(model: str, tmp_path_factory: pytest.TempPathFactory) -> Detr:
     return network
 
 
-@pytest.mark.parametrize("folded", [False, True], ids=["trained", "folded"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-def test_answers(model: str, network: Detr, dtype: torch.dtype, folded: bool) -> None:
+@pytest.mark.parametrize(
+    ("form", "dtype"),
+    [
+        ("trained", torch.float64),
+        ("trained", torch.float32),
+        ("folded", torch.float64),
+        ("folded", torch.float32),
+        ("packed", torch.float32),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_answers(model: str, network: Detr, dtype: torch.dtype, form: str) -> None:
     network = copy.deepcopy(network).to(dtype)
-    if folded:
+    if form != "trained":
         network = fold_detr(network)
+    if form == "packed":
+        pack_linears(network)
     expected = golden.answers(model)
     steps: dict[str, Tensor] = {}
     network.input_projection.register_forward_hook(lambda _, args, out: steps.update(input_proj=out))

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from detrcli.images.resize import Exactly
+from detrcli.models.cpu import attend_by_powers, pack_linears
 from detrcli.models.end_to_end import BestScores, EndToEnd, corners
-from detrcli.models.folding import convolve_linears, fold_lwdetr
+from detrcli.models.folding import fold_lwdetr
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.models.predictions import Predictions
 
@@ -39,10 +40,21 @@ def network(model: str, tmp_path_factory: pytest.TempPathFactory) -> LwDetr:
     return network
 
 
+def by_powers(network: LwDetr) -> LwDetr:
+    attend_by_powers(fold_lwdetr(network))
+    return network
+
+
+def packed(network: LwDetr) -> LwDetr:
+    pack_linears(by_powers(network))
+    return network
+
+
 FORMS: dict[str, Callable[[LwDetr], LwDetr]] = {
     "trained": lambda network: network,
     "folded": fold_lwdetr,
-    "convolved": lambda network: convolve_linears(fold_lwdetr(network)),
+    "by powers": by_powers,
+    "packed": packed,
 }
 
 
@@ -53,7 +65,8 @@ FORMS: dict[str, Callable[[LwDetr], LwDetr]] = {
         ("trained", torch.float32),
         ("folded", torch.float64),
         ("folded", torch.float32),
-        ("convolved", torch.float32),
+        ("by powers", torch.float64),
+        ("packed", torch.float32),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -115,15 +128,14 @@ def test_end_to_end_gives_the_selection_for_each_picture(network: LwDetr) -> Non
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 64), (64, 448)])
 def test_pictures_of_fewer_cells_than_queries(height: int, width: int) -> None:
     torch.manual_seed(0)
-    network = LwDetr(SIZES["tiny"]).eval()
+    network, pixels = LwDetr(SIZES["tiny"]).eval(), torch.randn(2, 3, height, width)
     with torch.inference_mode():
-        answer = network(torch.randn(2, 3, height, width))
-        folded = fold_lwdetr(copy.deepcopy(network))(torch.zeros(1, 3, height, width))
-        convolved = convolve_linears(fold_lwdetr(copy.deepcopy(network)))(torch.zeros(1, 3, height, width))
+        answer = network(pixels)
+        folded, on_cpu = (FORMS[form](copy.deepcopy(network))(pixels) for form in ("folded", "packed"))
     assert answer.boxes.shape == (2, min(100, height * width // 256), 4)
     assert answer.boxes.isfinite().all()
     assert folded.boxes.isfinite().all()
-    torch.testing.assert_close(convolved.boxes, folded.boxes)
+    torch.testing.assert_close(on_cpu.boxes, folded.boxes)
 
 
 def test_sides_that_do_not_fit() -> None:
@@ -143,13 +155,18 @@ def test_a_picture_does_not_see_its_neighbour() -> None:
             torch.testing.assert_close(alone.boxes[0], together.boxes[index])
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [(torch.float16, 0.01), (torch.bfloat16, 0.08)],
+    ("form", "dtype", "tolerance", "device"),
+    [
+        ("folded", torch.float16, 0.01, "cpu"),
+        ("folded", torch.bfloat16, 0.08, "cpu"),
+        ("by powers", torch.bfloat16, 0.08, "cpu"),
+        pytest.param("folded", torch.float16, 0.01, "cuda", marks=pytest.mark.gpu),
+        pytest.param("folded", torch.bfloat16, 0.08, "cuda", marks=pytest.mark.gpu),
+    ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_half_precision(network: LwDetr, device: str, dtype: torch.dtype, tolerance: float) -> None:
+def test_half_precision(network: LwDetr, form: str, dtype: torch.dtype, tolerance: float, device: str) -> None:
     """With the same cells proposed: which those are hangs on differences that half precision cannot hold."""
     model = fold_lwdetr(copy.deepcopy(network))
     pixels, _ = golden.batch(golden.pictures("lwdetr-tiny", "batch"), torch.float32)
@@ -157,7 +174,7 @@ def test_half_precision(network: LwDetr, device: str, dtype: torch.dtype, tolera
         maps = [one.permute(0, 2, 3, 1) for one in model.projector(model.backbone(pixels))]
         boxes = model.propose(maps, (model.proposals[0],)).boxes
         exact = model.answer(maps, boxes)
-        half = model.to(device, dtype)
+        half = (by_powers(copy.deepcopy(network)) if form == "by powers" else model).to(device, dtype)
         rough_maps = [one.permute(0, 2, 3, 1) for one in half.projector(half.backbone(pixels.to(device, dtype)))]
         rough = half.answer(rough_maps, boxes.to(device))
     for one, other in zip(rough_maps, maps, strict=True):
