@@ -37,22 +37,31 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, root)), one)), half)
 
 
-def attention(query: Any, key: Any, value: Any, *options: Any, **more: Any) -> Any:
-    """Attention as softmax(q · kᵀ / √d) · v, of (B, heads, S, d) each and without a mask."""
+def attention(query: Any, key: Any, value: Any, *options: Any, scale: float | None = None, **more: Any) -> Any:
+    """Attention as softmax(q · kᵀ · scale) · v, of (B, heads, S, d) each and without a mask."""
     if any(options) or any(more.values()):
         raise NotImplementedError(f"attention with {options} {more}")
-    scale = _number(1 / math.sqrt(query.shape[-1]), query)
-    queries, keys = op.Mul(query, scale), op.Transpose(key, perm=[0, 1, 3, 2])
-    pieces = _pieces(query.shape, key.shape)
-    parts = op.Split(queries, axis=2, num_outputs=pieces) if pieces > 1 else [queries]
-    mixed = [op.MatMul(op.Softmax(op.MatMul(part, keys), axis=-1), value) for part in parts]
-    return op.Concat(*mixed, axis=2) if pieces > 1 else mixed[0]
+    pieces = _pieces(query, value)
+    scale = scale or 1 / math.sqrt(query.shape[-1])
+    query = query if scale == 1 else op.Mul(query, _number(scale, query))
+    key = op.Transpose(key, perm=[0, 1, 3, 2])
+    if pieces == 1:
+        return _mixed(query, key, value)
+    parts = (op.Split(one, axis=1, num_outputs=pieces) for one in (query, key, value))
+    return op.Concat(*(_mixed(*some) for some in zip(*parts, strict=True)), axis=1)
 
 
-def _pieces(query: Any, key: Any) -> int:
-    """Into how many pieces queries must be cut for the scores of a picture's to stay in a cache, if that is known."""
-    counts = query[1], query[2], key[2]
-    return math.ceil(math.prod(counts) / AT_ONCE) if all(isinstance(count, int) for count in counts) else 1
+def _mixed(query: Any, key: Any, value: Any) -> Any:
+    return op.MatMul(op.Softmax(op.MatMul(query, key), axis=-1), value)
+
+
+def _pieces(query: Any, value: Any) -> int:
+    """Into how many pieces heads must be cut for the scores of each to stay in a cache, as far as it can be told."""
+    sizes = [*query.shape[1:3], value.shape[2]]
+    if not all(isinstance(size, int) for size in sizes):
+        return 1
+    heads, queries, keys = map(int, sizes)
+    return math.ceil(heads / max(1, AT_ONCE // (queries * keys)))
 
 
 def _number(value: float, like: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .folding import JointSelfAttention
-from .vit import Block
+from .vit import WINDOWS, Block
 
 
 def pack_linears(network: nn.Module) -> None:
@@ -82,23 +82,20 @@ class PowerAttention(nn.Module):
         super().__init__()
         self.heads, self.window, self.output = attention.heads, attention.window, attention.output
         joint = attention.joint
-        scale = math.log2(math.e) / math.sqrt(joint.in_features // self.heads)
         weights = torch.cat((joint.weight, joint.bias[:, None]), dim=1).detach()
         query, key, value = weights.unflatten(0, (3, self.heads, -1))
         one = torch.zeros_like(value[:, :1])
         one[..., -1] = 1
-        parts = [part.flatten(0, 1) for part in (query * scale, key, torch.cat((value, one), dim=1))]
+        parts = [part.flatten(0, 1) for part in (query * math.log2(math.e), key, torch.cat((value, one), dim=1))]
         self.rows = [len(part) for part in parts]
         weight, bias = torch.cat(parts).split((joint.in_features, 1), dim=1)
         self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
         self.bias = nn.Parameter(bias.contiguous(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, windows, S, D) → the same shape."""
-        batch, windows = x.shape[:2]
-        groups = windows if self.window else 1
-        columns = x.flatten(1, 2).transpose(1, 2)
-        joint = torch.baddbmm(self.bias, self.weight.expand(batch, -1, -1), columns)
+        """Tokens (B, S, D), window by window → the same shape."""
+        batch, groups = x.shape[0], WINDOWS**2 if self.window else 1
+        joint = torch.baddbmm(self.bias, self.weight.expand(batch, -1, -1), x.transpose(1, 2))
         query, key, value = (
             part.view(batch, self.heads, -1, groups, part.shape[-1] // groups).transpose(2, 3).flatten(0, 2)
             for part in joint.split(self.rows, dim=1)

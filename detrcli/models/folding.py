@@ -69,25 +69,26 @@ def fold_lwdetr(model: LwDetr) -> LwDetr:
 
 
 class JointSelfAttention(nn.Module):
-    """`SelfAttention` with one product for queries, keys and values."""
+    """`SelfAttention` with one product for queries, keys and values, whose scores need no scale."""
 
     def __init__(self, attention: SelfAttention) -> None:
         super().__init__()
         query, key, value = attention.query, attention.key, attention.value
         self.heads = attention.heads
         self.window = attention.window
+        scale = (query.out_features // attention.heads) ** -0.5
         self.joint = _linear(
-            torch.cat((query.weight, key.weight, value.weight)),
-            torch.cat((query.bias, torch.zeros_like(query.bias), value.bias)),
+            torch.cat((query.weight * scale, key.weight, value.weight)),
+            torch.cat((query.bias * scale, torch.zeros_like(query.bias), value.bias)),
         )
         self.output = attention.output
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, windows, S, D) → the same shape."""
-        seen = x.shape[0] * x.shape[1] if self.window else x.shape[0]
+        """Tokens (B, S, D), window by window → the same shape."""
+        seen = x.shape[0] * WINDOWS**2 if self.window else x.shape[0]
         joint = self.joint(x).reshape(seen, -1, 3, self.heads, x.shape[-1] // self.heads)
         query, key, value = joint.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         return torch.as_tensor(self.output(mixed.transpose(1, 2).reshape(x.shape)))
 
 
@@ -105,11 +106,11 @@ class PatchProduct(nn.Module):
         self._kept: dict[tuple[object, ...], Tensor] = {}
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, 16, H·W/16³, D)."""
+        """(B, 3, H, W) → (B, H·W/16², D)."""
         batch, _, height, width = pixels.shape
         rows, columns = height // (WINDOWS * PATCH), width // (WINDOWS * PATCH)
         x = pixels.permute(0, 2, 3, 1).reshape(batch, WINDOWS, rows, PATCH, WINDOWS, columns, PATCH * 3)
-        x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, WINDOWS * WINDOWS, rows * columns, -1)
+        x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, WINDOWS**2 * rows * columns, -1)
         x = F.linear(x, self.weight)
         return x.add_(self._positions(height // PATCH, width // PATCH))
 

@@ -32,8 +32,8 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, windows, S, D) → the same shape."""
-        seen = x.shape[0] * x.shape[1] if self.window else x.shape[0]
+        """Tokens (B, S, D), window by window → the same shape."""
+        seen = x.shape[0] * WINDOWS**2 if self.window else x.shape[0]
         query, key, value = (
             part(x).view(seen, -1, self.heads, x.shape[-1] // self.heads).transpose(1, 2)
             for part in (self.query, self.key, self.value)
@@ -78,7 +78,7 @@ class Embedding(nn.Module):
         self.positions = Positions(dim)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, 16, H·W/16³, D)."""
+        """(B, 3, H, W) → (B, H·W/16², D)."""
         x = self.patches(pixels).permute(0, 2, 3, 1)
         return to_windows(x + self.positions(*x.shape[1:3]))
 
@@ -96,7 +96,7 @@ class Block(nn.Module):
         self.scale2: nn.Module = LayerScale(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, windows, S, D) → the same shape."""
+        """Tokens (B, S, D), window by window → the same shape."""
         x = x + self.scale1(self.attention(self.norm1(x)))
         return torch.as_tensor(x + self.scale2(self.feedforward(self.norm2(x))))
 
@@ -138,14 +138,14 @@ class ViT(nn.Module):
 
 
 def to_windows(x: Tensor) -> Tensor:
-    """(B, H, W, D) → (B, 16, H·W/16, D), window by window."""
+    """(B, H, W, D) → (B, H·W, D), window by window."""
     batch, height, width, dim = x.shape
     x = x.view(batch, WINDOWS, height // WINDOWS, WINDOWS, width // WINDOWS, dim)
-    return x.transpose(2, 3).reshape(batch, WINDOWS * WINDOWS, -1, dim)
+    return x.transpose(2, 3).reshape(batch, height * width, dim)
 
 
 def from_windows(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, 16, H·W/16, D) → (B, D, H, W), channels last in memory."""
-    batch, _, _, dim = x.shape
+    """(B, H·W, D), window by window → (B, D, H, W), channels last in memory."""
+    batch, _, dim = x.shape
     x = x.view(batch, WINDOWS, WINDOWS, height // WINDOWS, width // WINDOWS, dim)
     return x.transpose(2, 3).reshape(batch, height, width, dim).permute(0, 3, 1, 2)

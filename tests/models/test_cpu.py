@@ -23,7 +23,7 @@ def attention(*, window: bool, sharpness: float) -> JointSelfAttention:
 
 
 def tokens(batch: int) -> Tensor:
-    return torch.randn(batch, 16, 5, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return torch.randn(batch, 80, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("sharpness", [1, 8, 100, 1000])
