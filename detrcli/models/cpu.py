@@ -122,4 +122,4 @@ class PowerAttention(nn.Module):
         if self.RANGE[0] <= lowest and highest <= self.RANGE[1]:
             return mixed / total
         query, value = query.transpose(1, 2), value[:, :-1].transpose(1, 2)
-        return F.scaled_dot_product_attention(query, key, value, scale=math.log(2)).transpose(1, 2)
+        return F.scaled_dot_product_attention(query[None], key[None], value[None], scale=math.log(2))[0].transpose(1, 2)
