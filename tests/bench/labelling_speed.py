@@ -1,16 +1,19 @@
 """How fast a folder is labelled with LW-DETR-tiny, beside a batched script with transformers, and beside the network.
 
-    python -m tests.bench.labelling_speed PHOTOGRAPHS [--pictures N]
+    python -m tests.bench.labelling_speed PHOTOGRAPHS [--pictures N] [--rounds N]
 
-PHOTOGRAPHS is a folder; its pictures are repeated to N. The same random weights everywhere, 640 × 640, float32, on the
-CPU, each a process of its own from its start to its end.
+PHOTOGRAPHS is a folder; its pictures are repeated to N. The same random weights everywhere, 640 × 640, on the CPU:
+transformers and the ONNX file in float32, PyTorch in the precision that `detr` takes by itself. Each run is a process
+of its own from its start to its end; they take turns, and the median of the rounds counts.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +24,7 @@ from detrcli.checkpoints.save import save_model
 from detrcli.export import export_onnx
 from detrcli.training.start import from_scratch
 
+DETR = [sys.executable, "-m", "detrcli"]
 PEER = """
 import json, sys
 from pathlib import Path
@@ -29,7 +33,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
-model, folder, output, workers = sys.argv[1:]
+model, folder, workers, output = sys.argv[1:]
 processor = AutoImageProcessor.from_pretrained(model)
 network = AutoModelForObjectDetection.from_pretrained(model).eval()
 
@@ -39,7 +43,7 @@ def read(paths):
 
 paths = sorted(Path(folder).iterdir())
 loader = DataLoader(paths, batch_size=8, collate_fn=read, num_workers=int(workers))
-with torch.inference_mode(), open(output, "w") as file:
+with torch.inference_mode(), open(f"{output}/found.jsonl", "w") as file:
     for names, sizes, inputs in loader:
         found = processor.post_process_object_detection(network(**inputs), threshold=0.5, target_sizes=sizes)
         for name, one in zip(names, found):
@@ -54,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--pictures", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     with TemporaryDirectory() as place:
         root = Path(place)
@@ -61,40 +66,39 @@ def main() -> None:
         repeat(options.photographs, folder, options.pictures)
         save_model(from_scratch("lwdetr-tiny", COCO, size=None, seed=0), weights)
         onnx = export_onnx(load_checkpoint(find(str(weights))), root / "tiny.onnx", source="random").path
-        detr = [sys.executable, "-m", "detrcli"]
-        bench = [*detr, "bench", str(weights), str(onnx), "--device", "cpu"]
-        alone = json.loads(subprocess.run(bench, check=True, capture_output=True).stdout)["results"]
-        networks = dict(zip(("torch", "onnx"), (1 / one["network"]["median"] for one in alone), strict=True))
+        networks = networks_alone([weights, onnx])
         print("the network alone, a second:", {name: round(rate, 2) for name, rate in networks.items()}, flush=True)
-        predict = [*detr, "predict", str(folder), "--device", "cpu", "--format", "json"]
         things = {
             f"transformers, {workers} loading processes": [
-                sys.executable, "-c", PEER, str(weights), str(folder), str(root / "out.jsonl"), str(workers)
+                sys.executable, "-c", PEER, str(weights), str(folder), str(workers)
             ]
             for workers in (0, 1)
         }  # fmt: skip
+        predict = [*DETR, "predict", str(folder), "--device", "cpu", "--format", "json"]
         for name, model, draw in (("torch", weights, False), ("onnx", onnx, False), ("torch, drawn", weights, True)):
-            output = str(root / name)
-            things[f"detr predict, {name}"] = [
-                *predict, "--model", str(model), "--draw" if draw else "--no-draw", "--output", output
-            ]  # fmt: skip
-        seconds = {}
-        for name, command in things.items():
-            began = time.perf_counter()
-            run = subprocess.run(command, check=True, capture_output=True, text=True)
-            seconds[name] = time.perf_counter() - began
-            rate = options.pictures / seconds[name]
-            print(
-                f"{name}: {seconds[name]:.1f} s, {rate:.2f} a second",
-                *run.stderr.splitlines()[-1:],
-                sep="; ",
-                flush=True,
-            )
-        best = min(taken for name, taken in seconds.items() if name.startswith("transformers"))
-        for name, taken in seconds.items():
-            if name.startswith("detr"):
-                of_network = options.pictures / taken / networks["onnx" if "onnx" in name else "torch"]
-                print(f"{name}: {taken / best:.2f} of transformers' time, {of_network:.2f} of the network's rate")
+            things[name] = [*predict, "--model", str(model), "--draw" if draw else "--no-draw", "--output"]
+        taken: dict[str, list[float]] = {name: [] for name in things}
+        for _ in range(options.rounds):
+            for name, command in things.items():
+                with TemporaryDirectory(dir=root) as output:
+                    began = time.perf_counter()
+                    run = subprocess.run([*command, output], check=True, capture_output=True, text=True)
+                    taken[name].append(time.perf_counter() - began)
+                print(f"{name}: {taken[name][-1]:.1f} s", *run.stderr.splitlines()[-1:], sep="; ", flush=True)
+    seconds = {name: statistics.median(values) for name, values in taken.items()}
+    best = min(value for name, value in seconds.items() if name.startswith("transformers"))
+    for name, value in seconds.items():
+        rate = options.pictures / value
+        told = f"{name}: {value:.1f} s, {rate:.2f} a second, {value / best:.2f} of transformers' time"
+        network = networks.get(name.partition(",")[0])
+        print(told if network is None else f"{told}, {rate / network:.2f} of the network's rate")
+
+
+def networks_alone(models: Sequence[Path]) -> dict[str, float]:
+    """Pictures a second of each model's network, as `detr bench` gives it for one picture after the other."""
+    bench = [*DETR, "bench", *map(str, models), "--device", "cpu"]
+    results = json.loads(subprocess.run(bench, check=True, capture_output=True).stdout)["results"]
+    return dict(zip(("torch", "onnx"), (1 / one["network"]["median"] for one in results), strict=True))
 
 
 def repeat(photographs: Path, folder: Path, count: int) -> None:
