@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -212,11 +213,14 @@ def _distances(whole: bytes, reference: EndToEnd, *, raw: bool, batch: int | Non
     views = [picture, picture[:, ::-1], picture[::-1], picture[::-1, ::-1]]
     noise = np.random.default_rng(0).integers(0, 256, (4, height, width, 3), dtype=np.uint8)
     clearest = partial(sorted, key=partial(_gap, reference), reverse=True)
-    images = np.stack([*clearest(views)[:2], *clearest(noise)[:1]] * (batch or 1))
+    images = [*clearest(views)[:2], *clearest(noise)[:1]]
+    batches = [images[:1], images]
+    if batch:
+        batches = [[*islice(cycle(images), start, start + batch)] for start in range(0, len(images), batch)]
     apart = []
-    for count in (batch,) if batch else (1, 3):
-        some = torch.from_numpy(images[:count])
-        sizes = torch.tensor([[300.0 + one, 700.0 - one] for one in range(count)])
+    for pictures in batches:
+        some = torch.from_numpy(np.stack(pictures))
+        sizes = torch.tensor([[300.0 + one, 700.0 - one] for one in range(len(pictures))])
         with torch.inference_mode():
             if raw:
                 pixels = reference.normalise(some)
@@ -226,7 +230,7 @@ def _distances(whole: bytes, reference: EndToEnd, *, raw: bool, batch: int | Non
                 theirs = reference(some, sizes)
                 found = session.run(None, {"images": some.numpy(), "sizes": sizes.numpy()})
         ours = [torch.from_numpy(part) for part in found]
-        for one in range(count):
+        for one in range(len(pictures)):
             mine, expected = ([part[one] for part in answer] for answer in (ours, theirs))
             if not raw:
                 for answer in (mine, expected):
