@@ -207,7 +207,7 @@ def _silently() -> Iterator[None]:
 
 
 def _distances(whole: bytes, reference: EndToEnd, *, raw: bool, batch: int | None, width: int, height: int) -> Tensor:
-    """How far ONNX Runtime's answers are from PyTorch's, for real pictures and noise, each of another size."""
+    """How far ONNX Runtime's answers are from PyTorch's, for real pictures and noise, of several sizes in a batch."""
     session = onnxruntime.InferenceSession(whole, session_options(), providers=[CPU])
     picture = np.asarray(read_picture(sample_picture()).image.resize((width, height), Image.Resampling.BILINEAR))
     views = [picture, picture[:, ::-1], picture[::-1], picture[::-1, ::-1]]
@@ -241,7 +241,7 @@ def _distances(whole: bytes, reference: EndToEnd, *, raw: bool, batch: int | Non
 
 
 def _gap(module: EndToEnd, image: NDArray[np.uint8]) -> float:
-    """How far apart those two proposals of a picture score that are nearest to each other.
+    """How far apart those two proposals of a picture score that are nearest to each other, the first left out included.
 
     Where two tie, rounding decides which of them an object query is to refine, and that changes all answers a little.
     """
@@ -250,7 +250,7 @@ def _gap(module: EndToEnd, image: NDArray[np.uint8]) -> float:
         return math.inf
     with torch.inference_mode():
         maps = network.feature_maps(module.normalise(torch.from_numpy(image.copy())[None]))
-        scores = network.propose(maps, (network.proposals[0],)).logits.amax(-1)
+        scores = network.propose(maps, (network.proposals[0],), network.config.num_queries + 1).logits.amax(-1)
     return min((-scores.diff()).flatten().tolist(), default=math.inf)
 
 

@@ -42,7 +42,7 @@ def attention(query: Any, key: Any, value: Any, *options: Any, scale: float | No
     if any(options) or any(more.values()):
         raise NotImplementedError(f"attention with {options} {more}")
     pieces = _pieces(query, value)
-    scale = scale or 1 / math.sqrt(query.shape[-1])
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     query = query if scale == 1 else op.Mul(query, _number(scale, query))
     key = op.Transpose(key, perm=[0, 1, 3, 2])
     if pieces == 1:
@@ -56,7 +56,10 @@ def _mixed(query: Any, key: Any, value: Any) -> Any:
 
 
 def _pieces(query: Any, value: Any) -> int:
-    """Into how many pieces heads must be cut for the scores of each to stay in a cache, as far as it can be told."""
+    """Into how many pieces heads must be cut for one picture's scores to stay in a cache, where sizes are known.
+
+    Windows count as pictures, whose number a file need not fix.
+    """
     sizes = [*query.shape[1:3], value.shape[2]]
     if not all(isinstance(size, int) for size in sizes):
         return 1

@@ -1,6 +1,6 @@
 """What a folded network becomes on a CPU: equal to it up to rounding, in the shape of the CPU's fastest kernels.
 
-Each function changes a network in place, once it has its dtype; it stays on the CPU from then on.
+A network is changed in place, and stays on the CPU from then on.
 """
 
 import math
@@ -18,13 +18,12 @@ def pack_linears(network: nn.Module) -> None:
     """Let each linear layer keep its weights in the order in which oneDNN multiplies with them.
 
     Otherwise it reorders them for each product in bfloat16; in float32 PyTorch asks MKL, which is slow on CPUs that are
-    not Intel's. Does nothing where PyTorch was built without oneDNN.
+    not Intel's. Layers whose dtype this CPU does not compute in stay as they are, all of them where PyTorch was built
+    without oneDNN; those that are packed keep their dtype, and can be neither copied nor saved.
     """
-    if not _packs():
-        return
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.Linear):
+            if isinstance(child, nn.Linear) and _packs(child.weight.dtype):
                 setattr(module, name, PackedLinear(child))
 
 
@@ -43,21 +42,25 @@ class PackedLinear(nn.Module):
 
 def formulas() -> dict[Callable[..., object], Callable[..., int]]:
     """For PyTorch's counter of operations: what it does not know of this form."""
-    return {torch.ops.mkldnn._linear_pointwise: _products} if _packs() else {}
+    return {torch.ops.mkldnn._linear_pointwise: _products} if _packs(torch.float32) else {}
 
 
 def _products(x: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
     return 2 * x[-1] * math.prod(out_shape)
 
 
-def _packs() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def _packs(dtype: torch.dtype) -> bool:
+    operators = torch.ops.mkldnn
+    if not (torch.backends.mkldnn.is_available() and hasattr(operators, "_linear_pointwise")):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(operators._is_mkldnn_bf16_supported()))
 
 
 def attend_by_powers(network: nn.Module) -> None:
     """Let the blocks of a folded ViT attend by powers of two.
 
     For bfloat16, in which PyTorch's own attention converts to float32 and back; not for float16, whose range is small.
+    Best while the network is in float32, lest its weights be rounded twice.
     """
     for module in list(network.modules()):
         if isinstance(module, Block):
@@ -68,15 +71,15 @@ def attend_by_powers(network: nn.Module) -> None:
 class PowerAttention(nn.Module):
     """`JointSelfAttention` whose softmax is 2 to the power of each score, over their sum.
 
-    Tokens stand in columns, so that the product for queries, keys and values leaves each as the next one takes it. A
-    further value, which is always one, sums the powers. The largest score is not taken off first, as softmax does lest
-    numbers leave their range: that they have not is seen by the sums afterwards.
+    Tokens stand in columns, as the products with queries and values take them. A further value, which is always one,
+    sums the powers. The largest score is not taken off first, as softmax does lest numbers leave their range: that they
+    have not is seen by the sums afterwards.
     """
 
     AT_ONCE = 2**22
     """Scores that a CPU's cache holds."""
     RANGE = 2.0**-100, 2.0**100
-    """Of sums, none of whose powers that count were too small or too large for bfloat16."""
+    """Between these a sum tells that every power that matters to it is a number of bfloat16."""
 
     def __init__(self, attention: JointSelfAttention) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ class DeformableAttention(nn.Module):
         self.heads, self.levels, self.points = heads, levels, points
         self.offsets = nn.Linear(dim, heads * levels * points * 2)
         self.weights = nn.Linear(dim, heads * levels * points)
-        self.value: nn.Module = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
 
     def forward(self, queries: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
 """The form of a network for inference: equal to the trained one, without the work that is known beforehand.
 
 Each function changes a network in place, part by part: what has become needless gives way to `nn.Identity`. The answers
-stay the same up to rounding (new weights are computed in float64); the network is for inference from then on.
+stay the same up to rounding (norms and LayerScale are folded in float64); the network is for inference from then on.
 """
 
 import torch

@@ -104,9 +104,9 @@ class ProposalHead(nn.Module):
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()
-        self.embed: nn.Module = nn.Linear(dim, dim)
+        self.embed = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
-        self.class_head: nn.Module = nn.Linear(dim, num_classes)
+        self.class_head = nn.Linear(dim, num_classes)
         self.box_head = Perceptron(dim, dim, dim, 4)
 
     def forward(self, memory: Tensor, anchors: Tensor, inside: Tensor, count: int) -> Predictions:
@@ -222,7 +222,7 @@ class LwDetr(nn.Module):
             Logits (B, Q, K) and boxes (B, Q, 4); a picture of fewer cells than object queries has as many as cells.
         """
         maps = self.feature_maps(pixels)
-        return self.answer(maps, self.propose(maps, (self.proposals[0],)).boxes)
+        return self.answer(maps, self.propose(maps, (self.proposals[0],), self.config.num_queries).boxes)
 
     def every_layer(self, pixels: Tensor) -> tuple[list[Predictions], Predictions]:
         """What the losses of training are taken of (section 3.2): all query groups, side by side as further queries.
@@ -237,7 +237,7 @@ class LwDetr(nn.Module):
             (B, groups·Q, 4) each, group after group.
         """
         maps, groups = self.feature_maps(pixels), self.config.num_groups
-        proposals = self.propose(maps, self.proposals)
+        proposals = self.propose(maps, self.proposals, self.config.num_queries)
         count = proposals.boxes.shape[1] // groups
         queries, query_boxes = (
             embedding.weight.unflatten(0, (groups, -1))[:, :count].flatten(0, 1)
@@ -263,17 +263,22 @@ class LwDetr(nn.Module):
         state = self.decoder(self.object_queries.weight[:count], boxes, maps)[-1]
         return Predictions(self.class_head(state), move(boxes, self.box_head(state)))
 
-    def propose(self, maps: Sequence[Tensor], heads: Iterable[nn.Module]) -> Predictions:
-        """The best cells of feature maps (B, H, W, D), as each proposal head judges them, head after head.
+    def propose(self, maps: Sequence[Tensor], heads: Iterable[nn.Module], count: int) -> Predictions:
+        """The best cells of feature maps, as each proposal head judges them, head after head.
+
+        Args:
+            maps: (B, H, W, D) feature maps.
+            heads: proposal heads.
+            count: how many each picks, or all where there are fewer.
 
         Returns:
-            Logits (B, heads·Q, K) and boxes (B, heads·Q, 4).
+            Logits (B, heads·count, K) and boxes (B, heads·count, 4), each head's best first.
         """
         memory = torch.cat([one.flatten(1, 2) for one in maps], dim=1)
         anchors = cell_boxes([(one.shape[1], one.shape[2]) for one in maps], memory)
         inside = ((anchors > 0.01) & (anchors < 0.99)).all(-1)
         memory = memory.masked_fill(~inside[:, None], 0)
-        count = min(self.config.num_queries, len(anchors))
+        count = min(count, len(anchors))
         logits, boxes = zip(*(head(memory, anchors, inside, count) for head in heads), strict=True)
         return Predictions(torch.cat(logits, dim=1), torch.cat(boxes, dim=1))
 

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 import detrcli
 from detrcli.backends.memory import enough_memory
-from detrcli.backends.torch import Precision, TorchBackend, work_of
+from detrcli.backends.torch import DTYPES, Precision, TorchBackend, work_of
+from detrcli.checkpoints.classes import COCO
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.errors import DeviceError
-from detrcli.models.cpu import pack_linears
+from detrcli.models.cpu import PackedLinear, PowerAttention, pack_linears
 from detrcli.models.end_to_end import BestClass, EndToEnd
 from detrcli.models.lwdetr import SIZES, LwDetr
 
@@ -83,7 +85,7 @@ def test_other_errors_are_not_taken_for_a_full_memory() -> None:
         raise RuntimeError("shape '[2]' is invalid for input of size 3")
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 0.01), ("bf16", 0.05)])
 def test_precision_on_the_cpu(tiny: Path, precision: Precision, tolerance: float) -> None:
     images = pictures(2, 64, 96)
     sizes = [(640, 960)] * 2
@@ -97,6 +99,47 @@ def test_precision_on_the_cpu(tiny: Path, precision: Precision, tolerance: float
         assert answer.labels.dtype == np.int64
         np.testing.assert_allclose(answer.scores, scores[index], rtol=0, atol=tolerance)
         np.testing.assert_allclose(answer.boxes, boxes[index], rtol=0, atol=tolerance * 960)
+
+
+def lwdetr_on_a_cpu(precision: Precision) -> nn.Module:
+    torch.manual_seed(0)
+    model = LoadedModel("nano", LwDetr(SIZES["nano"]).eval(), COCO, Preprocessing())
+    return TorchBackend(model, device="cpu", precision=precision).network
+
+
+@pytest.mark.parametrize(
+    ("cpu", "precision", "powers", "packs"),
+    [
+        ({"cpu_name": "AMD EPYC"}, "fp32", False, True),
+        ({"cpu_name": "AMD EPYC"}, "fp16", False, False),
+        ({"cpu_name": "AMD EPYC"}, "bf16", True, True),
+        ({"cpu_name": "Intel(R) Xeon(R)"}, "fp32", False, False),
+        ({"cpu_name": "Intel(R) Xeon(R)"}, "fp16", False, False),
+        ({"cpu_name": "Intel(R) Xeon(R)"}, "bf16", True, True),
+        ({"cpu_name": "Intel(R) Xeon(R)", "amx_bf16": True}, "bf16", False, True),
+    ],
+)
+@pytest.mark.parametrize("native", [True, False])
+def test_an_lwdetr_takes_the_form_that_is_fast_on_a_cpu(
+    cpu: dict[str, object],
+    precision: Precision,
+    powers: bool,
+    packs: bool,
+    native: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    if not native:
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    elif not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("oneDNN has no bfloat16 here")
+    network = lwdetr_on_a_cpu(precision)
+    assert any(isinstance(module, PowerAttention) for module in network.modules()) == powers
+    packed = any(isinstance(module, PackedLinear) for module in network.modules())
+    assert packed == (packs and (native or precision == "fp32"))
+    with torch.inference_mode():
+        answer = network(torch.zeros(1, 3, 64, 64, dtype=DTYPES[precision]))
+    assert answer.boxes.isfinite().all()
 
 
 def test_a_batch_answers_like_its_pictures(tiny: Path) -> None:

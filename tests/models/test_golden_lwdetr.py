@@ -172,7 +172,7 @@ def test_half_precision(network: LwDetr, form: str, dtype: torch.dtype, toleranc
     pixels, _ = golden.batch(golden.pictures("lwdetr-tiny", "batch"), torch.float32)
     with torch.inference_mode():
         maps = [one.permute(0, 2, 3, 1) for one in model.projector(model.backbone(pixels))]
-        boxes = model.propose(maps, (model.proposals[0],)).boxes
+        boxes = model.propose(maps, (model.proposals[0],), model.config.num_queries).boxes
         exact = model.answer(maps, boxes)
         half = (by_powers(copy.deepcopy(network)) if form == "by powers" else model).to(device, dtype)
         rough_maps = [one.permute(0, 2, 3, 1) for one in half.projector(half.backbone(pixels.to(device, dtype)))]
