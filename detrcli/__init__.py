@@ -6,6 +6,7 @@ detector = detrcli.load("detr-resnet-50")
 (detections,) = detector.predict("photo.jpg")
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Detections", "Detector", "DetrError", "__version__", "load", "load_model"]
+
+# ONNX Runtime reports to its maker which files it runs, unless it is told not to before it starts
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Detections": "detections",

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ..checkpoints.card import card_of
+from ..checkpoints.card import PRECISIONS, card_of
 from ..checkpoints.find import Checkpoint
 from ..errors import DeviceError, DeviceWarning, ModelError, UsageError
 from ..images.resize import Exactly, shortest_edge
@@ -62,8 +62,13 @@ class OnnxBackend:
                 f"{path} was exported with --raw, for other programs; export it without to predict with it"
             )
         if precision not in ("auto", self.card.precision):
-            raise UsageError(f"{path} computes in {self.card.precision}; export the model anew for another --precision")
-        batch, height, width, _ = self._session.get_inputs()[0].shape
+            raise UsageError(
+                f"{path} computes in {self.card.precision}; `detr export --precision` writes {' or '.join(PRECISIONS)}"
+            )
+        inputs = {one.name: one.shape for one in self._session.get_inputs()}
+        if inputs.keys() != {"images", "sizes"} or len(inputs["images"]) != 4:
+            raise ModelError(f"{path} takes other inputs than what `detr export` writes; export it anew")
+        batch, height, width, _ = inputs["images"]
         self._fixed_batch = batch if isinstance(batch, int) else None
         self._fixed_size = isinstance(height, int)
         self.resize = self.card.preprocessing.resize
@@ -86,6 +91,7 @@ class OnnxBackend:
 
         Raises:
             DeviceMemoryError: the device's memory does not hold so many pictures at once.
+            ModelError: the file does not name all classes that it finds.
         """
         # on a CPU a batch is no faster than its pictures one by one, and takes more memory
         most = self._fixed_batch or (1 if self._device == "cpu" else len(pixels))
@@ -98,6 +104,9 @@ class OnnxBackend:
                 heights_widths = np.array(sizes[start : start + most], dtype=np.float32)
                 found = self._run(images, np.pad(heights_widths, ((0, missing), (0, 0)), constant_values=1))
             answers += [Answers(*one) for one in islice(zip(*found, strict=True), len(some))]
+        for one in answers:
+            if one.labels.max(initial=0) >= len(self.card.class_names):
+                raise ModelError(f"{self._path} finds classes that it has no names for; export it anew")
         return answers
 
     @contextmanager
@@ -198,6 +207,10 @@ def _on_gpu(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]
 
 def _session(path: Path, providers: list[Any], count: int | None = None) -> onnxruntime.InferenceSession:
     onnxruntime.set_default_logger_severity(SILENT)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
     try:
         with enough_memory("this machine or its GPU", f"for {path}"):
             return onnxruntime.InferenceSession(path, session_options(count), providers=providers, enable_fallback=0)

@@ -27,7 +27,7 @@ class Card:
     Attributes:
         version: of this package.
         name: of the model.
-        source: where its weights are from: a repository on the Hub, or what the user named.
+        source: where its weights are from: a repository on the Hub, or what their file or folder is called.
         licence: SPDX name of the licence of the weights, or "" if it is not known.
         form: "detections" if the file takes 8-bit pictures and gives detections, "raw" if it is the bare network.
         precision: of the network's products.
@@ -76,7 +76,9 @@ def card_of(metadata: Mapping[str, str], checkpoint: Checkpoint) -> Card:
     if MARK not in metadata:
         raise ModelError(f"{path} was not written by `detr export`, so its classes and its pictures' size are unknown")
     try:
-        rules = preprocessing(replace(checkpoint, preprocessor=json.loads(metadata["preprocessing"])), ShortestEdge())
+        rules, names = json.loads(metadata["preprocessing"]), json.loads(metadata["classes"])
+        if not (isinstance(rules, dict) and isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise TypeError("no rules, or no names")
         return Card(
             version=metadata[MARK],
             name=metadata["name"],
@@ -84,8 +86,8 @@ def card_of(metadata: Mapping[str, str], checkpoint: Checkpoint) -> Card:
             licence=metadata["licence"],
             form=FORMS[metadata["form"]],
             precision=PRECISIONS[metadata["precision"]],
-            class_names=tuple(json.loads(metadata["classes"])),
-            preprocessing=rules,
+            class_names=tuple(names),
+            preprocessing=preprocessing(replace(checkpoint, preprocessor=rules), ShortestEdge()),
             gflops=float(metadata["gflops"]),
         )
     except (KeyError, ValueError, TypeError) as error:

@@ -1,6 +1,9 @@
 """The ONNX backend: devices, files that are not ours, and no PyTorch."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +71,7 @@ def test_sizes_of_a_file_that_takes_one(place: Path) -> None:
 
 def test_precision_is_the_files(place: Path) -> None:
     assert "fp32" in detrcli.load(place / "tiny.onnx", device="cpu", precision="fp32").backend.description
-    with pytest.raises(UsageError, match=r"tiny.onnx computes in fp32; export the model anew"):
+    with pytest.raises(UsageError, match=r"tiny.onnx computes in fp32; `detr export --precision` writes fp32 or fp16"):
         detrcli.load(place / "tiny.onnx", device="cpu", precision="fp16")
 
 
@@ -146,15 +149,20 @@ def test_files_that_are_not_ours(place: Path) -> None:
     (place / "empty.onnx").write_bytes(b"")
     whole = (place / "tiny.onnx").read_bytes()
     (place / "half.onnx").write_bytes(whole[: len(whole) // 2])
-    ours = onnx.load(place / "tiny.onnx")
-    next(entry for entry in ours.metadata_props if entry.key == "classes").value = "{"
-    onnx.save(ours, place / "odd.onnx")
+    save_with(place / "odd.onnx", place / "tiny.onnx", "classes", "{")
+    save_with(place / "numbers.onnx", place / "tiny.onnx", "classes", "[1]")
+    save_with(place / "rules.onnx", place / "tiny.onnx", "preprocessing", "[1]")
+    foreign.metadata_props.extend(onnx.load(place / "tiny.onnx").metadata_props)
+    onnx.save(foreign, place / "disguised.onnx")
     for name, complaint in (
         ("foreign", "was not written by `detr export`"),
         ("text", "cannot read"),
         ("empty", "cannot read"),
         ("half", "cannot read"),
         ("odd", "this version does not understand it"),
+        ("numbers", "this version does not understand it"),
+        ("rules", "this version does not understand it"),
+        ("disguised", "takes other inputs than what `detr export` writes"),
         ("raw", "exported with --raw"),
         ("absent", "no such file"),
     ):
@@ -162,6 +170,39 @@ def test_files_that_are_not_ours(place: Path) -> None:
             detrcli.load(place / f"{name}.onnx", device="cpu")
         assert len(str(caught.value).splitlines()) == 1
         assert f"{name}.onnx" in str(caught.value)
+
+
+def save_with(target: Path, source: Path, key: str, value: str) -> None:
+    """Save a file with another entry in its metadata."""
+    model = onnx.load(source)
+    next(entry for entry in model.metadata_props if entry.key == key).value = value
+    onnx.save(model, target)
+
+
+def test_a_file_that_names_too_few_classes(place: Path) -> None:
+    save_with(place / "few.onnx", place / "tiny.onnx", "classes", '["one"]')
+    detector = detrcli.load(place / "few.onnx", device="cpu")
+    with pytest.raises(ModelError, match=r"few.onnx finds classes that it has no names for"):
+        detector.predict([fill.image(seed, 80, 60) for seed in range(4)], threshold=0)
+
+
+def test_a_file_that_cannot_be_opened(place: Path) -> None:
+    with pytest.raises(ModelError, match=r"cannot read .*gone.onnx: No such file"):
+        backend._session(place / "gone.onnx", [backend.CPU])
+
+
+def test_onnx_runtime_reports_to_nobody(place: Path, tmp_path: Path) -> None:
+    """If it is let, it keeps an identifier and what it is going to send in files."""
+    Image.fromarray(fill.image(0, 80, 60)).save(tmp_path / "a.png")
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    subprocess.run(
+        [sys.executable, "-m", "detrcli", "predict", "a.png", "--model", place / "tiny.onnx", "--no-draw"],
+        cwd=tmp_path,
+        env={**kept, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
+        check=True,
+        capture_output=True,
+    )
+    assert [one.name for one in tmp_path.rglob("*")] == ["a.png"]
 
 
 def test_an_onnx_file_is_no_network_to_train(place: Path) -> None:
