@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noticed in the middle of some work and heeded after it."""
+"""Ctrl-C and SIGTERM, noticed in the middle of some work and heeded after it, or at once but in good order."""
 
 import signal
 import threading
@@ -6,6 +6,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
+
+
+@contextmanager
+def in_good_order() -> Iterator[None]:
+    """While this lasts, SIGTERM stops the work as Ctrl-C does, by an exception, so that it can clear things away.
+
+    If it was ignored before, it stays so.
+
+    Raises:
+        SystemExit: it came; the code is what a shell gives for it.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> NoReturn:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Interruption:

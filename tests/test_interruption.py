@@ -6,7 +6,9 @@ import sys
 
 HEAD = """
 import signal
-from detrcli.interruption import Interruption
+from pathlib import Path
+from detrcli.files import atomic_file
+from detrcli.interruption import Interruption, in_good_order
 
 def interrupt():
     signal.raise_signal(signal.SIGINT)
@@ -70,3 +72,29 @@ with interruption.noticed(lambda: print("first")):
 print("never")
 """
     assert outcome(script) == (-signal.SIGTERM, ["first"])
+
+
+def test_a_sigterm_leaves_nothing_half_written() -> None:
+    script = """
+import tempfile
+folder = Path(tempfile.mkdtemp())
+try:
+    with in_good_order(), atomic_file(folder / "whole"):
+        print(len(list(folder.iterdir())))
+        signal.raise_signal(signal.SIGTERM)
+        print("never")
+finally:
+    print(len(list(folder.iterdir())), signal.getsignal(signal.SIGTERM).name)
+    folder.rmdir()
+"""
+    assert outcome(script) == (128 + signal.SIGTERM, ["1", "0", "SIG_DFL"])
+
+
+def test_a_sigterm_that_was_ignored_stays_so() -> None:
+    script = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with in_good_order():
+    signal.raise_signal(signal.SIGTERM)
+print("done")
+"""
+    assert outcome(script) == (0, ["done"])

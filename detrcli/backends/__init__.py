@@ -84,4 +84,4 @@ class Product:
         return 2 * self.rows**3 * self.times / min(seconds) / 1e9
 
 
-ON_CPU, ON_GPU = Product(2048, 1), Product(4096, 16)
+ON_CPU, IN_FP16_ON_CPU, ON_GPU = Product(2048, 1), Product(512, 1), Product(4096, 16)

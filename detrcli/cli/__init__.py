@@ -1,15 +1,18 @@
 """The command line: it parses, calls `Detector`, and shows what came of it."""
 
+import errno
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from ..errors import DetrError
+from ..files import FULL
 from .bench import bench
 from .console import complain
 from .eval import evaluate
-from .exit_codes import INTERRUPTED, UNUSABLE
+from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
 from .export import export
 from .merge import merge
 from .models import models
@@ -67,8 +70,13 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with one of the codes in `exit_codes`."""
+    _open_what_is_closed()
     try:
-        app()
+        try:
+            app()
+        except SystemExit:
+            sys.stdout.flush()
+            raise
     except DetrError as error:
         complain(str(error))
         sys.exit(UNUSABLE)
@@ -78,5 +86,22 @@ def main() -> None:
             raise
         complain(f"this needs {package}; `pip install {PACKAGES[package]}`, or name a model that `detr export` wrote")
         sys.exit(UNUSABLE)
+    except OSError as error:
+        # what is written elsewhere fails with an error of ours, so this is of stdout
+        if error.errno not in (errno.EPIPE, errno.EIO, *FULL) or error.filename is not None:
+            raise
+        # what could not be written waits, and would fail again when the process ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            sys.exit(SOME_FAILED)
+        complain(f"cannot write stdout: {error.strerror}")
+        sys.exit(UNUSABLE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _open_what_is_closed() -> None:
+    """Stand in for the standard streams that whoever began the process has closed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115

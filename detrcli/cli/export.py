@@ -1,5 +1,7 @@
 """`detr export`: a model as one file for other runtimes."""
 
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +10,7 @@ import typer
 from ..checkpoints.find import ONNX_SUFFIX, WEIGHTS
 from ..checkpoints.names import DEFAULT_MODEL, known_model
 from ..errors import UsageError
+from ..interruption import in_good_order
 from ..opsets import DEFAULT_OPSET, check_opset
 from .console import Talk, printable
 from .hub import hush_hub_for
@@ -48,7 +51,8 @@ def export(
         raise UsageError(f"{model} is an ONNX file already; name the model it was made of")
     if batch != "dynamic" and not (batch.isdecimal() and int(batch)):
         raise UsageError(f"--batch takes a number or dynamic, not {batch!r}")
-    if file is not None and not file.is_dir() and file.suffix.lower() != ONNX_SUFFIX:
+    into = file is not None and os.path.isdir(file)
+    if file is not None and not into and file.suffix.lower() != ONNX_SUFFIX:
         raise UsageError(f"{file} does not end in {ONNX_SUFFIX}, by which its kind is known")
     check_opset(opset)
     talk = Talk(quiet=quiet, verbose=verbose)
@@ -61,11 +65,12 @@ def export(
     loaded = load_checkpoint(find(model, revision=revision, offline=offline), size=parse_size(size))
     name = _file_name(loaded.name, model)
     known = known_model(model)
-    with enough_memory("this machine", "to export that; use a smaller --batch or --size"):
+    source = model if known is None else known.repo or known.name
+    with in_good_order(), enough_memory("this machine", "to export that; use a smaller --batch or --size"):
         exported = export_onnx(
             loaded,
-            Path(name) if file is None else file / name if file.is_dir() else file,
-            source=(known.repo if known else None) or model,
+            Path(name) if file is None else file / name if into else file,
+            source=Path(source).absolute().name if os.path.exists(source) else source,
             licence=known.licence if known else "",
             raw=raw,
             batch=None if batch == "dynamic" else int(batch),
@@ -82,7 +87,7 @@ def export(
             f"kernels for all of opset {DEFAULT_OPSET}"
         )
     if not raw:
-        talk.say(f"try it: detr predict PICTURE --model {printable(str(exported.path))}")
+        talk.say(f"try it: detr predict PICTURE --model {printable(shlex.quote(str(exported.path)))}")
 
 
 def _file_name(name: str, model: str) -> str:

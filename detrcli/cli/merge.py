@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..formats import FOR_ALL
+from ..interruption import in_good_order
 from .console import Talk, counted, printable
 from .exit_codes import SOME_FAILED
 from .options import Quiet, each_of
@@ -38,7 +39,8 @@ def merge(
 
     talk = Talk(quiet=quiet, verbose=False)
     target = output or folders[0]
-    written, kinds = merged(folders, target, formats or None)
+    with in_good_order():
+        written, kinds = merged(folders, target, formats or None)
     for path in written:
         talk.say(printable(f"wrote {path}"))
     if kinds:

@@ -63,6 +63,6 @@ def parse_size(text: str | None) -> "Size | None":
         return None
     match = re.fullmatch(r"([1-9]\d{0,4})(?:[x×]([1-9]\d{0,4}))?", text)
     if match is None:
-        raise UsageError(f"--size takes one number, or WIDTHxHEIGHT, not {text!r}")
+        raise UsageError(f"--size takes one number below 100000, or WIDTHxHEIGHT, not {text!r}")
     width, height = match.groups()
     return (int(width), int(height)) if height else int(width)

@@ -96,7 +96,8 @@ def predict(
         typer.Option("--resume/--no-resume", help="Go on where a run into the same folder was stopped, or begin anew."),
     ] = None,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Take the I-th of N parts of the pictures; see `detr merge`.")
+        str | None,
+        typer.Option(metavar="I/N", help="Take part I of N, counted from 0, of the pictures; see `detr merge`."),
     ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Say everything on stderr as JSON lines.")] = False,
     offline: Offline = False,

@@ -50,6 +50,9 @@ class Exactly:
         """Width and height after resizing."""
         return self.width, self.height
 
+    def __str__(self) -> str:
+        return f"{self.width} × {self.height}"
+
 
 @dataclass(frozen=True)
 class Within:

@@ -62,7 +62,8 @@ def test_an_unpublished_size(folder: Path) -> None:
 
 @pytest.mark.parametrize("size", [100, (640, 600), (96, 64)])
 def test_sizes_that_do_not_fit(folder: Path, size: int | tuple[int, int]) -> None:
-    with pytest.raises(ModelError, match="multiples of 64"):
+    width, height = (size, size) if isinstance(size, int) else size
+    with pytest.raises(ModelError, match=rf"multiples of 64, not {width} × {height}$"):
         load_checkpoint(find(str(folder)), size=size)
 
 

@@ -61,6 +61,15 @@ def test_a_name_of_ones_own_a_fixed_batch_and_half_precision(place: Path) -> Non
     assert [one.name for one in onnx.load(place / "other.onnx").graph.output] == ["logits", "boxes"]
 
 
+def test_it_suggests_what_can_be_pasted_and_keeps_folders_to_itself(place: Path) -> None:
+    run = detr("export", "my tiny.onnx", "--model", place / "tiny", "--onnx", "--batch", 1, cwd=place)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.splitlines()[-1] == "try it: detr predict PICTURE --model 'my tiny.onnx'"
+    assert str(place).encode() not in (place / "my tiny.onnx").read_bytes()
+    told = {entry.key: entry.value for entry in onnx.load(place / "my tiny.onnx").metadata_props}
+    assert told["source"] == "tiny"
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -72,6 +81,7 @@ def test_a_name_of_ones_own_a_fixed_batch_and_half_precision(place: Path) -> Non
         (("--onnx", "--model", "tiny", "--batch", "0"), "--batch takes a number or dynamic, not '0'"),
         (("--onnx", "--model", "tiny", "x.pt"), "x.pt does not end in .onnx"),
         (("--onnx", "--model", "tiny", "tiny/config.json/x.onnx"), "cannot write tiny/config.json/x.onnx"),
+        (("--onnx", "--model", "tiny", f"{'a' * 260}.onnx"), "File name too long; choose another place"),
         (("--onnx", "--model", "nothing"), "no model is called 'nothing'"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

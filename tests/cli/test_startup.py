@@ -1,6 +1,7 @@
 """What starts fast stays fast: nothing heavy is imported before it is needed, or at all."""
 
 import ast
+import errno
 import json
 import os
 import subprocess
@@ -82,6 +83,28 @@ def test_what_is_not_installed_is_said(tmp_path: Path) -> None:
         assert (run.returncode, run.stdout) == (2, "")
         assert f"`pip install {missing}`" in run.stderr
         assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no full device")
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["models"]], ids=" ".join)
+def test_a_stdout_that_is_full(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        run = subprocess.run([sys.executable, "-m", "detrcli", *arguments], stdout=full, stderr=subprocess.PIPE)
+    assert run.returncode == 2
+    assert run.stderr == f"detr: cannot write stdout: {os.strerror(errno.ENOSPC)}\n".encode()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes them")
+def test_streams_that_are_closed(tmp_path: Path) -> None:
+    def run(script: str) -> tuple[int, str]:
+        command = ["sh", "-c", script, "sh", sys.executable, "-m", "detrcli"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    assert run('"$@" predict --model demo --no-draw --quiet --format json >&-') == (0, "")
+    assert (tmp_path / "detections/sample.jpg.json").exists()
+    assert run('"$@" predict - --model demo --no-draw <&-') == (0, "the list names no pictures\n")
+    assert run('"$@" models 2>&- >/dev/null') == (0, "")
 
 
 def imports_of(source: str) -> set[str]:
