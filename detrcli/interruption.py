@@ -12,13 +12,13 @@ from typing import NoReturn
 def in_good_order() -> Iterator[None]:
     """While this lasts, SIGTERM stops the work as Ctrl-C does, by an exception, so that it can clear things away.
 
-    If it was ignored before, it stays so.
+    If it was ignored before, or is not Python's to handle, it stays so.
 
     Raises:
         SystemExit: it came; the code is what a shell gives for it.
     """
     before = signal.getsignal(signal.SIGTERM)
-    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+    if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
         yield
         return
 

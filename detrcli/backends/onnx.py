@@ -66,8 +66,13 @@ class OnnxBackend:
                 f"{path} computes in {self.card.precision}; `detr export --precision` writes {' or '.join(PRECISIONS)}"
             )
         inputs = {one.name: one.shape for one in self._session.get_inputs()}
-        if inputs.keys() != {"images", "sizes"} or len(inputs["images"]) != 4:
-            raise ModelError(f"{path} takes other inputs than what `detr export` writes; export it anew")
+        outputs = [one.name for one in self._session.get_outputs()]
+        if (
+            inputs.keys() != {"images", "sizes"}
+            or len(inputs["images"]) != 4
+            or outputs != ["boxes", "scores", "labels"]
+        ):
+            raise ModelError(f"{path} takes or gives other things than what `detr export` writes; export it anew")
         batch, height, width, _ = inputs["images"]
         self._fixed_batch = batch if isinstance(batch, int) else None
         self._fixed_size = isinstance(height, int)

@@ -43,7 +43,7 @@ def export(
 
     `detr predict --model FILE` runs it, as does any program with ONNX Runtime. Nothing is written unless ONNX Runtime
     gives nearly all of PyTorch's answers; you are told how many, and how near they are. Exit codes: 0 all well, 2 wrong
-    usage, no such model, or other answers, 130 interrupted.
+    usage, no such model, or other answers, 130 interrupted, 143 terminated.
     """
     if not onnx:
         raise UsageError("say what to write: `detr export --onnx`")
@@ -64,13 +64,13 @@ def export(
 
     loaded = load_checkpoint(find(model, revision=revision, offline=offline), size=parse_size(size))
     name = _file_name(loaded.name, model)
-    known = known_model(model)
-    source = model if known is None else known.repo or known.name
+    known, path = known_model(model), Path(model).expanduser()
+    source = known.repo or known.name if known else path.absolute().name if path.exists() else model
     with in_good_order(), enough_memory("this machine", "to export that; use a smaller --batch or --size"):
         exported = export_onnx(
             loaded,
             Path(name) if file is None else file / name if into else file,
-            source=Path(source).absolute().name if os.path.exists(source) else source,
+            source=source,
             licence=known.licence if known else "",
             raw=raw,
             batch=None if batch == "dynamic" else int(batch),

