@@ -22,10 +22,7 @@ def in_good_order() -> Iterator[None]:
         yield
         return
 
-    def stop(*_: object) -> NoReturn:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     finally:
@@ -93,5 +90,9 @@ class Interruption:
             KeyboardInterrupt: it was Ctrl-C, or came to another process.
         """
         if self.signal is signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
+            _terminate()
         raise KeyboardInterrupt
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)

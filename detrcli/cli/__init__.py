@@ -10,7 +10,7 @@ import typer
 from ..errors import DetrError
 from ..files import FULL
 from .bench import bench
-from .console import complain
+from .console import complain, give_up_stdout
 from .eval import evaluate
 from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
 from .export import export
@@ -90,8 +90,7 @@ def main() -> None:
         # what is written elsewhere fails with an error of ours, so this is of stdout
         if error.errno not in (errno.EPIPE, errno.EIO, *FULL) or error.filename is not None:
             raise
-        # what could not be written waits, and would fail again when the process ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_stdout()
         if error.errno == errno.EPIPE:
             sys.exit(SOME_FAILED)
         complain(f"cannot write stdout: {error.strerror}")
@@ -104,4 +103,4 @@ def _open_what_is_closed() -> None:
     """Stand in for the standard streams that whoever began the process has closed."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (it stays open as long as the process lasts)

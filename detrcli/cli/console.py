@@ -1,6 +1,7 @@
 """Talk to a person, or to a program, on stderr; stdout is for data."""
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -29,6 +30,11 @@ def counted(number: int, thing: str) -> str:
 def complain(text: str) -> None:
     """Say in one line what went wrong."""
     print(f"detr: {printable(text)}", file=sys.stderr)
+
+
+def give_up_stdout() -> None:
+    """Write no more to it: what could not be written waits, and would fail again when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Talk:

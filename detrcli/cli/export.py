@@ -64,13 +64,12 @@ def export(
 
     loaded = load_checkpoint(find(model, revision=revision, offline=offline), size=parse_size(size))
     name = _file_name(loaded.name, model)
-    known, path = known_model(model), Path(model).expanduser()
-    source = known.repo or known.name if known else path.absolute().name if path.exists() else model
+    known = known_model(model)
     with in_good_order(), enough_memory("this machine", "to export that; use a smaller --batch or --size"):
         exported = export_onnx(
             loaded,
             Path(name) if file is None else file / name if into else file,
-            source=source,
+            source=known.repo or known.name if known else _source(model),
             licence=known.licence if known else "",
             raw=raw,
             batch=None if batch == "dynamic" else int(batch),
@@ -96,3 +95,9 @@ def _file_name(name: str, model: str) -> str:
     if f"{stem}.safetensors" in WEIGHTS or f"{stem}.bin" in WEIGHTS:
         stem = Path(model).absolute().parent.name
     return stem + ONNX_SUFFIX
+
+
+def _source(model: str) -> str:
+    """Where its weights are from: of a file or folder no more than the name, for the rest is nobody's business."""
+    path = Path(model).expanduser()
+    return path.absolute().name if path.exists() else model

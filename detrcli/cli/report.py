@@ -1,7 +1,6 @@
 """What `detr predict` shows while pictures come, and at the end."""
 
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..errors import OutputError
 from ..files import writing
 from ..journal import Failure
-from .console import Talk, counted, printable
+from .console import Talk, counted, give_up_stdout, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -148,8 +147,7 @@ class Report:
                     sys.stdout.write(json.dumps(result.as_record()) + "\n")
                     sys.stdout.flush()
             except OutputError:
-                # what could not be written waits in a buffer, and would fail again when the process ends
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                give_up_stdout()
                 raise
         elif self._talk.quiet:
             return
