@@ -3,21 +3,12 @@
 import errno
 import os
 import sys
-from typing import Annotated
-
-import typer
 
 from ..errors import DetrError
 from ..files import FULL
-from .bench import bench
+from ..waiting import wait_briefly
 from .console import complain, give_up_stdout
-from .eval import evaluate
 from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
-from .export import export
-from .merge import merge
-from .models import models
-from .predict import predict
-from .train import train
 
 PACKAGES = {
     "fsspec": "fsspec",
@@ -34,45 +25,15 @@ PACKAGES = {
 }
 """What an installation that only predicts with ONNX Runtime lacks, and what pip calls it."""
 
-app = typer.Typer(
-    name="detr",
-    help="Find objects in pictures with DETR.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command()(predict)
-app.command()(merge)
-app.command()(models)
-app.command()(train)
-app.command("eval")(evaluate)
-app.command()(export)
-app.command()(bench)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from .. import __version__
-
-        print(f"detr {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    pass
-
 
 def main() -> None:
     """Run the command line and exit with one of the codes in `exit_codes`."""
     _open_what_is_closed()
+    wait_briefly()
     try:
         try:
+            from .app import app  # takes a moment, in which Ctrl-C may come
+
             app()
         except SystemExit:
             sys.stdout.flush()

@@ -85,6 +85,24 @@ def test_what_is_not_installed_is_said(tmp_path: Path) -> None:
         assert len(run.stderr.splitlines()) == 1
 
 
+def test_ctrl_c_while_it_loads(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    command = [sys.executable, "-m", "detrcli", "--version"]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP")
+@pytest.mark.parametrize(
+    ("settings", "turns"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
+)
+def test_how_long_threads_wait_for_one_another(settings: dict[str, str], turns: str, tmp_path: Path) -> None:
+    environment = {**os.environ, **settings, "OMP_DISPLAY_ENV": "verbose"}
+    command = [sys.executable, "-m", "detrcli", "predict", "--model", "demo", "--no-draw"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert f"GOMP_SPINCOUNT = '{turns}'" in run.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["models"]], ids=" ".join)
 def test_a_stdout_that_is_full(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:
