@@ -23,8 +23,10 @@ Result = TypeVar("Result")
 
 LOOK_AHEAD = 4
 """How many batches' worth of pictures may wait for others of their shape."""
-LOOK_AHEAD_BYTES = 2**28
-"""How much memory pictures on their way may hold before no more are begun."""
+HELD_BYTES = 2**27
+"""How much memory pictures on their way may hold for each worker before no more are begun."""
+SUPPOSED_BYTES = 2**25
+"""What a picture is supposed to hold while nothing is known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +92,11 @@ class Pipeline(Generic[Source, Result]):
         runners = [one for one in backends for _ in range(one.at_once)]
         self._backends = backends
         self._spare = 2 * workers + len(runners)
+        self._most_bytes = HELD_BYTES * workers
         self._changed = threading.Condition()
         # all that follows changes with `_changed` held
         self._under_way = self._preparing = self._held_bytes = 0
+        self._usual_bytes: float = SUPPOSED_BYTES
         self._waiting: list[_Job[Source, Result]] = []
         self._stopped = self._closed = False
         self._ordered: queue.SimpleQueue[_Job[Source, Result] | BaseException | None] = queue.SimpleQueue()
@@ -167,8 +171,8 @@ class Pipeline(Generic[Source, Result]):
 
     def _has_room(self) -> bool:
         most = LOOK_AHEAD * self._batch_size.most + self._spare
-        held = self._held_bytes > LOOK_AHEAD_BYTES and self._under_way > 0
-        return self._stopped or (self._under_way < most and not held)
+        bytes_then = self._held_bytes + (self._preparing + 1) * self._usual_bytes
+        return self._stopped or not self._under_way or (self._under_way < most and bytes_then <= self._most_bytes)
 
     def _work(self) -> None:
         while not self._closed and (task := self._tasks.get()) is not None:
@@ -188,6 +192,7 @@ class Pipeline(Generic[Source, Result]):
             self._preparing -= 1
             if job.prepared is not None:
                 self._held_bytes += job.held_bytes
+                self._usual_bytes += (job.held_bytes - self._usual_bytes) / 8  # of late
                 self._waiting.append(job)
             self._changed.notify_all()
         if error is not None:

@@ -13,7 +13,7 @@ from detrcli.backends import Answers, Backend
 from detrcli.batches import BatchSize
 from detrcli.clock import Clock
 from detrcli.errors import DeviceMemoryError, ImageError
-from detrcli.pipeline import LOOK_AHEAD, OneByOne, Pipeline, Prepared
+from detrcli.pipeline import HELD_BYTES, LOOK_AHEAD, OneByOne, Pipeline, Prepared
 
 PATIENCE = 60
 
@@ -151,6 +151,25 @@ def test_only_so_many_are_begun() -> None:
         next(results)
         assert begun <= taken + 1 + 2 * LOOK_AHEAD + 2 + 1 + 2
     results.close()
+
+
+def test_large_pictures_are_begun_only_as_memory_allows() -> None:
+    done: list[int] = []
+    under_way: list[int] = []
+
+    def counted() -> Iterator[int]:
+        for number in range(100):
+            yield number
+            under_way.append(number + 1 - len(done))
+
+    def large(number: int) -> Prepared:
+        return Prepared(np.empty((1, HELD_BYTES // 12, 3), np.uint8), (2, 2), None)
+
+    results = pipeline(counted(), Echo(), batch=BatchSize(64), workers=2, prepare=large)
+    for result in results:
+        done.append(result)
+    assert len(done) == 100
+    assert max(under_way) <= 2 * 4 + 1
 
 
 def test_a_result_comes_though_the_sources_keep_one_waiting() -> None:
