@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -44,7 +45,8 @@ class OnnxBackend:
         card: what the file says about itself.
 
     Raises:
-        ModelError: the file is damaged, not of `detr export`, or cannot do what was asked of it.
+        ModelError: the file is damaged or not of `detr export`.
+        UsageError: the file has another precision or size.
         DeviceError: there is no such device, or it does not start.
 
     Warns:
@@ -55,7 +57,10 @@ class OnnxBackend:
         self, checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto", size: "Size | None" = None
     ) -> None:
         path = checkpoint.weights
-        self._session, self._device = _started(path, device)
+        self._alone, self._device = _started(path, device)
+        self._session = self._alone
+        self._lock = threading.Lock()
+        self._sharing = 0
         self.card = card_of(self._session.get_modelmeta().custom_metadata_map, checkpoint)
         if self.card.form == "raw":
             raise ModelError(
@@ -117,13 +122,17 @@ class OnnxBackend:
     @contextmanager
     def shared(self) -> Iterator[None]:
         """See `Backend.shared`; on a CPU it takes another session, whose runs have threads of their own."""
-        before = self._session
-        if self._device == "cpu" and self.at_once > 1:
-            self._session = _session(self._path, [CPU], max(1, threads() // self.at_once))
+        with self._lock:
+            if not self._sharing and self._device == "cpu" and self.at_once > 1:
+                self._session = _session(self._path, [CPU], max(1, threads() // self.at_once))
+            self._sharing += 1
         try:
             yield
         finally:
-            self._session = before
+            with self._lock:
+                self._sharing -= 1
+                if not self._sharing:
+                    self._session = self._alone
 
     def gflops(self, height: int, width: int) -> float | None:
         """See `Measurable.gflops`; only known for a file that takes one size."""

@@ -1,6 +1,7 @@
 """Runs a network with PyTorch on a CPU, CUDA or MPS device."""
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -84,13 +85,14 @@ class TorchBackend:
     @contextmanager
     def shared(self) -> Iterator[None]:
         """See `Backend.shared`; on a CPU it holds for all that PyTorch does."""
-        before = torch.get_num_threads()
-        if self.device.type == "cpu":
-            torch.set_num_threads(max(1, before // self.at_once))
+        if self.device.type != "cpu":
+            yield
+            return
+        _THREADS.divide(self.at_once)
         try:
             yield
         finally:
-            torch.set_num_threads(before)
+            _THREADS.give_back()
 
     def gflops(self, height: int, width: int) -> float:
         """See `Measurable.gflops`."""
@@ -120,8 +122,33 @@ class TorchBackend:
         return cpu_name()
 
 
+class _Threads:
+    """PyTorch's threads, which all of a process has in common; several may want them divided at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = self._whole = 0
+
+    def divide(self, parts: int) -> None:
+        """Let this thread, and those that begin from now on, compute with their share of the threads."""
+        with self._lock:
+            if not self._users:
+                self._whole = torch.get_num_threads()
+            self._users += 1
+            torch.set_num_threads(max(1, self._whole // parts))
+
+    def give_back(self) -> None:
+        """Let this thread, and those that begin from now on, compute with all threads again."""
+        with self._lock:
+            self._users -= 1
+            torch.set_num_threads(self._whole)
+
+
+_THREADS = _Threads()
+
+
 def work_of(network: nn.Module, height: int, width: int) -> float:
-    """What a network does for one picture of a size, in 10⁹ operations, a product and a sum as two."""
+    """What a network in its form for inference does for one picture, in 10⁹ operations, a product and a sum as two."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,21 @@ def test_threads_are_as_many_as_pytorchs(monkeypatch: pytest.MonkeyPatch) -> Non
     for nonsense in ("", "0", "many"):
         monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
         assert threads() >= 1
+
+
+def test_threads_are_divided_until_the_last_one_is_done(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    runs = backend.OnnxBackend(find(str(place / "tiny.onnx")), device="cpu")
+
+    def threads_of_a_run() -> int:
+        return int(runs._session.get_session_options().intra_op_num_threads)
+
+    with ExitStack() as one, ExitStack() as other:
+        one.enter_context(runs.shared())
+        other.enter_context(runs.shared())
+        one.close()
+        assert threads_of_a_run() == 1
+    assert threads_of_a_run() == 2
 
 
 @pytest.mark.gpu

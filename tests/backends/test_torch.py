@@ -1,5 +1,6 @@
 """The PyTorch backend: devices, precision, and answers that depend on the picture alone."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,22 @@ def loaded(model: Path) -> LoadedModel:
 
 def pictures(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
     return [fill.image(seed, height, width) for seed in range(count)]
+
+
+def test_threads_are_divided_until_the_last_one_is_done(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    first, second = (TorchBackend(loaded(tiny), device="cpu") for _ in range(2))
+    torch.set_num_threads(2)
+    try:
+        with ExitStack() as one, ExitStack() as other:
+            one.enter_context(first.shared())
+            other.enter_context(second.shared())
+            assert torch.get_num_threads() == 1
+            one.close()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:0", "", "CPU"])
