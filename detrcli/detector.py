@@ -17,8 +17,8 @@ from .checkpoints.find import ONNX_SUFFIX, find
 from .checkpoints.names import DEFAULT_MODEL
 from .clock import Clock
 from .detections import Detections, Wanted, labels_of
-from .errors import DeviceError, ImageError
-from .images.decode import Picture, from_array, read_picture, upright_rgb
+from .errors import DeviceError, ImageError, UsageError
+from .images.decode import Picture, from_array, from_pillow, read_picture
 from .images.resize import ResizeRule, resized_pixels
 from .pipeline import OneByOne, Pipeline, Prepared, Result, Source
 
@@ -103,7 +103,11 @@ class Detector:
         Raises:
             ImageError: a picture cannot be read.
             ClassError: the model has no class of such a name.
+            UsageError: a number of pictures or detections is below 1.
         """
+        for name, number in (("batch_size", batch_size), ("max_detections", max_detections)):
+            if number is not None and number < 1:
+                raise UsageError(f"{name} must be at least 1, or None, not {number}")
         if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
             images = [images]
         labels = None if classes is None else labels_of(list(classes), self.class_names)
@@ -191,7 +195,7 @@ def open_picture(image: ImageLike) -> Picture:
         ImageError: it cannot be read.
     """
     if isinstance(image, Image.Image):
-        return Picture(upright_rgb(image))
+        return from_pillow(image)
     if isinstance(image, np.ndarray):
         return from_array(image)
     return read_picture(image)
@@ -223,7 +227,10 @@ def load(
     Raises:
         ModelError: the model cannot be found, downloaded, read or built.
         DeviceError: there is no such device.
+        UsageError: the size is below 1, or an ONNX file has another size or precision.
     """
+    if size is not None and min((size,) if isinstance(size, int) else size) < 1:
+        raise UsageError(f"size must be at least 1, not {size}")
     checkpoint = find(os.fspath(model), revision=revision, offline=offline)  # at once, before PyTorch is loaded
     path, devices = checkpoint.weights, device.split(",")
     if path.suffix.lower() == ONNX_SUFFIX:

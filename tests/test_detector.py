@@ -16,7 +16,7 @@ from detrcli import Detector
 from detrcli.backends import Answers
 from detrcli.batches import BatchSize
 from detrcli.detections import Detections, Wanted
-from detrcli.errors import ClassError, ImageError
+from detrcli.errors import ClassError, ImageError, UsageError
 from detrcli.images.decode import Picture
 from detrcli.images.resize import ResizeRule
 
@@ -87,6 +87,25 @@ def test_filters(detector: Detector) -> None:
 def test_what_is_no_picture(detector: Detector, bad: NDArray[np.uint8] | str) -> None:
     with pytest.raises(ImageError):
         detector.predict([bad])
+
+
+def test_a_pillow_image_whose_file_is_cut_off(detector: Detector, tmp_path: Path) -> None:
+    Image.fromarray(fill.image(1, 90, 120)).save(tmp_path / "whole.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-5000])
+    with Image.open(tmp_path / "half.png") as image, pytest.raises(ImageError, match=r"half\.png: damaged picture"):
+        detector.predict(image)
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"batch_size": -1}, {"max_detections": -1}], ids=str)
+def test_numbers_below_one(detector: Detector, settings: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=rf"{next(iter(settings))} must be at least 1"):
+        detector.predict([np.zeros((4, 4, 3), np.uint8)] * 2, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0, -64, (64, 0)])
+def test_sizes_below_one(size: int | tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match="size must be at least 1"):
+        detrcli.load("demo", device="cpu", size=size)
 
 
 class Scribe:

@@ -34,7 +34,8 @@ class Card:
         class_names: the name of each label.
         preprocessing: what becomes of a picture before the network sees it; for "detections" the file itself scales
             and normalises.
-        gflops: work of the network for one picture of the default size, in 10⁹ operations, a product and a sum as two.
+        gflops: work of the network for one picture, in 10⁹ operations, a product and a sum as two; of the only size
+            that the file takes, or of 800 × 608.
     """
 
     version: str

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,11 @@ def _from_folder(folder: Path) -> Checkpoint:
 def _from_file(path: Path) -> Checkpoint:
     if path.suffix.lower() == ONNX_SUFFIX:
         return Checkpoint(path.stem, path, None, None)  # it holds everything itself
-    config, preprocessor = _read_config(path.parent / CONFIG), _read_json(path.parent / PREPROCESSOR)
+    config, preprocessor = _read_json(path.parent / CONFIG), _read_json(path.parent / PREPROCESSOR)
+    if config is not None and "model_type" in config:
+        _check_type(config, path.parent / CONFIG)
+    else:
+        config = None  # or of something else that lies there
     return Checkpoint(path.stem, path, config, preprocessor)
 
 
@@ -116,11 +121,16 @@ def cure(path: Path) -> str:
 
 def _read_config(path: Path) -> dict[str, Any] | None:
     config = _read_json(path)
-    if config is not None and config.get("model_type") not in MODEL_TYPES:
+    if config is not None:
+        _check_type(config, path)
+    return config
+
+
+def _check_type(config: Mapping[str, Any], path: Path) -> None:
+    if config.get("model_type") not in MODEL_TYPES:
         raise ModelError(
             f"{path} describes a model of type {config.get('model_type')!r}; this tool runs {', '.join(MODEL_TYPES)}"
         )
-    return config
 
 
 def _from_hub(name: str, repo: str, revision: str | None, offline: bool) -> Checkpoint:

@@ -123,7 +123,8 @@ def load_model(
     """Load the bare network, as trained, in eval mode and float32, on the CPU.
 
     Its `forward` takes normalised pixels (B, 3, H, W) and, for DETR, a mask (B, H, W), True on padding, or None. It
-    returns an object with `logits` (B, Q, C) and `boxes` (B, Q, 4) as cx, cy, w, h in 0…1.
+    returns an object with `logits` (B, Q, C) and `boxes` (B, Q, 4) as cx, cy, w, h relative to the picture, beyond
+    which LW-DETR's may reach.
 
     Args:
         model: a known name, `org/name` on the Hugging Face Hub, a folder in the Hub's layout, or a weights file.

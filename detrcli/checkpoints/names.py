@@ -11,7 +11,7 @@ class KnownModel:
         name: what a user calls it.
         repo: where it is on the Hugging Face Hub, or None if it comes with this package.
         parameters: how many, in millions.
-        gflops: work for one picture, in 10⁹ operations, as published.
+        gflops: work for one picture, in 10⁹ operations, a product and a sum as one, as published.
         ap: average precision on COCO val2017 in percent, as published, or None for other classes.
         classes: what it was trained to find.
         licence: SPDX name of the licence of the weights.

@@ -1,6 +1,8 @@
 """From bytes to an upright RGB picture, or one clear error."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +43,25 @@ def read_picture(path: str | os.PathLike[str], clock: Clock | None = None) -> Pi
     name, clock = os.fspath(path), clock or Clock()
     with clock.timing("read"):
         opened_file = opened(name)
+    with _said_of(name), clock.timing("decode"), opened_file as file, Image.open(file) as image:
+        return Picture(upright_rgb(image), image.format, _profile(image))
+
+
+def from_pillow(image: Image.Image) -> Picture:
+    """Take a Pillow image of any mode as a picture.
+
+    Raises:
+        ImageError: its file, which may not have been read yet, is damaged or far too large.
+    """
+    with _said_of(os.fspath(getattr(image, "filename", "")) or "a Pillow image"):
+        return Picture(upright_rgb(image))
+
+
+@contextmanager
+def _said_of(name: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a picture into an `ImageError`."""
     try:
-        with clock.timing("decode"), opened_file as file, Image.open(file) as image:
-            return Picture(upright_rgb(image), image.format, _profile(image))
+        yield
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture, or of a format that cannot be read here", "not a picture") from None
     except Image.DecompressionBombError:

@@ -17,7 +17,11 @@ class ResizeRule(Protocol):
 
 @dataclass(frozen=True)
 class ShortestEdge:
-    """Aspect kept: the shorter side becomes `shortest`, unless the longer would pass `longest` (DETR, appendix A.4)."""
+    """Aspect kept: the shorter side becomes `shortest`, unless the longer would pass `longest` (DETR, appendix A.4).
+
+    Then the shorter side is rounded first, as in the original, so that the longer one of a long picture may pass
+    `longest` by a few pixels yet.
+    """
 
     shortest: int = 800
     longest: int | None = 1333

@@ -83,6 +83,10 @@ def test_file(folder: Path, tmp_path: Path) -> None:
     lone = tmp_path / "lone.pth"
     lone.write_bytes(b"")
     assert find(str(lone)).config is None
+    (tmp_path / "config.json").write_text('{"lr": 1e-4}')
+    assert find(str(lone)).config is None  # not what a model's file says
+    (tmp_path / "config.json").write_text('{"model_type": "yolos"}')
+    assert "'yolos'" in refused(str(lone))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +148,6 @@ def test_known_names_come_before_folders(folder: Path, monkeypatch: pytest.Monke
         ("config.json", b'["detr"]', "holds no JSON object"),
         ("config.json", b'{"model_type": "yolos"}', "'yolos'"),
         ("config.json", b'{"model_type": ["detr"]}', "['detr']"),
-        ("config.json", b"{}", "None"),
         ("preprocessor_config.json", b"{'size': 800}", "is no JSON file"),
         ("preprocessor_config.json", b"800", "holds no JSON object"),
     ],
@@ -155,6 +158,11 @@ def test_broken_settings(folder: Path, file: str, content: bytes, complaint: str
         said = refused(str(model))
         assert str(folder / file) in said
         assert complaint in said
+
+
+def test_a_folder_whose_settings_tell_no_type(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+    assert f"{folder / 'config.json'} describes a model of type None" in refused(str(folder))
 
 
 def test_settings_that_cannot_be_read(folder: Path) -> None:
