@@ -1,7 +1,8 @@
 """From config.json and the tensors' shapes to a network's configuration."""
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ from torch import Tensor
 from ..errors import ModelError
 from ..models.detr import DetrConfig
 from ..models.lwdetr import SIZES, LwDetrConfig
+from ..models.vit import EPS
 from .classes import names_for
 from .find import Checkpoint
+
+BATCH_NORM_EPS = 1e-5
+"""PyTorch's own."""
 
 
 def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrConfig:
@@ -24,31 +29,28 @@ def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrCo
     """
     config = checkpoint.config or {}
     nested = _nested(config)
+    heads, dropout = config.get("encoder_attention_heads", 8), config.get("dropout", 0.1)
     _refuse_others(
         "DETR",
         ("activation_function", config.get("activation_function", "relu"), "relu"),
         ("position_embedding_type", config.get("position_embedding_type", "sine"), "sine"),
-        ("decoder_attention_heads", config.get("decoder_attention_heads"), config.get("encoder_attention_heads")),
+        ("decoder_attention_heads", config.get("decoder_attention_heads", heads), heads),
+        ("backbone_config.hidden_act", nested.get("hidden_act", "relu"), "relu"),
         ("backbone_config.layer_type", nested.get("layer_type", "bottleneck"), "bottleneck"),
+        ("backbone_config.downsample_in_first_stage", nested.get("downsample_in_first_stage", False), False),
         ("backbone_config.downsample_in_bottleneck", nested.get("downsample_in_bottleneck", False), False),
     )
-    heads, dropout = config.get("encoder_attention_heads", 8), config.get("dropout", 0.1)
     if not isinstance(dropout, int | float):
         raise ModelError(f"config.json of {checkpoint.name} says dropout = {dropout!r}, which is no number")
     try:
         classes, hidden = tensors["class_head.weight"].shape
-        if type(heads) is not int or heads < 1 or hidden % heads:
-            raise ModelError(
-                f"config.json of {checkpoint.name} says encoder_attention_heads = {heads!r}, "
-                f"which does not divide the width {hidden}"
-            )
         return DetrConfig(
             num_classes=classes - 1,
             num_queries=tensors["object_queries.weight"].shape[0],
             depths=tuple(_count(tensors, rf"backbone\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)),
             dilation=_dilation(checkpoint),
             hidden_dim=hidden,
-            heads=heads,
+            heads=_heads(heads, "encoder_attention_heads", hidden),
             feedforward=tensors["encoder.layers.0.feedforward.0.weight"].shape[0],
             encoder_layers=_count(tensors, r"encoder\.layers\.(\d+)\."),
             decoder_layers=_count(tensors, r"decoder\.layers\.(\d+)\."),
@@ -87,40 +89,45 @@ def lwdetr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LwDe
         "LW-DETR",
         ("activation_function", config.get("activation_function", "silu"), "silu"),
         ("decoder_activation_function", config.get("decoder_activation_function", "relu"), "relu"),
+        ("batch_norm_eps", config.get("batch_norm_eps", BATCH_NORM_EPS), BATCH_NORM_EPS),
         ("backbone_config.hidden_act", nested.get("hidden_act", "gelu"), "gelu"),
+        ("backbone_config.layer_norm_eps", nested.get("layer_norm_eps", EPS), EPS),
         ("backbone_config.num_windows", nested.get("num_windows", 16), 16),
         ("backbone_config.patch_size", nested.get("patch_size", 16), 16),
         ("backbone_config.qkv_bias", nested.get("qkv_bias", True), True),
     )
     depth = _count(tensors, r"backbone\.blocks\.(\d+)\.")
-    windows, features = nested.get("window_block_indices"), nested.get("out_indices")
+    windows, outputs = nested.get("window_block_indices"), nested.get("out_indices")
     try:
         width = tensors["backbone.embedding.patches.weight"].shape[0]
         like = min(SIZES.values(), key=lambda size: (size.vit_depth != depth, size.vit_dim != width))
-        if like.vit_depth != depth and (windows is None or features is None):
+        if like.vit_depth != depth and (windows is None or outputs is None):
             raise ModelError(
                 f"{checkpoint.weights} needs a config.json: no published LW-DETR has a ViT of {depth} blocks"
             )
         classes, hidden = tensors["class_head.weight"].shape
         stages = range(_count(tensors, r"projector\.stages\.(\d+)\."))
         groups = _count(tensors, r"proposals\.(\d+)\.")
-        cross_heads = _whole(config.get("decoder_cross_attention_heads", hidden // 16), "decoder_cross_attention_heads")
+        self_heads, cross_heads = (
+            _heads(config.get(name, hidden // wide), name, hidden)
+            for name, wide in (("decoder_self_attention_heads", 32), ("decoder_cross_attention_heads", 16))
+        )
         places = tensors["decoder.layers.0.cross_attention.weights.weight"].shape[0]
         return LwDetrConfig(
             num_classes=classes,
             vit_dim=width,
-            vit_heads=_whole(nested.get("num_attention_heads", like.vit_heads), "num_attention_heads"),
+            vit_heads=_heads(nested.get("num_attention_heads", like.vit_heads), "num_attention_heads", width),
             vit_depth=depth,
             window_blocks=like.window_blocks if windows is None else tuple(windows),
-            # the stem counts as the first in the file
-            features=like.features if features is None else tuple(index - 1 for index in features),
+            features=like.features if outputs is None else _features(outputs, depth),
+            vit_positions=math.isqrt(tensors["backbone.embedding.positions.weight"].shape[1]),
             scales=tuple(_scale_of(tensors, stage) for stage in stages),
             c2f_depth=_count(tensors, r"projector\.stages\.0\.c2f\.bottlenecks\.(\d+)\."),
             hidden_dim=hidden,
             num_queries=tensors["object_queries.weight"].shape[0] // groups,
             num_groups=groups,
             decoder_layers=_count(tensors, r"decoder\.layers\.(\d+)\."),
-            self_heads=_whole(config.get("decoder_self_attention_heads", hidden // 32), "decoder_self_attention_heads"),
+            self_heads=self_heads,
             cross_heads=cross_heads,
             points=places // (cross_heads * len(stages)),
             feedforward=tensors["decoder.layers.0.feedforward.0.weight"].shape[0],
@@ -142,10 +149,18 @@ def _scale_of(tensors: Mapping[str, Tensor], stage: int) -> float:
     return 0.5 if 3 in kernels else 1
 
 
-def _whole(value: Any, name: str) -> int:
-    if type(value) is not int or value < 1:
-        raise ModelError(f"config.json says {name} = {value!r}, which is no positive whole number")
+def _heads(value: Any, name: str, width: int) -> int:
+    if type(value) is not int or value < 1 or width % value:
+        raise ModelError(f"config.json says {name} = {value!r}, which does not divide the width {width}")
     return value
+
+
+def _features(outputs: Sequence[int], depth: int) -> tuple[int, ...]:
+    """The blocks of these numbers; the file counts the stem as 0, and from the last block as -1 on backwards."""
+    blocks = tuple(number % (depth + 1) - 1 for number in outputs)
+    if -1 in blocks or not all(-depth <= number <= depth for number in outputs):
+        raise ModelError(f"config.json says out_indices = {outputs!r}; this tool takes blocks 1 to {depth}")
+    return blocks
 
 
 def _nested(config: Mapping[str, Any]) -> Mapping[str, Any]:

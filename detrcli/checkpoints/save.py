@@ -205,6 +205,7 @@ def lwdetr_as_json(config: LwDetrConfig) -> dict[str, Any]:
             "window_block_indices": list(config.window_blocks),
             "out_indices": [block + 1 for block in config.features],
             "patch_size": PATCH,
+            "pretrain_image_size": PATCH * config.vit_positions,
             "num_windows": WINDOWS**2,
         },
         "projector_scale_factors": [float(scale) for scale in config.scales],

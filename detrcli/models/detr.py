@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .positions import grid_places, padded_places, sine_positions
+from .perceptron import Perceptron
+from .positions import exact, grid_places, padded_places, sine_positions
 from .predictions import Predictions
 from .resnet import EXPANSION, ResNet
 from .transformer import Decoder, Encoder
@@ -41,19 +41,6 @@ class DetrConfig:
     dropout: float = 0.1
 
 
-class BoxHead(nn.Module):
-    """A perceptron of three layers from a query's state to its box (section 3.2, "Prediction FFNs")."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList((nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, 4)))
-
-    def forward(self, states: Tensor) -> Tensor:
-        """(…, D) → (…, 4) before the sigmoid."""
-        first, second, last = self.layers
-        return torch.as_tensor(last(F.relu(second(F.relu(first(states))))))
-
-
 class Detr(nn.Module):
     """Backbone, transformer, and one class and one box head that all decoder layers share (figure 2)."""
 
@@ -67,7 +54,7 @@ class Detr(nn.Module):
         self.object_queries = nn.Embedding(config.num_queries, config.hidden_dim)
         self.decoder = Decoder(config.decoder_layers, *sizes)
         self.class_head = nn.Linear(config.hidden_dim, config.num_classes + 1)
-        self.box_head = BoxHead(config.hidden_dim)
+        self.box_head = Perceptron(*[config.hidden_dim] * 3, 4)
 
     def forward(self, pixels: Tensor, mask: Tensor | None = None) -> Predictions:
         """Detect objects.
@@ -87,12 +74,12 @@ class Detr(nn.Module):
 
     def _answer(self, state: Tensor) -> Predictions:
         boxes = self.box_head(state)
-        return Predictions(self.class_head(state), boxes.to(_exact(boxes.dtype)).sigmoid())
+        return Predictions(self.class_head(state), boxes.to(exact(boxes.dtype)).sigmoid())
 
     def _decoder_states(self, pixels: Tensor, mask: Tensor | None) -> list[Tensor]:
         features = self.input_projection(self.backbone(pixels))
         height, width = features.shape[-2:]
-        dtype = _exact(features.dtype)
+        dtype = exact(features.dtype)
         if mask is None:
             visible = None
             rows, columns = grid_places(height, width, dtype=dtype, device=features.device)
@@ -103,8 +90,3 @@ class Detr(nn.Module):
         position = sine_positions(rows, columns, self.config.hidden_dim).flatten(1, 2).to(features.dtype)
         memory = self.encoder(features.flatten(2).transpose(1, 2), position, visible)
         return list(self.decoder(self.object_queries.weight, memory, position, visible))
-
-
-def _exact(dtype: torch.dtype) -> torch.dtype:
-    """The dtype for arithmetic on places and boxes: at least float32."""
-    return torch.promote_types(dtype, torch.float32)

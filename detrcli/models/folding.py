@@ -43,7 +43,7 @@ def fold_lwdetr(model: LwDetr) -> LwDetr:
     """Fold what can be folded, and leave out what only training needs.
 
     Batch norms go into the convolutions before them and LayerScale into the projections before it; queries, keys and
-    values come of one product; patches are gathered window by window, and positions resized once for each size; one
+    values come of one product; patches are gathered window by window, and positions resized once for a size; one
     query group stays.
 
     Returns:
@@ -93,9 +93,7 @@ class JointSelfAttention(nn.Module):
 
 
 class PatchProduct(nn.Module):
-    """`Embedding` as one product over patches gathered window by window, with positions kept for each size."""
-
-    KEPT = 8
+    """`Embedding` as one product over patches gathered window by window, with positions kept for the next picture."""
 
     def __init__(self, embedding: Embedding) -> None:
         super().__init__()
@@ -103,7 +101,7 @@ class PatchProduct(nn.Module):
         assert embedding.patches.bias is not None
         self.bias = _constant(embedding.patches.bias)
         self.positions = embedding.positions
-        self._kept: dict[tuple[object, ...], Tensor] = {}
+        self._kept: tuple[tuple[object, ...], Tensor] = (), torch.empty(0)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, H·W/16², D)."""
@@ -116,11 +114,11 @@ class PatchProduct(nn.Module):
 
     def _positions(self, height: int, width: int) -> Tensor:
         key = (height, width, self.weight.device, self.weight.dtype)
-        if key not in self._kept:
-            if len(self._kept) == self.KEPT:
-                self._kept.clear()
-            self._kept[key] = to_windows(self.positions(height, width) + self.bias)
-        return self._kept[key]
+        before, positions = self._kept  # at once: another thread may be about to replace them
+        if key != before:
+            positions = to_windows(self.positions(height, width) + self.bias)
+            self._kept = key, positions
+        return positions
 
 
 def _folded(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .deformable import DeformableAttention
-from .positions import sine_positions
+from .perceptron import Perceptron
+from .positions import exact, sine_positions
 from .predictions import Predictions
 from .projector import Projector
 from .transformer import Attention, FeedForward
@@ -28,6 +27,7 @@ class LwDetrConfig:
         vit_depth: its number of blocks.
         window_blocks: its blocks that attend within windows.
         features: its blocks whose outputs the projector takes.
+        vit_positions: sides of its grid of learned positions, which is resized to the picture's.
         scales: size of each of the projector's maps relative to the ViT's: 2 (P3), 1 (P4), 0.5 (P5).
         c2f_depth: convolution pairs in each block of the projector.
         hidden_dim: width of the decoder.
@@ -46,6 +46,7 @@ class LwDetrConfig:
     vit_depth: int = 6
     window_blocks: tuple[int, ...] = (0, 2, 4)
     features: tuple[int, ...] = (1, 3, 5)
+    vit_positions: int = 14
     scales: tuple[float, ...] = (1,)
     c2f_depth: int = 3
     hidden_dim: int = 256
@@ -83,20 +84,6 @@ SIZES = {
     "nano": _NANO,
 }
 """The published sizes (table 1), and "nano", which is this project's own."""
-
-
-class Perceptron(nn.Module):
-    """Linear layers with ReLUs between them."""
-
-    def __init__(self, *widths: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, first width) → (…, last width)."""
-        for index, layer in enumerate(self.layers):
-            x = layer(F.relu(x) if index else x)
-        return x
 
 
 class ProposalHead(nn.Module):
@@ -203,7 +190,14 @@ class LwDetr(nn.Module):
         super().__init__()
         self.config = config
         dim, queries = config.hidden_dim, config.num_queries * config.num_groups
-        self.backbone = ViT(config.vit_dim, config.vit_heads, config.vit_depth, config.window_blocks, config.features)
+        self.backbone = ViT(
+            config.vit_dim,
+            config.vit_heads,
+            config.vit_depth,
+            config.window_blocks,
+            config.features,
+            config.vit_positions,
+        )
         self.projector = Projector(config.vit_dim, len(config.features), dim, config.scales, config.c2f_depth)
         self.proposals = nn.ModuleList(ProposalHead(dim, config.num_classes) for _ in range(config.num_groups))
         self.query_boxes = nn.Embedding(queries, 4)
@@ -249,7 +243,7 @@ class LwDetr(nn.Module):
 
     def feature_maps(self, pixels: Tensor) -> list[Tensor]:
         """Normalised pixels (B, 3, H, W) → a map (B, H, W, D) for each scale."""
-        return [one.permute(0, 2, 3, 1) for one in self.projector(self.backbone(pixels))]
+        return list(self.projector(self.backbone(pixels)))
 
     def answer(self, maps: Sequence[Tensor], proposed: Tensor) -> Predictions:
         """Let the first query group start at proposed boxes.
@@ -293,7 +287,7 @@ def cell_boxes(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     Returns:
         (S, 4) as cx, cy, w, h, at least float32.
     """
-    dtype = torch.promote_types(like.dtype, torch.float32)
+    dtype = exact(like.dtype)
     boxes = []
     for level, (height, width) in enumerate(sizes):
         y = (torch.arange(height, dtype=dtype, device=like.device) + 0.5) / height

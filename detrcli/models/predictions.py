@@ -4,14 +4,20 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .positions import exact
+
 
 class Predictions(NamedTuple):
     """One answer for each object query.
 
     Attributes:
         logits: (B, Q, C) class scores before softmax or sigmoid.
-        boxes: (B, Q, 4) as cx, cy, w, h relative to the picture, in 0…1.
+        boxes: (B, Q, 4) as cx, cy, w, h relative to the picture; DETR's are in 0…1, LW-DETR's may reach beyond.
     """
 
     logits: Tensor
     boxes: Tensor
+
+    def exact(self) -> "Predictions":
+        """The same, in float32 at least."""
+        return Predictions(*(part.to(exact(part.dtype)) for part in self))

@@ -62,10 +62,10 @@ class Stage(nn.Module):
         self.norm = nn.LayerNorm(hidden_dim, eps=EPS)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, D, H, W) → (B, hidden_dim, H·scale, W·scale)."""
+        """Maps (B, D, H, W) → (B, H·scale, W·scale, hidden_dim)."""
         resampled = [resample(one) for resample, one in zip(self.resamplers, maps, strict=True)]
         x = self.c2f(torch.cat(resampled, dim=1))
-        return torch.as_tensor(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        return torch.as_tensor(self.norm(x.permute(0, 2, 3, 1)))
 
 
 class Projector(nn.Module):
@@ -84,5 +84,5 @@ class Projector(nn.Module):
         self.stages = nn.ModuleList(Stage(dim, maps, hidden_dim, scale, depth) for scale in scales)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (B, D, H, W) → one (B, hidden_dim, H·scale, W·scale) a scale."""
+        """Maps (B, D, H, W) → one (B, H·scale, W·scale, hidden_dim) a scale."""
         return [stage(maps) for stage in self.stages]

@@ -1,11 +1,12 @@
 """Plain ViT with interleaved window and global attention, LW-DETR's encoder (Chen et al. 2024, section 3.1)."""
 
-import math
 from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .positions import exact
 
 PATCH = 16
 WINDOWS = 4
@@ -55,27 +56,27 @@ class LayerScale(nn.Module):
 
 
 class Positions(nn.Module):
-    """Learned positions of a grid of 14 × 14 cells and of a class token, which is not used."""
+    """Learned positions of a square grid of cells, and of a class token, which is not used."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, side: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, 1 + 14 * 14, dim))
+        self.side = side
+        self.weight = nn.Parameter(torch.zeros(1, 1 + side**2, dim))
 
     def forward(self, height: int, width: int) -> Tensor:
         """The grid's positions, resized bicubically: (1, height, width, D)."""
-        side = math.isqrt(self.weight.shape[1] - 1)
-        grid = self.weight[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        exact = grid.to(torch.promote_types(grid.dtype, torch.float32))
-        return F.interpolate(exact, (height, width), mode="bicubic").permute(0, 2, 3, 1).to(grid.dtype)
+        grid = self.weight[:, 1:].unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
+        resized = F.interpolate(grid.to(exact(grid.dtype)), (height, width), mode="bicubic")
+        return resized.permute(0, 2, 3, 1).to(grid.dtype)
 
 
 class Embedding(nn.Module):
     """From pixels to tokens with their positions, laid out window by window."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, positions: int) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, dim, PATCH, stride=PATCH)
-        self.positions = Positions(dim)
+        self.positions = Positions(dim, positions)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, H·W/16², D)."""
@@ -113,14 +114,21 @@ class ViT(nn.Module):
         depth: number of blocks.
         window_blocks: the blocks that attend within windows; the others see the whole picture.
         features: the blocks whose outputs are given.
+        positions: sides of the grid of learned positions.
     """
 
     def __init__(
-        self, dim: int, heads: int, depth: int, window_blocks: Collection[int], features: Collection[int]
+        self,
+        dim: int,
+        heads: int,
+        depth: int,
+        window_blocks: Collection[int],
+        features: Collection[int],
+        positions: int,
     ) -> None:
         super().__init__()
         self.features = frozenset(features)
-        self.embedding: nn.Module = Embedding(dim)
+        self.embedding: nn.Module = Embedding(dim, positions)
         self.blocks = nn.ModuleList(Block(dim, heads, window=index in window_blocks) for index in range(depth))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:

@@ -118,7 +118,7 @@ class SetCriterion:
 
     def losses(self, answer: Predictions, targets: Sequence[Target], objects: Tensor, groups: int) -> Losses:
         """The terms of one answer."""
-        answer = Predictions(*(part.to(torch.promote_types(part.dtype, torch.float32)) for part in answer))
+        answer = answer.exact()
         match = self.matcher(answer, targets, groups)
         starts = torch.tensor([0, *(len(target.labels) for target in targets[:-1])], device=match.target.device)
         place = match.target + starts.cumsum(0)[match.picture]

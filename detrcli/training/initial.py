@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from ..class_names import labels_named
 from ..models.deformable import DeformableAttention
 from ..models.detr import Detr, DetrConfig
-from ..models.lwdetr import LwDetr, Perceptron
+from ..models.lwdetr import LwDetr
+from ..models.perceptron import Perceptron
 from ..models.resnet import Bottleneck, ResNet
 from ..models.vit import Block, Embedding, ViT
 

@@ -98,7 +98,7 @@ class Matcher:
         Returns:
             (B, Q, N), N of the picture of most objects; what is beyond a picture's own means nothing.
         """
-        logits, boxes = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in predictions)
+        logits, boxes = predictions.exact()
         labels = pad_sequence([target.labels for target in targets], batch_first=True)
         wanted = pad_sequence([target.boxes for target in targets], batch_first=True).to(boxes.dtype)
         by_label = self.class_cost(logits).gather(2, labels[:, None].expand(-1, logits.shape[1], -1))

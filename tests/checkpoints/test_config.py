@@ -90,6 +90,8 @@ def test_heads_and_dropout() -> None:
     config = OLD | {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "dropout": 0.25}
     built = detr_config(checkpoint(config), tensors_of(DetrConfig(3)))
     assert (built.heads, built.dropout) == (2, 0.25)
+    del config["decoder_attention_heads"]
+    assert detr_config(checkpoint(config | {"encoder_attention_heads": 8}), tensors_of(DetrConfig(3))).heads == 8
     assert detr_config(checkpoint(), tensors_of(DetrConfig(3))).heads == 8
 
 
@@ -124,10 +126,15 @@ def test_whole_file_is_dilated_by_its_folder_however_it_is_named(
         ("activation_function = 'gelu'", {"activation_function": "gelu"}),
         ("position_embedding_type = 'learned'", {"position_embedding_type": "learned"}),
         ("decoder_attention_heads = 4", {"decoder_attention_heads": 4}),
+        ("backbone_config.hidden_act = 'gelu'", {"backbone_config": {"hidden_act": "gelu"}}),
         ("backbone_config.layer_type = 'basic'", {"backbone_config": {"layer_type": "basic"}}),
         (
             "backbone_config.downsample_in_bottleneck = True",
             {"backbone_config": {"downsample_in_bottleneck": True}},
+        ),
+        (
+            "backbone_config.downsample_in_first_stage = True",
+            {"backbone_config": {"downsample_in_first_stage": True}},
         ),
     ],
 )

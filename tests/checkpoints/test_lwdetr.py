@@ -25,8 +25,8 @@ from .. import fill
 from ..places import DATA
 
 ODD = LwDetrConfig(
-    5, vit_dim=48, vit_heads=4, vit_depth=3, window_blocks=(1,), features=(0, 2), scales=(2, 0.5), c2f_depth=1,
-    hidden_dim=64, num_queries=11, num_groups=2, decoder_layers=2, self_heads=4, cross_heads=8, points=3,
+    5, vit_dim=48, vit_heads=4, vit_depth=3, window_blocks=(1,), features=(0, 2), vit_positions=10, scales=(2, 0.5),
+    c2f_depth=1, hidden_dim=64, num_queries=11, num_groups=2, decoder_layers=2, self_heads=4, cross_heads=8, points=3,
     feedforward=32,
 )  # fmt: skip
 """A size that nobody published."""
@@ -60,6 +60,12 @@ def test_an_unpublished_size(folder: Path) -> None:
     assert (found.boxes <= np.array([120, 90, 120, 90])).all()
 
 
+def test_blocks_counted_from_the_end(folder: Path) -> None:
+    backbone = ODD_JSON["backbone_config"] | {"out_indices": [-3, -1]}
+    (folder / "config.json").write_text(json.dumps(ODD_JSON | {"backbone_config": backbone}))
+    assert load_checkpoint(find(str(folder))).network.config == ODD
+
+
 @pytest.mark.parametrize("size", [100, (640, 600), (96, 64)])
 def test_sizes_that_do_not_fit(folder: Path, size: int | tuple[int, int]) -> None:
     width, height = (size, size) if isinstance(size, int) else size
@@ -78,9 +84,16 @@ def test_a_resize_rule_that_does_not_fit(folder: Path) -> None:
     ("changes", "says"),
     [
         ({"activation_function": "gelu"}, "activation_function = 'gelu'"),
+        ({"batch_norm_eps": 1e-3}, "batch_norm_eps = 0.001"),
         ({"decoder_cross_attention_heads": 0}, "decoder_cross_attention_heads = 0"),
+        ({"decoder_self_attention_heads": 5}, "decoder_self_attention_heads = 5, which does not divide the width 64"),
         ({"backbone_config": {}}, "a ViT of 3 blocks"),
         ({"backbone_config": ODD_JSON["backbone_config"] | {"num_windows": 4}}, "num_windows = 4"),
+        ({"backbone_config": ODD_JSON["backbone_config"] | {"layer_norm_eps": 0.1}}, "layer_norm_eps = 0.1"),
+        ({"backbone_config": ODD_JSON["backbone_config"] | {"num_attention_heads": 7}}, "num_attention_heads = 7"),
+        ({"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": [0, 3]}}, "out_indices = [0, 3]"),
+        ({"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": [1, 4]}}, "out_indices = [1, 4]"),
+        ({"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": [-5, 3]}}, "out_indices = [-5, 3]"),
         ({"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": [1, 2, 3]}}, "do not fit: missing"),
     ],
 )

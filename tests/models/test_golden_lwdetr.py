@@ -77,7 +77,8 @@ def test_answers(model: str, network: LwDetr, dtype: torch.dtype, form: str) -> 
     network.backbone.register_forward_hook(lambda *args: steps.update(vit2=args[2][-1]))
     network.projector.register_forward_hook(
         lambda *args: steps.update(
-            {"projector": args[2][0]} | {f"projector{i}": one.mean((2, 3)) for i, one in enumerate(args[2])}
+            {f"projector{level}": one.mean((1, 2)) for level, one in enumerate(args[2])},
+            projector=args[2][0].permute(0, 3, 1, 2),
         )
     )
     for case in cases(model):
@@ -171,11 +172,11 @@ def test_half_precision(network: LwDetr, form: str, dtype: torch.dtype, toleranc
     model = fold_lwdetr(copy.deepcopy(network))
     pixels, _ = golden.batch(golden.pictures("lwdetr-tiny", "batch"), torch.float32)
     with torch.inference_mode():
-        maps = [one.permute(0, 2, 3, 1) for one in model.projector(model.backbone(pixels))]
+        maps = model.feature_maps(pixels)
         boxes = model.propose(maps, (model.proposals[0],), model.config.num_queries).boxes
         exact = model.answer(maps, boxes)
         half = (by_powers(copy.deepcopy(network)) if form == "by powers" else model).to(device, dtype)
-        rough_maps = [one.permute(0, 2, 3, 1) for one in half.projector(half.backbone(pixels.to(device, dtype)))]
+        rough_maps = half.feature_maps(pixels.to(device, dtype))
         rough = half.answer(rough_maps, boxes.to(device))
     for one, other in zip(rough_maps, maps, strict=True):
         assert (one.float().cpu() - other).abs().mean() < tolerance * other.abs().mean()
