@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from .errors import OutputError
+from .errors import OutputError, UsageError
 
 LONGEST_NAME = 255
 """Bytes that a file's name may have."""
@@ -105,3 +105,39 @@ def fitting(path: Path) -> Path:
     digest = b"~" + hashlib.sha256(name).hexdigest()[:16].encode()
     kept = stem[: LONGEST_NAME - len(digest) - len(suffix)].decode("utf-8", "ignore").encode()
     return path.with_name(os.fsdecode(kept + digest + suffix))
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep a folder, which is made if need be, for this process as long as this lasts.
+
+    Raises:
+        UsageError: another process has it for itself.
+        OutputError: it cannot be made.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        place = os.open(folder, os.O_RDONLY)
+    try:
+        lock(place, folder)
+        yield
+    finally:
+        os.close(place)
+
+
+def lock(file: IO[bytes] | int, path: Path) -> None:
+    """Keep an open file, or folder, for this process until it is closed, where the system knows how.
+
+    Raises:
+        UsageError: another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(f"another run is writing {path}; wait for it, or name another --output") from error
+    except OSError:  # a disk, as of some networks, that knows no locks
+        return

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import UsageError
-from .files import sync_folder, writing
+from .files import lock, sync_folder, writing
 from .images.sources import ImageReference
 from .labelled import Labelled, of_record
 
@@ -131,6 +131,16 @@ def recorded(path: Path) -> Record | None:
     return Record(path, setting, done, finished, whole)
 
 
+def check_that_nobody_writes(path: Path) -> None:
+    """Refuse a journal that another process is writing.
+
+    Raises:
+        UsageError: there is one.
+    """
+    with writing(path), path.open("ab") as file:
+        lock(file, path)
+
+
 class Journal:
     """A journal to write.
 
@@ -149,7 +159,7 @@ class Journal:
         with writing(path):
             self._file: IO[bytes] = path.open("ab")
             try:
-                _lock(self._file, path)
+                lock(self._file, path)
                 self._file.truncate(before.whole if before else 0)
                 if before is None:
                     self._write(json.dumps({"setting": setting}).encode() + b"\n")
@@ -236,17 +246,3 @@ def _up_to(file: IO[bytes], end: int) -> Iterator[bytes]:
 
 def _digest(path: str) -> bytes:
     return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Keep the file for this process as long as it lives, where the system knows how."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(f"another run is writing {path}; wait for it, or name another --output") from error
-    except OSError:  # a disk, as of some networks, that knows no locks
-        return

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +25,7 @@ from .formats import BY_STEM, FOR_ALL, FOR_EACH, picture_format, run_format
 from .images.decode import Picture
 from .images.fetch import is_address
 from .images.sources import SUFFIXES, ImageReference
-from .journal import Entry, Failure, Journal, Record, recorded
+from .journal import Entry, Failure, Journal, Record, check_that_nobody_writes, recorded
 from .labelled import Labelled
 from .shards import Shard
 
@@ -82,7 +82,8 @@ class Labelling:
         failures: the name of the file that lists what failed.
 
     Raises:
-        UsageError: there is a run that was stopped, and it is not said what to do with it, or it was another one.
+        UsageError: there is a run that was stopped, and it is not said what to do with it, or it was another one, or
+            another process is at it.
         OutputError: the folder cannot be written to.
     """
 
@@ -96,6 +97,7 @@ class Labelling:
         path = self._folder / JOURNAL
         record = recorded(path)
         if record is not None and resume is None and not record.finished:
+            check_that_nobody_writes(path)
             raise UsageError(
                 f"{output} holds a run that was stopped; go on with --resume, begin anew with --no-resume, "
                 "or name another --output"
@@ -232,16 +234,28 @@ class Labelling:
             file.write(content)
 
 
-def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None) -> tuple[list[Path], Counter[str]]:
+@dataclass(frozen=True)
+class Merged:
+    """What came of a merge.
+
+    Attributes:
+        written: the files.
+        failed: how many pictures failed in which way.
+        elsewhere: folders that hold drawings and files of single pictures, other than that of the files.
+    """
+
+    written: list[Path]
+    failed: Counter[str]
+    elsewhere: list[Path]
+
+
+def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None) -> Merged:
     """Write what one run would have written for all pictures together, from the journals of its shards.
 
     Args:
         folders: what the shards had as output folders.
         output: where to write.
         formats: what to write, or None for what the shards were told.
-
-    Returns:
-        The files, and how many pictures failed in which way.
 
     Raises:
         UsageError: a shard is missing, has not come to its end, or is of another run.
@@ -251,7 +265,9 @@ def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None)
     setting = records[0].setting
     chosen = [name for name in formats or setting["formats"] if name in FOR_ALL]
     written = write_for_all(chosen, records, tuple(setting["class_names"]), output)
-    return written, write_failures(records, output / FAILURES)
+    of_each = setting["draw"] or any(name in FOR_EACH for name in setting["formats"])
+    elsewhere = [one for one in folders if of_each and os.path.realpath(one) != os.path.realpath(output)]
+    return Merged(written, write_failures(records, output / FAILURES), elsewhere)
 
 
 def _all_shards(folders: Sequence[Path]) -> list[Record]:
@@ -267,7 +283,7 @@ def _all_shards(folders: Sequence[Path]) -> list[Record]:
             f"remove those that are not wanted, such as {first.path.parent}"
         )
     for record in records.values():
-        different = [name for name in first.setting if name != "shard" and record.setting[name] != first.setting[name]]
+        different = [name for name, *_ in _differences(first.setting, record.setting) if name != "shard"]
         if different:
             raise UsageError(f"{first.path} and {record.path} are of different runs: they differ in {different[0]}")
         if not record.finished:
@@ -277,6 +293,12 @@ def _all_shards(folders: Sequence[Path]) -> list[Record]:
     if missing:
         raise UsageError(f"shard {' and '.join(missing)} is missing in {' and '.join(map(str, folders))}")
     return list(records.values())
+
+
+def drawn(folder: Path) -> bool:
+    """Whether the pictures in an output folder are drawings."""
+    records = (recorded(path) for path in (folder / FOLDER).glob(f"**/{JOURNAL}"))
+    return any(record.setting["draw"] for record in records if record is not None)
 
 
 def write_for_all(
@@ -344,13 +366,24 @@ def _in_order(records: Sequence[Record]) -> Iterator[Entry]:
 
 
 def _check_same(record: Record, plan: Plan, output: Path) -> None:
-    now, before = plan.as_setting(), record.setting
-    different = [f"{name} = {before.get(name)!r}, not {now[name]!r}" for name in now if now[name] != before.get(name)]
+    different = [
+        f"{name} = {before!r}, not {now!r}" for name, before, now in _differences(record.setting, plan.as_setting())
+    ]
     if different:
         raise UsageError(
             f"the run in {output} began with {'; '.join(different)}; resume with what it began with, "
             "or name another --output"
         )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name of each thing that differs, what it was, and what it is."""
+    for name, value in now.items():
+        other = before.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            yield from _differences(other, value)
+        elif value != other:
+            yield name, other, value
 
 
 def _remove(folder: Path) -> None:

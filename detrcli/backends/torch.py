@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..checkpoints.load import LoadedModel
-from ..errors import DeviceError
+from ..errors import DeviceError, UsageError
 from ..models.cpu import attend_by_powers, formulas, pack_linears
 from ..models.end_to_end import EndToEnd, selection_for
 from ..models.folding import fold
@@ -43,6 +43,8 @@ class TorchBackend:
 
     def __init__(self, model: LoadedModel, *, device: str = "auto", precision: Precision = "auto") -> None:
         self.device = device_named(device)
+        if precision not in ("auto", *DTYPES):
+            raise UsageError(f"no precision is called {precision!r}; there are auto, {', '.join(DTYPES)}")
         if precision == "auto":
             precision = _native_precision(self.device)
         self.description = f"{self.device}, {precision}"

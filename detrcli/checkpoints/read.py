@@ -27,6 +27,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix == ".safetensors":
         try:
+            path.open("rb").close()  # says more of why it cannot
             return load_file(path)
         except SafetensorError as error:
             raise ModelError(f"{path} is damaged or no safetensors file ({error}); {cure(path)}") from error

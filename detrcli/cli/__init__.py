@@ -7,7 +7,7 @@ import sys
 from ..errors import DetrError
 from ..files import FULL
 from ..waiting import wait_briefly
-from .console import complain, give_up_stdout
+from .console import Talk, complain, give_up_stdout
 from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
 
 PACKAGES = {
@@ -39,7 +39,7 @@ def main() -> None:
             sys.stdout.flush()
             raise
     except DetrError as error:
-        complain(str(error))
+        Talk(quiet=False, verbose=False, as_json="--log-json" in sys.argv).complain(str(error))
         sys.exit(UNUSABLE)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

@@ -41,10 +41,13 @@ def merge(
     talk = Talk(quiet=quiet, verbose=False)
     target = output or folders[0]
     with in_good_order():
-        written, kinds = merged(folders, target, formats or None)
-    for path in written:
+        result = merged(folders, target, formats or None)
+    for path in result.written:
         talk.say(printable(f"wrote {path}"))
-    if kinds:
-        failed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        talk.say(printable(f"{counted(kinds.total(), 'picture')} failed ({failed}); see {target / FAILURES}"))
+    if result.elsewhere:
+        places = " and ".join(map(str, result.elsewhere))
+        talk.say(printable(f"drawings and files of single pictures are still in {places}; copy them into {target}"))
+    if result.failed:
+        failed = ", ".join(f"{count} {kind}" for kind, count in result.failed.most_common())
+        talk.say(printable(f"{counted(result.failed.total(), 'picture')} failed ({failed}); see {target / FAILURES}"))
         raise typer.Exit(SOME_FAILED)

@@ -128,7 +128,8 @@ def predict(
         if listed:
             talk.say("the list names no pictures")
             return
-        deeper = "" if recursive else "; --recursive searches folders in folders too"
+        shallow = not recursive and any(map(os.path.isdir, pictures.names))
+        deeper = "; --recursive searches folders in folders too" if shallow else ""
         raise UsageError(f"no pictures in {', '.join(pictures.names)}{deeper}")
     many = listed or len(first) > 1
 

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,10 +14,11 @@ import typer
 from ..checkpoints.names import DEFAULT_MODEL
 from ..cores import cores
 from ..errors import DatasetError, SplitError, UsageError
+from ..files import alone_in
 from ..training.files import STATE
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
-from .options import Device, Model, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
+from .options import Model, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -40,7 +41,7 @@ def train(
     ] = None,
     validate_every: Annotated[int, typer.Option(min=1, help="Epochs from one measurement of AP to the next.")] = 1,
     revision: Revision = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that every picture is seen.")] = 50,
+    epochs: Annotated[int, typer.Option(min=1, help="Times to go through all pictures, by whole batches.")] = 50,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in a step, of each process.")] = 8,
     rate: Annotated[float, typer.Option("--lr", min=0, help="Learning rate of transformer and heads.")] = 1e-4,
     backbone_rate: Annotated[
@@ -68,7 +69,7 @@ def train(
     any_orientation: Annotated[
         bool, typer.Option("--any-orientation", help="Turn and mirror at will: for pictures that have no up.")
     ] = False,
-    device: Device = "auto",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to run.")] = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of the products; auto is what helps.")
     ] = "auto",
@@ -124,7 +125,11 @@ def train(
     if layer_decay is not None and isinstance(start.network, Detr):
         raise UsageError(f"--layer-decay is for a ViT; {start.name} has a ResNet, whose rate is --backbone-rate")
     too_small = "to train so; use a smaller --batch-size or --size"
-    with joined(device_named(device)) as processes, enough_memory(processes.device, too_small):
+    with (
+        joined(device_named(device)) as processes,
+        enough_memory(processes.device, too_small),
+        alone_in(output) if processes.leads else nullcontext(),
+    ):
         steps = epochs * steps_in_epoch(len(data.examples), batch_size * processes.count)
         if (warm_up or 0) > steps:
             raise UsageError(f"--warm-up {warm_up} is longer than the training, which has {steps} steps")

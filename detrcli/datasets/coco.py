@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from ..errors import DatasetError, SplitError
+from ..labelling import drawn
 from .annotations import RAW_OBJECT, SPLITS, Dataset, RawPicture, checked
 
 PICTURES = ("", "images", "data")
@@ -114,6 +115,10 @@ def read_coco(files: CocoFiles) -> Dataset:
         DatasetError: the JSON file is no such file, or see `checked`.
     """
     file, folders, part = files
+    if drawn(file.parent):
+        raise DatasetError(
+            f"{file} lies among drawings, which have boxes painted on; put it beside the pictures that it is about"
+        )
     content = _content(file)
     classes = dict(sorted(_by_id(file, "categories", _each(file, content, "categories", _category)).items()))
     images = _by_id(file, "images", _each(file, content, "images", _image))

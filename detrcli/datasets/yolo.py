@@ -61,6 +61,12 @@ def read_yolo(file: Path, split: Literal["train", "val"]) -> Dataset:
     objects = np.fromiter(found, RAW_OBJECT)
     bare = bool(paths) and not len(objects)
     also = [f"labels were looked for in files such as {_label_file(paths[0])}"] if bare else []
+    unlabelled = [path for path in paths if not os.path.isfile(_label_file(path))]
+    if unlabelled and not bare:
+        also.append(
+            f"{len(unlabelled)} of {len(paths)} pictures have no label file, such as {unlabelled[0]}: "
+            "taken for pictures without objects"
+        )
     pictures = [RawPicture(path, place) for place, path in enumerate(paths)]
     return checked(f"{file} ({key})", classes, ids, pictures, objects, also, part=key, relative=True)
 

@@ -56,7 +56,7 @@ class Batch(NamedTuple):
 
 
 def steps_in_epoch(pictures: int, batch: int) -> int:
-    """Steps in which so many pictures are seen, a batch of all processes together in each."""
+    """Whole batches, of all processes together, that so many pictures fill; one for fewer pictures than fill it."""
     return max(1, pictures // batch)
 
 

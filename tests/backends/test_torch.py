@@ -16,7 +16,7 @@ from detrcli.checkpoints.classes import COCO
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
-from detrcli.errors import DeviceError
+from detrcli.errors import DeviceError, UsageError
 from detrcli.models.cpu import PackedLinear, PowerAttention, pack_linears
 from detrcli.models.end_to_end import BestClass, EndToEnd
 from detrcli.models.lwdetr import SIZES, LwDetr
@@ -60,6 +60,11 @@ def test_threads_are_divided_until_the_last_one_is_done(tiny: Path, monkeypatch:
 def test_no_such_device(tiny: Path, device: str) -> None:
     with pytest.raises(DeviceError, match="there are auto, cpu, cuda, cuda:N and mps"):
         detrcli.load(tiny, device=device)
+
+
+def test_no_such_precision(tiny: Path) -> None:
+    with pytest.raises(UsageError, match="no precision is called 'int8'; there are auto, fp32, fp16, bf16"):
+        detrcli.load(tiny, device="cpu", precision="int8")  # type: ignore[arg-type]
 
 
 def test_absent_cuda(tiny: Path) -> None:

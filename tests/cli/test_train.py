@@ -17,6 +17,7 @@ from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 import detrcli
 from detrcli import scenes
+from detrcli.files import alone_in
 
 from ..tiny import save_tiny
 from .running import ONE_THREAD, detr, detr_until
@@ -106,6 +107,14 @@ def test_killed_and_resumed_it_is_the_unbroken_training(place: Path) -> None:
     run = detr(*arguments, "--output", "broken", "--resume", "--lr", 0.5, cwd=place)
     assert run.returncode == 2
     assert "began with rate = 0.0001, not 0.5" in run.stderr
+
+
+def test_two_trainings_do_not_share_a_folder(place: Path) -> None:
+    with alone_in(place / "busy"):
+        run = detr("train", "shapes", "--epochs", 1, *SCRATCH, "--output", "busy", cwd=place)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1] == "detr: another run is writing busy; wait for it, or name another --output"
+    assert list((place / "busy").iterdir()) == []
 
 
 def test_a_pretrained_detr_learns_other_classes(place: Path) -> None:

@@ -19,11 +19,12 @@ NAMES = "names: [cat, dog]\n"
 
 
 def write_small(pictures: Path) -> None:
-    """Two pictures, of which the second has no label file, in a folder whose name holds images."""
+    """Two pictures, the second without objects, in a folder whose name holds images."""
     write_picture(pictures / "a.jpg")
     write_picture(pictures / "b.PNG")
     labels = Path(*("labels" if part == "images" else part for part in pictures.parts))
     write_text(labels / "a.txt", as_yolo([CAT, DOG]))
+    write_text(labels / "b.txt", "")
 
 
 def is_small(dataset: Dataset, pictures: Path, *problems: str) -> None:
@@ -70,6 +71,15 @@ def test_layouts(tmp_path: Path, said: str, pictures: str, named: str) -> None:
     (tmp_path / "images").mkdir(exist_ok=True)
     file = write_text(tmp_path / named, f"{NAMES}{said}\nval: nowhere\n")
     is_small(read_dataset(file if named == "data.YAML" else tmp_path, "train"), tmp_path / pictures)
+
+
+def test_a_picture_without_a_label_file(tmp_path: Path) -> None:
+    write_small(tmp_path / "images")
+    (tmp_path / "labels/b.txt").unlink()
+    write_text(tmp_path / "data.yaml", f"{NAMES}train: images\n")
+    lacking = tmp_path / "images/b.PNG"
+    said = f"1 of 2 pictures have no label file, such as {lacking}: taken for pictures without objects"
+    is_small(read_dataset(tmp_path, "train"), tmp_path / "images", f"{tmp_path / 'data.yaml'} (train): {said}")
 
 
 @pytest.mark.parametrize("key", ["val", "valid", "validation", "test"])

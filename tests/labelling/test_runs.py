@@ -208,11 +208,27 @@ def test_a_second_interruption_is_heeded_at_once(place: Place) -> None:
     os.close(writing)
 
 
+def test_a_run_that_goes_on_is_not_said_to_be_stopped(place: Place) -> None:
+    command = place.command("predict", "-", *OPTIONS, "--output", "busy")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=place.folder, env=ENVIRONMENT, bufsize=0, **pipes) as process:  # type: ignore[call-overload]
+        process.stdin.write(b"pictures/000/000000.jpg\n")
+        process.stdout.readline()
+        run = place.label("busy")
+        process.stdin.close()
+        assert process.wait() == 0
+    assert run.returncode == 2
+    assert run.stderr.startswith("detr: another run is writing busy/.detr/journal.jsonl; wait for it")
+
+
 def test_another_run_does_not_go_on_in_its_place(place: Place) -> None:
     place.start_until(3, "other", "--format", "csv").kill()
     run = place.label("other", "--resume", "--format", "csv", "--threshold", "0.7")
     assert run.returncode == 2
-    assert "the run in other began with answers = {'threshold': 0.3" in run.stderr
+    assert run.stderr == (
+        "detr: the run in other began with threshold = 0.3, not 0.7; resume with what it began with, "
+        "or name another --output\n"
+    )
     run = place.label("other", "--resume")
     assert run.returncode == 2
     assert "formats = ['csv'], not []" in run.stderr
@@ -248,6 +264,8 @@ def test_shards_are_merged_to_the_unsharded_outputs(place: Place, whole: dict[st
     run = place.detr("merge", *dict.fromkeys(folders), *(() if together else ("--output", "merged")))
     assert run.returncode == 1
     assert "1 picture failed (1 empty); see " in run.stderr
+    apart = "drawings and files of single pictures are still in shard-0 and shard-1 and shard-2; copy them into merged"
+    assert (apart in run.stderr) is not together
     merged = place.outputs(target if together else "merged")
     ours = {name: content for name, content in merged.items() if not name.startswith("failures-")}
     assert ours == (whole if together else {name: whole[name] for name in whole if "/" not in name})
@@ -288,6 +306,28 @@ def test_several_devices_share_the_work(place: Place, whole: dict[str, bytes]) -
     run = place.label("devices", *ALL, "--device", "cpu,cpu", "--batch-size", "4", "--workers", "3")
     assert run.returncode == 1
     assert place.outputs("devices") == whole
+
+
+def test_drawings_are_no_pictures_to_learn_from(place: Place) -> None:
+    assert place.label("drawn", "--format", "coco").returncode == 1
+    run = place.detr("eval", "drawn", "--model", "model")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith(
+        "detr: drawn/coco.json lies among drawings, which have boxes painted on; put it beside"
+    )
+    (place.folder / "drawn/coco.json").rename(place.folder / "pictures/coco.json")
+    run = place.detr("eval", "pictures", "--model", "model")
+    (place.folder / "pictures/coco.json").unlink()
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["pictures"] == COUNT - 1
+
+
+def test_what_stops_it_early_can_be_json(place: Place) -> None:
+    run = place.detr("predict", "pictures", "--recursive", "--model", "nonesuch", "--log-json")
+    (event,) = [json.loads(line) for line in run.stderr.splitlines()]
+    assert event["event"] == "error"
+    assert event["text"].startswith("detr: no model is called 'nonesuch'")
+    assert run.returncode == 2
 
 
 def test_everything_said_can_be_json(place: Place) -> None:
