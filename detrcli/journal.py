@@ -148,13 +148,16 @@ class Journal:
         path: of the file.
         setting: what decides the run's outputs.
         before: the journal of the run to go on with, or None to begin anew.
+        folders: those in which its own folder, and what holds it, were given their names.
 
     Raises:
         OutputError: it cannot be written.
         UsageError: another process is writing it.
     """
 
-    def __init__(self, path: Path, setting: Setting, before: Record | None = None) -> None:
+    def __init__(
+        self, path: Path, setting: Setting, before: Record | None = None, folders: Iterable[Path] = ()
+    ) -> None:
         self.path = path
         with writing(path):
             self._file: IO[bytes] = path.open("ab")
@@ -167,7 +170,7 @@ class Journal:
                 self._file.close()
                 raise
         self._synced = time.monotonic()
-        self._folders = {path.parent}
+        self._folders = {path.parent, *folders}
 
     def add(self, entry: Entry, folders: Iterable[Path] = ()) -> None:
         """Write what became of a picture, whose own outputs are on the disk.

@@ -93,6 +93,7 @@ class Labelling:
         if not keep:
             self._discard = finalize(self, _remove, self._folder)
         with writing(output):
+            new = [one for one in (self._folder, *self._folder.parents) if not one.exists()]
             self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / JOURNAL
         record = recorded(path)
@@ -110,7 +111,8 @@ class Labelling:
             output / name for name in (FAILURES, *(run_format(one).NAME for one in plan.formats if one in FOR_ALL))
         }
         self._record = record if resume else None
-        self._journal = Journal(path, plan.as_setting(), self._record)
+        holding = {output, self._folder.parent, *(one.parent for one in new)}
+        self._journal = Journal(path, plan.as_setting(), self._record, holding)
         for part in self._folder.glob(f"*{PART}"):  # what a kill left; the journal is ours alone now
             with suppress(OSError):
                 part.unlink()

@@ -1,19 +1,24 @@
 """What a journal says is done has its names on the disk before the journal's own line is, whatever order disks keep."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from detrcli import journal
 from detrcli.clock import Clock
 from detrcli.detections import Detections
+from detrcli.errors import ImageError
 from detrcli.formats import csv
+from detrcli.images.decode import Picture
 from detrcli.images.sources import ImageReference
 from detrcli.labelled import Labelled
 from detrcli.labelling import FOLDER, JOURNAL, Labelling, Plan
+from detrcli.shards import Shard
 
 PLAN = Plan("model", "", ("cat",), "pictures", None, ("json", "voc", "csv"), False, {})
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), (), 40, 30)
@@ -30,21 +35,34 @@ class Disk:
     def __init__(self, journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.unsafe: set[Path] = set()
         self.lost: set[Path] = set()
-        fsync, replace = os.fsync, Path.replace
+        self.sizes: dict[int, int] = {}
+        fsync, replace, mkdir = os.fsync, Path.replace, os.mkdir
 
         def noting_fsync(number: int) -> None:
             fsync(number)
             synced = os.fstat(number)
+            self.sizes[synced.st_ino] = synced.st_size
             if os.path.samestat(synced, journal.stat()):
                 self.lost |= self.unsafe
             self.unsafe = {one for one in self.unsafe if not os.path.samestat(synced, one.parent.stat())}
 
         def noting_replace(path: Path, target: Path) -> Path:
+            if not self.has_all_of(path):
+                self.lost.add(target)
             self.unsafe.add(target)
             return replace(path, target)
 
+        def noting_mkdir(path: str, *more: Any) -> None:
+            mkdir(path, *more)
+            self.unsafe.add(Path(path))
+
         monkeypatch.setattr(os, "fsync", noting_fsync)
+        monkeypatch.setattr(os, "mkdir", noting_mkdir)
         monkeypatch.setattr(Path, "replace", noting_replace)
+
+    def has_all_of(self, path: Path) -> bool:
+        """Whether a file's bytes outlast a power cut."""
+        return self.sizes.get(path.stat().st_ino) == path.stat().st_size
 
 
 def test_what_is_not_whole_lies_where_the_next_run_takes_it_away(
@@ -69,16 +87,45 @@ def test_single_pictures_keep_out_of_each_others_way_and_leave_nothing(tmp_path:
     assert [one.name for one in tmp_path.iterdir()] == ["detections.csv"]
 
 
-def test_no_line_outlasts_the_names_it_speaks_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PLAN,
+        replace(PLAN, formats=("csv",), draw=True),
+        replace(PLAN, formats=("csv",)),
+        replace(PLAN, shard=Shard(0, 2)),
+    ],
+    ids=["formats", "drawings", "for all", "shard"],
+)
+def test_no_line_outlasts_the_names_it_speaks_of(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SYNC_AFTER", 0)
-    disk = Disk(tmp_path / FOLDER / JOURNAL, monkeypatch)
-    labelling = Labelling(tmp_path, PLAN)
+    output = tmp_path / "new" / "out"
+    file = output / FOLDER / ("0-of-2" if plan.shard else "") / JOURNAL
+    disk = Disk(file, monkeypatch)
+    labelling = Labelling(output, plan)
+    disk.unsafe.add(file)
+    picture = Picture(Image.new("RGB", (40, 30))) if plan.draw else None
     for index, name in enumerate(("a.jpg", "b/c/d.jpg", "b/e.jpg")):
         labelled = Labelled(f"pictures/{name}", name, 40, 30, "model", ())
-        labelling.write(ImageReference(labelled.path, Path(name)), None, NOTHING, labelled, Clock())
-        assert disk.unsafe
+        labelling.write(ImageReference(labelled.path, Path(name)), picture, NOTHING, labelled, Clock())
+        assert bool(disk.unsafe) is (index == 0 or plan.draw or "json" in plan.formats)
         labelling.add(index, labelled)
+        assert disk.has_all_of(file)
     labelling.close(finished=True)
-    assert (tmp_path / "detections.csv").exists()
+    assert disk.has_all_of(file)
+    assert (output / "detections.csv").exists() is (plan.shard is None)
     assert not disk.lost
     assert not disk.unsafe
+
+
+def test_a_drawing_does_not_take_the_place_of_its_own_picture(tmp_path: Path) -> None:
+    picture = Picture(Image.new("RGB", (40, 30)))
+    picture.image.save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    labelling = Labelling(tmp_path, replace(PLAN, draw=True))
+    labelled = Labelled(str(tmp_path / "a.png"), "a.png", 40, 30, "model", ())
+    reference = ImageReference(labelled.path, Path("a.png"))
+    with pytest.raises(ImageError, match="its drawing would overwrite it"):
+        labelling.write(reference, picture, NOTHING, labelled, Clock())
+    labelling.close(finished=False)
+    assert (tmp_path / "a.png").read_bytes() == before
