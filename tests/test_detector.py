@@ -1,5 +1,6 @@
 """The Python interface, and the stream that the command line runs on."""
 
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,8 +16,11 @@ import detrcli
 from detrcli import Detector
 from detrcli.backends import Answers
 from detrcli.batches import BatchSize
+from detrcli.checkpoints.find import find
+from detrcli.checkpoints.load import load_checkpoint
 from detrcli.detections import Detections, Wanted
 from detrcli.errors import ClassError, ImageError, UsageError
+from detrcli.export import export_onnx
 from detrcli.images.decode import Picture
 from detrcli.images.resize import ResizeRule
 
@@ -181,3 +185,16 @@ def test_order_and_batches(sources: list[Source], batch_size: int) -> None:
     assert scores == expected
     assert all(len(set(batch)) == 1 and len(batch) <= batch_size for batch in scribe.batches)
     assert sum(map(len, scribe.batches)) == len([source for source in sources if source is not None])
+
+
+@pytest.mark.parametrize("kind", ["folder", "onnx"])
+def test_pictures_are_resized_with_the_models_own_filter(kind: str, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "m")
+    rules = tmp_path / "m" / "preprocessor_config.json"
+    rules.write_text(json.dumps(json.loads(rules.read_text()) | {"resample": int(Image.Resampling.NEAREST)}))
+    model = tmp_path / "m"
+    if kind == "onnx":
+        model = export_onnx(load_checkpoint(find(str(model))), tmp_path / "m.onnx", source="tests").path
+    image = Image.fromarray(fill.image(1, 90, 120))
+    expected = np.asarray(image.resize((85, 64), Image.Resampling.NEAREST))
+    np.testing.assert_array_equal(detrcli.load(model, device="cpu").resized(image), expected)

@@ -4,12 +4,14 @@ import colorsys
 import io
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, ImageDraw
 
 from detrcli.detections import Detections
 from detrcli.draw import class_colour, draw, save_drawing
@@ -95,6 +97,26 @@ def test_a_box_that_ends_at_the_picture_shows_all_four_sides() -> None:
     pixels = drawn([(0, 0, *SIZE)])
     for x, y in ((0, 600), (1599, 600), (1200, 0), (800, 1199)):
         assert tuple(pixels[y, x].tolist()) == class_colour(1)
+
+
+def test_a_thin_outline_ends_inside_the_picture() -> None:
+    pixels = drawn([(0, 20, 60, 48)], size=(60, 48))
+    for x, y in ((0, 40), (59, 40), (30, 47)):
+        assert tuple(pixels[y, x].tolist()) == class_colour(1)
+
+
+def test_each_label_tells_its_own_class_and_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    text = ImageDraw.ImageDraw.text
+
+    def noting(canvas: ImageDraw.ImageDraw, place: Any, said: str, *args: Any, **options: Any) -> None:
+        written.append(said)
+        text(canvas, place, said, *args, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", noting)
+    found = replace(detections([BOX, BOX], [1, 2]), names=("cat", "remote"))
+    draw(Picture(Image.new("RGB", SIZE, GREY)), found)
+    assert sorted(written) == ["cat 0.90", "remote 0.80"]
 
 
 def test_the_best_lies_on_top() -> None:
@@ -224,6 +246,23 @@ def test_a_format_that_cannot_be_written_becomes_png(tmp_path: Path, kind: str) 
     with Image.open(path) as again:
         assert again.format == "PNG"
         assert again.getpixel((3, 3)) == (1, 2, 3)
+
+
+def test_a_name_that_becomes_too_long_with_png_behind_it(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 8))
+    path = save_drawing(image, Picture(image, format="PSD"), tmp_path / ("x" * 251 + ".psd"))
+    assert os.listdir(tmp_path) == [path.name]
+    assert (len(path.name), path.suffix) == (255, ".png")
+
+
+def test_a_jpeg_drawing_is_as_good_as_its_picture(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    with Image.open(
+        saved(tmp_path, encoded(Image.fromarray(pixels), "JPEG", quality=95, subsampling=0), "a.jpg")
+    ) as image:
+        again = np.asarray(image).astype(int)
+    below_the_box = np.abs(again - pixels)[42:]
+    assert below_the_box.mean() < 5
 
 
 def test_a_picture_from_memory_becomes_png(tmp_path: Path) -> None:

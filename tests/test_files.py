@@ -1,5 +1,6 @@
 """Output files appear whole or not at all, and what cannot be written is one clear error."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -9,7 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from detrcli.errors import OutputError
-from detrcli.files import atomic_file
+from detrcli.files import atomic_file, sync_folder
 
 
 def test_a_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
@@ -123,3 +124,15 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("number", "told"), [(errno.EIO, True), (errno.ENOSPC, True), (errno.EINVAL, False)])
+def test_a_folder_that_a_broken_disk_cannot_keep_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: bool
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=os.strerror(number)) if told else contextlib.nullcontext():
+        sync_folder(tmp_path)

@@ -2,17 +2,20 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
+from detrcli import pipeline as module
 from detrcli.backends import Answers, Backend
 from detrcli.batches import BatchSize
 from detrcli.clock import Clock
 from detrcli.errors import DeviceMemoryError, ImageError
+from detrcli.images.decode import Picture
 from detrcli.pipeline import HELD_BYTES, LOOK_AHEAD, OneByOne, Pipeline, Prepared
 
 PATIENCE = 60
@@ -170,6 +173,56 @@ def test_large_pictures_are_begun_only_as_memory_allows() -> None:
         done.append(result)
     assert len(done) == 100
     assert max(under_way) <= 2 * 4 + 1
+
+
+def test_memory_that_is_given_back_can_be_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_BYTES", 2 * 12)  # for each of two workers
+    monkeypatch.setattr(module, "SUPPOSED_BYTES", 12)
+    meet = threading.Barrier(2, timeout=PATIENCE)
+
+    def in_pairs(number: int) -> Prepared:
+        if number >= 20:
+            meet.wait()
+        return Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), None)
+
+    assert list(pipeline(range(40), workers=2, prepare=in_pairs)) == list(range(40))
+
+
+def test_a_picture_that_is_kept_counts_as_held() -> None:
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    assert Prepared(pixels, (20, 30), None).held_bytes == 18
+    assert Prepared(pixels, (20, 30), Picture(Image.new("RGB", (30, 20)))).held_bytes == 18 + 1800
+
+
+def test_the_batch_size_is_told_how_long_batches_take() -> None:
+    class Noting(BatchSize):
+        def note(self, pictures: int, work: float, seconds: float) -> None:
+            noted.append((pictures, work))
+            assert seconds > 0
+
+    noted: list[tuple[int, float]] = []
+    echo = Echo()
+    assert list(pipeline(range(40), echo, batch=Noting(4))) == expected(40)
+    assert noted == [(count, 12 * count) for count in echo.batches]
+
+
+def test_a_backend_is_shared_while_it_runs() -> None:
+    class Shared(Echo):
+        @contextmanager
+        def shared(self) -> Iterator[None]:
+            self.inside = True
+            yield
+            self.inside = False
+
+        def run(self, pixels: Any, sizes: Any) -> list[Answers]:
+            assert self.inside
+            return super().run(pixels, sizes)
+
+        inside = False
+
+    echo = Shared()
+    assert list(pipeline(range(20), echo)) == expected(20)
+    assert not echo.inside
 
 
 def test_a_result_comes_though_the_sources_keep_one_waiting() -> None:

@@ -70,6 +70,14 @@ def test_sizes_of_a_file_that_takes_one(place: Path) -> None:
             detrcli.load(place / "demo.onnx", device="cpu", size=other)
 
 
+def test_sizes_of_a_file_that_takes_one_that_is_not_square(place: Path) -> None:
+    file = export_onnx(load_checkpoint(find("demo"), size=(192, 128)), place / "wide.onnx", source="tests").path
+    assert detrcli.load(file, device="cpu", size=(192, 128))._resize == Exactly(192, 128)
+    for other in (128, 192, (128, 192)):
+        with pytest.raises(UsageError, match=r"wide.onnx takes 192 × 128 pixels; export the model anew"):
+            detrcli.load(file, device="cpu", size=other)
+
+
 def test_precision_is_the_files(place: Path) -> None:
     assert "fp32" in detrcli.load(place / "tiny.onnx", device="cpu", precision="fp32").backend.description
     with pytest.raises(UsageError, match=r"tiny.onnx computes in fp32; `detr export --precision` writes fp32 or fp16"):

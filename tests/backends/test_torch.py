@@ -11,7 +11,7 @@ from torch import nn
 
 import detrcli
 from detrcli.backends.memory import enough_memory
-from detrcli.backends.torch import DTYPES, Precision, TorchBackend, work_of
+from detrcli.backends.torch import DTYPES, Precision, TorchBackend, training_precision, work_of
 from detrcli.checkpoints.classes import COCO
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
@@ -79,6 +79,7 @@ def test_absent_cuda(tiny: Path) -> None:
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("CUDA error: out of memory"),
+        RuntimeError("Storage size calculation overflowed with sizes=[1, 99999, 99999, 3]"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
@@ -215,3 +216,14 @@ def test_memory_on_the_gpu_stays_flat(model: str, height: int, width: int, gigab
         backend.run(images, sizes)
     assert torch.cuda.memory_allocated() == before
     assert torch.cuda.max_memory_allocated() < gigabytes * 2**30
+
+
+@pytest.mark.parametrize(
+    ("cpu", "precision"), [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx512_f": True}, "fp32")]
+)
+def test_a_cpu_computes_in_bf16_where_it_can(
+    tiny: Path, cpu: dict[str, object], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "AMD EPYC", **cpu})
+    assert TorchBackend(loaded(tiny), device="cpu").description == f"cpu, {precision}"
+    assert training_precision(torch.device("cpu")) == precision

@@ -446,6 +446,8 @@ def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> No
         (["none/*.jpg", "--model", "model"], "no pictures in none/*.jpg"),
         (["p", "--model", "model", "--output", "p"], "would overwrite the pictures"),
         (["p/0.jpg", "--model", "model", "--output", "empty/../p"], "would overwrite the pictures"),
+        (["-", "--model", "model", "--output", "."], "would overwrite the pictures"),
+        (["--list", "list.txt", "--model", "model", "--output", "."], "would overwrite the pictures"),
         (["--model", "model"], "name pictures to look at; `detr predict --model demo` has one of its own"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -55,7 +55,7 @@ def picture(path: str, labels: Sequence[int] = USED) -> Labelled:
         width, height = rng.uniform(20, 150, 2).tolist()
         score = round(1 - 0.01 * len(found), 6)
         found.append(Found(label, NAMES[label], score, (x1, y1, round(x1 + width, 4), round(y1 + height, 4))))
-    return Labelled(path, path, WIDTH, HEIGHT, MODEL, tuple(found))
+    return Labelled(f"pictures of mine/{path}", path, WIDTH, HEIGHT, MODEL, tuple(found))
 
 
 PICTURES = [picture(path, () if index == 1 else USED) for index, path in enumerate(PATHS)]
@@ -128,7 +128,7 @@ def test_json_is_the_record() -> None:
 def test_jsonl_is_a_line_for_each_picture() -> None:
     lines = whole("jsonl", PICTURES).splitlines()
     assert [json.loads(line) for line in lines] == [one.as_record() for one in PICTURES]
-    assert os.fsencode(json.loads(lines[-1])["path"]) == b"raw\xff\xe9.jpg"
+    assert os.fsencode(json.loads(lines[-1])["path"]) == b"pictures of mine/raw\xff\xe9.jpg"
 
 
 def test_csv_is_a_row_for_each_detection() -> None:
@@ -156,6 +156,13 @@ def test_coco_is_judged_perfect_by_coco_itself(tmp_path: Path) -> None:
     assert judge.stats[0] == pytest.approx(1)
     assert [truth.imgs[identity]["file_name"] for identity in sorted(truth.imgs)] == list(PATHS)
     assert {label: one["name"] for label, one in truth.cats.items()} == {label: NAMES[label] for label in USED}
+    found = [one for each in PICTURES for one in each.found]
+    for path in (tmp_path / "coco.json", tmp_path / "coco-results.json"):
+        read = json.loads(path.read_text())
+        boxes = read["annotations"] if path.name == "coco.json" else read
+        assert [one["score"] for one in boxes] == [one.score for one in found]
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one.box for one in found)]
+    assert [truth.anns[identity]["area"] for identity in sorted(truth.anns)] == pytest.approx(areas, abs=0.1)
 
 
 def sources(folder: Path) -> None:
@@ -188,6 +195,7 @@ def test_yolo_is_a_data_set_to_train_on(tmp_path: Path) -> None:
     path = written(tmp_path, "yolo", PLAIN)
     assert list(yaml.safe_load(path.read_text())["names"].values()) == [NAMES[label] for label in USED]
     check_dataset(tmp_path, 1e-3)
+    assert len(read_dataset(tmp_path, "val").examples) == len(PLAIN)
 
 
 def test_a_label_that_no_class_has_is_left_out_where_classes_are_listed() -> None:
@@ -214,6 +222,9 @@ def test_voc_is_read_by_torchvision(one: Labelled) -> None:
             corners = [int(found["bndbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax")]
             np.testing.assert_allclose(corners, expected.box, atol=0.5)
     assert tree.findtext("filename") == escaped(PurePosixPath(one.relative).name)
+    assert tree.findtext("folder") == PurePosixPath(one.relative).parent.name
+    assert tree.findtext("path") == escaped(one.path)
+    assert {each.findtext("difficult") for each in tree.iter("object")} <= {"0"}  # those that are do not count
     assert len(tree.findall("object")) == len(one.found)
 
 
@@ -229,6 +240,7 @@ def test_labelme() -> None:
         assert record["imagePath"] == os.path.abspath(one.path)
         for shape, found in zip(record["shapes"], one.found, strict=True):
             assert (shape["label"], shape["shape_type"]) == (found.label, "rectangle")
+            assert float(shape["description"]) == found.score
             assert (*shape["points"][0], *shape["points"][1]) == found.box
     address = Labelled("https://host/a.jpg", "host/a.jpg", 1, 1, MODEL, ())
     assert json.loads(content("labelme", address))["imagePath"] == "https://host/a.jpg"
@@ -239,11 +251,13 @@ def test_label_studio() -> None:
     for task, one in zip(tasks, PICTURES, strict=True):
         assert task["data"] == {"image": one.path}
         (prediction,) = task["predictions"]
+        assert prediction["model_version"] == MODEL
         assert prediction["score"] == min((found.score for found in one.found), default=0)
         assert len({region["id"] for region in prediction["result"]}) == len(one.found)
         for region, found in zip(prediction["result"], one.found, strict=True):
             value = region["value"]
             assert (region["type"], value["rectanglelabels"]) == ("rectanglelabels", [found.label])
+            assert (region["from_name"], region["to_name"], region["score"]) == ("label", "image", found.score)
             left, top = value["x"] * WIDTH / 100, value["y"] * HEIGHT / 100
             right, bottom = left + value["width"] * WIDTH / 100, top + value["height"] * HEIGHT / 100
             np.testing.assert_allclose((left, top, right, bottom), found.box, atol=1e-4)
@@ -252,6 +266,7 @@ def test_label_studio() -> None:
 def test_cvat() -> None:
     root = ElementTree.fromstring(whole("cvat", PICTURES))
     assert root.findtext("version") == "1.1"
+    assert {label.findtext("type") for label in root.iter("label")} == {"rectangle"}
     assert [label.findtext("name") for label in root.iter("label")] == [escaped(NAMES[label]) for label in USED]
     for number, (image, one) in enumerate(zip(root.iter("image"), PICTURES, strict=True)):
         assert image.attrib == {

@@ -271,6 +271,9 @@ def test_a_decompression_bomb_is_one_error(tmp_path: Path) -> None:
 def test_the_colour_profile_of_rgb_pixels_is_kept_and_that_of_others_is_not(tmp_path: Path) -> None:
     data = encoded(Image.new("RGB", (4, 4)), "PNG", icc_profile=b"a profile")
     assert read_bytes(tmp_path, data).icc_profile == b"a profile"
+    for mode in ("RGBA", "P"):
+        data = encoded(Image.new(mode, (4, 4)), "PNG", icc_profile=b"a profile")
+        assert read_bytes(tmp_path, data).icc_profile == b"a profile"
     for mode in ("CMYK", "L"):
         data = encoded(Image.new(mode, (4, 4)), "TIFF", icc_profile=b"a profile of another space")
         assert read_bytes(tmp_path, data).icc_profile is None

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge, Within, resized_pixels
+from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge, Within, resized_pixels, shortest_edge
 
 SIDE = st.one_of(st.integers(1, 4000), st.integers(1, 1_000_000))
 
@@ -82,3 +82,8 @@ def test_resized_pixels_are_rgb_bytes_of_that_size(rule: ResizeRule, size: tuple
     assert pixels.dtype == np.uint8
     assert pixels.shape == (height, width, 3)
     assert (pixels == [10, 200, 30]).all()
+
+
+def test_another_shortest_edge_has_the_papers_proportions() -> None:
+    assert shortest_edge(800) == ShortestEdge(800, 1333)
+    assert shortest_edge(480) == ShortestEdge(480, 800)

@@ -20,6 +20,17 @@ class Stdin:
         self.buffer = io.BytesIO(data)
 
 
+class InPieces(io.BytesIO):
+    """A pipe whose writer gives a few bytes at a time."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        super().__init__(data)
+        self.size = size
+
+    def read(self, most: int | None = -1, /) -> bytes:
+        return super().read(self.size)
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -80,6 +91,8 @@ def test_globs(here: Path) -> None:
     assert paths_of("f/*.jpg") == ["f/a.jpg", "f/b.jpg"]
     assert paths_of("f/?.*") == ["f/a.jpg", "f/b.jpg", "f/c.txt"]
     assert paths_of("f/**/*.jpg") == ["f/a.jpg", "f/b.jpg", "f/sub/d.jpg", "f/sub/deep/e.jpg"]
+    make("f/.cache/q.jpg", "f/sub/.cache/q.jpg")
+    assert paths_of("f/**/*.jpg") == ["f/a.jpg", "f/b.jpg", "f/sub/d.jpg", "f/sub/deep/e.jpg"]
     assert paths_of("nothing/*.jpg") == []
     assert relatives_of("f/**/*.jpg") == ["a.jpg", "b.jpg", "sub/d.jpg", "sub/deep/e.jpg"]
     assert relatives_of("*/sub/*.jpg") == ["f/sub/d.jpg"]
@@ -124,6 +137,8 @@ def test_a_list_of_paths() -> None:
         "é.jpg".encode(),
     ]
     assert list(read_list(io.BytesIO(b""))) == []
+    for size in (1, 3, 7):
+        assert list(read_list(InPieces(b"".join(lines), size))) == paths
     assert list(read_list(io.BytesIO(b"a\nb\0\0c\r\0"), b"\0")) == ["a\nb", "c\r"]
 
 
@@ -141,6 +156,7 @@ def test_a_list_on_stdin(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert os.fsencode(references[2].relative) == b"odd\xff.jpg"
     assert Sources(("first.jpg",)).countable
+    assert not Sources(("first.jpg",), lists=("list.txt",)).countable
 
 
 def test_a_symlink_loop_ends(here: Path) -> None:

@@ -237,6 +237,18 @@ def test_another_run_does_not_go_on_in_its_place(place: Place) -> None:
     assert len(run.stdout.splitlines()) == COUNT - 1
 
 
+def test_other_weights_or_pictures_do_not_go_on_in_its_place(place: Place) -> None:
+    named(place, [b"a.jpg", b"b.jpg"], "weights")
+    save_tiny(place.folder / "changing")
+    arguments = ("predict", "weights", *OPTIONS, "--model", "changing", "--no-draw", "--format", "csv", "--resume")
+    assert place.detr(*arguments, "--output", "of-weights").returncode == 0
+    other = place.detr(*arguments, "--output", "of-weights", "--recursive", "pictures")
+    assert (other.returncode, "began with root = " in other.stderr) == (2, True)
+    save_tiny(place.folder / "changing", seed=1)
+    again = place.detr(*arguments, "--output", "of-weights")
+    assert (again.returncode, "began with digest = " in again.stderr) == (2, True)
+
+
 def test_pictures_that_are_new_are_all_that_is_done(place: Place) -> None:
     shutil.copytree(place.folder / "pictures", place.folder / "growing")
     arguments = ("predict", "growing", *OPTIONS, "--output", "grown", "--resume", "--no-draw", "--format", "jsonl")
@@ -269,6 +281,16 @@ def test_shards_are_merged_to_the_unsharded_outputs(place: Place, whole: dict[st
     merged = place.outputs(target if together else "merged")
     ours = {name: content for name, content in merged.items() if not name.startswith("failures-")}
     assert ours == (whole if together else {name: whole[name] for name in whole if "/" not in name})
+
+
+def test_shards_of_a_list_are_merged_in_its_order(place: Place) -> None:
+    listed = [f"pictures/000/{number:06}.{'png' if number % 2 else 'jpg'}" for number in (5, 2, 7, 0, 4, 1, 6, 3)]
+    arguments = ("predict", "-", *OPTIONS, "--output", "listed", "--no-draw", "--format", "jsonl")
+    for index in range(2):
+        run = place.detr(*arguments, "--shard", f"{index}/2", stdin="\n".join(listed).encode())
+        assert 0 < len(run.stdout.splitlines()) < len(listed)
+    assert place.detr("merge", "listed").returncode == 0
+    assert paths((place.folder / "listed/detections.jsonl").read_text()) == listed
 
 
 def test_shards_that_are_not_all_there_are_not_merged(place: Place) -> None:
@@ -440,6 +462,32 @@ def test_a_picture_whose_labels_would_overwrite_those_of_all(place: Place) -> No
     assert run.returncode == 1
     assert "named/coco.jpg: its outputs would overwrite named-out/coco.json; rename it" in run.stderr
     assert len(json.loads(place.outputs("named-out")["coco.json"])["images"]) == 1
+    named(place, [b"failures.jsonl"], "named")
+    run = place.detr("predict", "named/failures.jsonl", "named/other.jpg", *OPTIONS, "--output", "named-failures")
+    assert run.returncode == 1
+    assert "named/failures.jsonl: its outputs would overwrite named-failures/failures.jsonl" in run.stderr
+    assert [failure["path"] for failure in place.failures("named-failures")] == ["named/failures.jsonl"]
+
+
+def test_a_picture_whose_output_cannot_be_written_stops_no_other(place: Place) -> None:
+    named(place, [b"a.jpg", b"b.jpg"], "taken")
+    (place.folder / "taken-out" / "a.jpg").mkdir(parents=True)
+    run = place.detr("predict", "taken", *OPTIONS, "--output", "taken-out")
+    assert (run.returncode, paths(run.stdout)) == (1, ["taken/b.jpg"])
+    (failure,) = place.failures("taken-out")
+    assert (failure["path"], failure["kind"]) == ("taken/a.jpg", "not written")
+    assert "b.jpg" in place.outputs("taken-out")
+
+
+def test_shards_of_different_runs_are_not_merged(place: Place) -> None:
+    named(place, [b"%d.jpg" % number for number in range(8)], "few")
+    for index, threshold in ((0, "0.3"), (1, "0.7")):
+        arguments = ("--shard", f"{index}/2", "--no-draw", "--format", "coco", "--threshold", threshold)
+        assert place.detr("predict", "few", *OPTIONS, "--output", "different", *arguments).returncode == 0
+    run = place.detr("merge", "different")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "are of different runs: they differ in threshold" in run.stderr
+    assert "coco.json" not in place.outputs("different")
 
 
 def test_failures_can_be_tried_again(place: Place) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.images.decode import upright_rgb
@@ -17,6 +17,7 @@ from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.end_to_end import BestClass, EndToEnd, corners
 from detrcli.models.folding import fold_detr
 from detrcli.models.predictions import Predictions
+from detrcli.models.transformer import Attention, DecoderLayer, EncoderLayer, FeedForward
 
 from .. import fill, golden
 from ..places import DATA
@@ -168,3 +169,36 @@ def test_padding_is_not_seen() -> None:
         network.backbone.register_forward_hook(lambda *_: features)
         torch.testing.assert_close(network(pixels, mask), answer)
         assert not torch.allclose(network(pixels).boxes, answer.boxes)
+
+
+def test_while_it_learns_everything_may_drop_out_and_else_nothing() -> None:
+    x, queries = torch.randn(2, 5, 32), torch.randn(5, 32)
+    attention, feedforward = Attention(32, 4, dropout=1), FeedForward(32, 16, dropout=1)
+    encoder, decoder = EncoderLayer(32, 4, 16, dropout=1), DecoderLayer(32, 4, 16, dropout=1)
+    torch.testing.assert_close(attention(x, x, x), attention.output.bias.expand(2, 5, 32))
+    last = feedforward[-1]
+    assert isinstance(last, nn.Linear)
+    torch.testing.assert_close(feedforward(x), last.bias.expand(2, 5, 32))
+    torch.testing.assert_close(encoder(x, queries, None), encoder.norm2(encoder.norm1(x)))
+    normed = decoder.norm3(decoder.norm2(decoder.norm1(x)))
+    torch.testing.assert_close(decoder(x, queries, x, x, None), normed)
+    assert torch.equal(encoder.eval()(x, queries, None), encoder(x, queries, None))
+    assert not torch.allclose(encoder(x, queries, None), encoder.train()(x, queries, None))
+    assert DetrConfig(5).dropout == 0.1  # appendix A.4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("padded", [False, True])
+def test_half_precision_is_for_neither_boxes_nor_places(dtype: torch.dtype, padded: bool) -> None:
+    torch.manual_seed(0)
+    network, pixels = Detr(SMALL).eval(), torch.randn(1, 3, 192, 256)
+    mask = torch.zeros(1, 192, 256, dtype=torch.bool) if padded else None
+    if mask is not None:
+        mask[..., 200:] = True
+    positions: list[Tensor] = []
+    network.encoder.register_forward_hook(lambda _, args, out: positions.append(args[1]))
+    with torch.inference_mode():
+        network(pixels, mask)
+        answer = network.to(dtype)(pixels.to(dtype), mask)
+    assert answer.boxes.dtype == torch.float32
+    assert torch.equal(positions[1], positions[0].to(dtype))

@@ -2,18 +2,22 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from detrcli.images.resize import Exactly
 from detrcli.models.cpu import attend_by_powers, pack_linears
-from detrcli.models.end_to_end import BestScores, EndToEnd, corners
+from detrcli.models.end_to_end import BestScores, EndToEnd, corners, selection_for
 from detrcli.models.folding import fold_lwdetr
-from detrcli.models.lwdetr import SIZES, LwDetr
+from detrcli.models.lwdetr import SIZES, LwDetr, cell_boxes, move
 from detrcli.models.predictions import Predictions
+from detrcli.models.vit import Positions
 
 from .. import golden
 from .test_golden import TOLERANCE, check_preprocessing
@@ -183,3 +187,58 @@ def test_half_precision(network: LwDetr, form: str, dtype: torch.dtype, toleranc
     assert rough.boxes.dtype == torch.float32
     assert (rough.logits.float().cpu() - exact.logits).abs().mean() < tolerance * exact.logits.abs().mean()
     assert (rough.boxes.cpu() - exact.boxes).abs().mean() < tolerance * exact.boxes.abs().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_boxes_are_exact_in_half_precision(dtype: torch.dtype) -> None:
+    sizes, like = [(40, 40), (20, 20)], torch.zeros(1)
+    cells = cell_boxes(sizes, like.to(dtype))
+    torch.testing.assert_close(cells, cell_boxes(sizes, like), rtol=0, atol=0)
+    deltas = torch.randn(len(cells), 4).to(dtype)
+    torch.testing.assert_close(move(cells, deltas), move(cells, deltas.float()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_as_many_answers_as_object_queries(name: str) -> None:
+    with torch.device("meta"):
+        selection = selection_for(LwDetr(SIZES[name]))
+    answers = Predictions(torch.zeros(1, 300, 91), torch.zeros(1, 300, 4))
+    assert selection(answers)[0].shape == (1, SIZES[name].num_queries)
+    few = Predictions(torch.zeros(1, 16, 2), torch.zeros(1, 16, 4))  # a small picture, and a model of few classes
+    assert selection(few)[0].shape == (1, 32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_places_are_exact_in_half_precision(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    decoder = LwDetr(SIZES["nano"]).eval().decoder
+    looked_at: list[Tensor] = []
+    sample = F.grid_sample
+
+    def noting(one: Tensor, grid: Tensor, **options: Any) -> Tensor:
+        looked_at.append(grid)
+        return sample(one, grid, **options)
+
+    monkeypatch.setattr(F, "grid_sample", noting)
+    encoded: list[Tensor] = []
+    decoder.position_head.register_forward_pre_hook(lambda _, args: encoded.append(args[0]))
+    queries, boxes, one = torch.randn(60, 128), torch.rand(1, 60, 4), torch.randn(1, 4, 4, 128)
+    with torch.inference_mode():
+        decoder(queries, boxes, [one])
+        decoder.to(dtype)(queries.to(dtype), boxes, [one.to(dtype)])
+    assert {grid.dtype for grid in looked_at} == {torch.float32}
+    assert torch.equal(encoded[1], encoded[0].to(dtype))
+
+    positions = Positions(8, 14).to(dtype)
+    torch.nn.init.normal_(positions.weight)
+    assert torch.equal(positions(5, 7), copy.deepcopy(positions).float()(5, 7).to(dtype))
+
+
+def test_a_group_learns_its_own_queries_where_there_are_fewer_cells() -> None:
+    torch.manual_seed(0)
+    network = LwDetr(replace(SIZES["nano"], num_groups=3)).train()
+    layers, proposals = network.every_layer(torch.randn(2, 3, 64, 64))
+    assert layers[-1].boxes.shape == proposals.boxes.shape == (2, 3 * 16, 4)
+    layers[-1].logits[:, 16:32].square().sum().backward()
+    assert network.object_queries.weight.grad is not None
+    assert network.object_queries.weight.grad.any(1).nonzero().flatten().tolist() == list(range(60, 76))

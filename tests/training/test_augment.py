@@ -82,6 +82,28 @@ def test_every_orientation_is_seen_only_where_it_may_be() -> None:
     assert len(corners(any_orientation=True)) == 8
 
 
+def test_parts_are_cut_out_and_margins_added_only_where_they_may_be() -> None:
+    def sizes(crops: bool) -> list[tuple[int, int]]:
+        move, found = Augmentation(crops, colours=False).move(), []
+        for seed in range(100):
+            torch.manual_seed(seed)
+            found.append(move(*annotated(painted(), BOXES, torch.tensor([0, 1])))[0].size)
+        return found
+
+    assert set(sizes(crops=False)) == {(128, 96)}
+    varied = sizes(crops=True)
+    assert sum(width > 128 and height > 96 for width, height in varied) > 10
+    assert sum(width < 128 or height < 96 for width, height in varied) > 20
+    assert varied.count((128, 96)) > 20
+
+
+def test_only_what_is_hardly_there_is_left_out() -> None:
+    boxes = torch.tensor([[10.0, 10.0, 13.0, 13.0], [20.0, 20.0, 21.0, 60.0]])
+    move = Augmentation(crops=False, colours=False).move()
+    _, objects = move(*annotated(painted(), boxes, torch.tensor([4, 5])))
+    assert objects["labels"].tolist() == [4]
+
+
 def test_colours_change_only_if_they_may() -> None:
     grey = Image.new("RGB", (8, 8), (90, 120, 150))
     torch.manual_seed(0)

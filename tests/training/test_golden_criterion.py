@@ -63,3 +63,14 @@ def test_criterion(family: str, case: str) -> None:
     for name, tensor in (("logits", logits[last]), ("boxes", boxes[last])):
         assert tensor.grad is not None
         np.testing.assert_allclose(tensor.grad.numpy(), golden[f"grad.{name}_last"], rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", CRITERIA)
+def test_half_precision_is_matched_in_full(family: str) -> None:
+    torch.manual_seed(0)
+    logits, boxes = torch.randn(1, 20, 5).bfloat16(), torch.rand(1, 20, 4).bfloat16()
+    targets = [Target(torch.tensor([0, 3]), torch.rand(2, 4))]
+    matcher = CRITERIA[family].matcher
+    rough = matcher.costs(Predictions(logits, boxes), targets)
+    exact = matcher.costs(Predictions(logits.float(), boxes.float()), targets)
+    torch.testing.assert_close(rough, exact, rtol=0, atol=0)

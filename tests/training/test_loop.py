@@ -259,6 +259,17 @@ def test_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:
         training(model, data, RECIPE, tmp_path / "out").run()
 
 
+@pytest.mark.parametrize("make", [small_lwdetr, small_detr])
+def test_a_batch_may_be_without_objects(make: type, tmp_path: Path) -> None:
+    data = few_scenes(tmp_path / "data", 2)
+    full, other = data.examples
+    bare = replace(full, boxes=full.boxes[:0], labels=full.labels[:0], areas=full.areas[:0], crowd=full.crowd[:0])
+    watcher = Silent()
+    recipe = replace(RECIPE, epochs=1, batch_size=1)
+    training(make(data.classes), replace(data, examples=(bare, other)), recipe, tmp_path / "out", watcher=watcher).run()
+    assert len(watcher.losses) == 2
+
+
 def test_a_gradient_that_is_no_number_stops_it_before_it_does_harm(tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 2)
     model = small_lwdetr(data.classes)
