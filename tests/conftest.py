@@ -1,11 +1,13 @@
-"""What decides whether a marked test runs, and how many threads each of several test processes has."""
+"""What decides whether a marked test runs, and what each test process starts with: threads, and heed to Ctrl-C."""
 
 import os
+import signal
 
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs, and their children, ignore
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

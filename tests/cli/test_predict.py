@@ -89,7 +89,6 @@ class Place:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=let_interrupts_through,
         )
 
     def on_a_terminal(self, *arguments: str) -> str:
@@ -123,10 +122,6 @@ def read_terminal(end: int) -> bytes:
         return os.read(end, 65536)
     except OSError:  # how a terminal says that nobody writes to it any more
         return b""
-
-
-def let_interrupts_through() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore them
 
 
 def noise(seed: int, width: int = 90, height: int = 60) -> Image.Image:

@@ -27,10 +27,6 @@ OPTIONS = ["--recursive", "--model", "model", "--threshold", "0.3", "--device", 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def let_interrupts_through() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore them
-
-
 class Place:
     """A folder with a model, and `pictures`, one of them broken."""
 
@@ -65,7 +61,6 @@ class Place:
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=let_interrupts_through,
             bufsize=0,  # what is read ahead would be lost to `communicate`
         )
 
@@ -170,9 +165,7 @@ def test_a_list_is_answered_line_by_line(place: Place) -> None:
 def test_a_stop_while_a_list_goes_on(place: Place) -> None:
     command = place.command("predict", "-", *OPTIONS, "--output", "open-list")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(
-        command, cwd=place.folder, env=ENVIRONMENT, preexec_fn=let_interrupts_through, bufsize=0, **pipes
-    ) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(command, cwd=place.folder, env=ENVIRONMENT, bufsize=0, **pipes) as process:  # type: ignore[call-overload]
         process.stdin.write(b"pictures/000/000000.jpg\n")
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
@@ -188,7 +181,6 @@ def test_a_second_interruption_is_heeded_at_once(place: Place) -> None:
         command,
         cwd=place.folder,
         env=ENVIRONMENT,
-        preexec_fn=let_interrupts_through,
         bufsize=0,
         pass_fds=[reading],
         **pipes,
