@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from heapq import merge
 from pathlib import Path, PurePosixPath
+from reprlib import Repr
 from secrets import token_hex
 from shutil import rmtree
 from typing import Any
@@ -368,8 +369,11 @@ def _in_order(records: Sequence[Record]) -> Iterator[Entry]:
 
 
 def _check_same(record: Record, plan: Plan, output: Path) -> None:
+    shown = Repr()
+    shown.maxlist, shown.maxstring = 3, 200
     different = [
-        f"{name} = {before!r}, not {now!r}" for name, before, now in _differences(record.setting, plan.as_setting())
+        f"{name} = {shown.repr(before)}, not {shown.repr(now)}"
+        for name, before, now in _differences(record.setting, plan.as_setting())
     ]
     if different:
         raise UsageError(

@@ -224,6 +224,9 @@ def test_another_run_does_not_go_on_in_its_place(place: Place) -> None:
     run = place.label("other", "--resume")
     assert run.returncode == 2
     assert "formats = ['csv'], not []" in run.stderr
+    run = place.detr("predict", "pictures", *OPTIONS, "--output", "other", "--resume", "--model", "demo")
+    assert run.returncode == 2
+    assert ", not ['circle', 'square', 'triangle', ...]; formats = " in run.stderr
     run = place.label("other", "--no-resume", "--threshold", "0.7", "--no-draw", "--format", "csv")
     assert run.returncode == 1
     assert len(run.stdout.splitlines()) == COUNT - 1
