@@ -5,7 +5,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -117,12 +117,12 @@ def alone_in(folder: Path) -> Iterator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        place = os.open(folder, os.O_RDONLY)
-    try:
-        lock(place, folder)
+    with ExitStack() as held:
+        with suppress(OSError):  # as in `sync_folder`
+            place = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, place)
+            lock(place, folder)
         yield
-    finally:
-        os.close(place)
 
 
 def lock(file: IO[bytes] | int, path: Path) -> None:
