@@ -7,7 +7,7 @@ import sys
 from ..errors import DetrError
 from ..files import FULL
 from ..waiting import wait_briefly
-from .console import Talk, complain, give_up_stdout
+from .console import Talk, give_up_stdout
 from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
 
 PACKAGES = {
@@ -30,6 +30,7 @@ def main() -> None:
     """Run the command line and exit with one of the codes in `exit_codes`."""
     _open_what_is_closed()
     wait_briefly()
+    talk = Talk(quiet=False, verbose=False, as_json="--log-json" in sys.argv)
     try:
         try:
             from .app import app  # takes a moment, in which Ctrl-C may come
@@ -39,13 +40,14 @@ def main() -> None:
             sys.stdout.flush()
             raise
     except DetrError as error:
-        Talk(quiet=False, verbose=False, as_json="--log-json" in sys.argv).complain(str(error))
+        talk.complain(str(error))
         sys.exit(UNUSABLE)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in PACKAGES:
             raise
-        complain(f"this needs {package}; `pip install {PACKAGES[package]}`, or name a model that `detr export` wrote")
+        cure = f"`pip install {PACKAGES[package]}`, or name a model that `detr export` wrote"
+        talk.complain(f"this needs {package}; {cure}")
         sys.exit(UNUSABLE)
     except OSError as error:
         # what is written elsewhere fails with an error of ours, so this is of stdout
@@ -54,7 +56,7 @@ def main() -> None:
         give_up_stdout()
         if error.errno == errno.EPIPE:
             sys.exit(SOME_FAILED)
-        complain(f"cannot write stdout: {error.strerror}")
+        talk.complain(f"cannot write stdout: {error.strerror}")
         sys.exit(UNUSABLE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

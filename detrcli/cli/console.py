@@ -27,11 +27,6 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def complain(text: str) -> None:
-    """Say in one line what went wrong."""
-    print(f"detr: {printable(text)}", file=sys.stderr)
-
-
 def give_up_stdout() -> None:
     """Write no more to it: what could not be written waits, and would fail again when the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,9 +17,9 @@ Model: TypeAlias = Annotated[
 ]
 Revision: TypeAlias = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
 Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Use only models in the cache.")]
-Device: TypeAlias = Annotated[
-    str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to run; or several, as cuda:0,cuda:1.")
-]
+_DEVICES = "auto|cpu|cuda|cuda:N|mps"
+Device: TypeAlias = Annotated[str, typer.Option(metavar=_DEVICES, help="Where to run; or several, as cuda:0,cuda:1.")]
+OneDevice: TypeAlias = Annotated[str, typer.Option(metavar=_DEVICES, help="Where to run.")]
 PictureSize: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -18,7 +18,7 @@ from ..files import alone_in
 from ..training.files import STATE
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
-from .options import Model, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
+from .options import Model, Offline, OneDevice, PictureSize, Quiet, Revision, Verbose, parse_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -69,7 +69,7 @@ def train(
     any_orientation: Annotated[
         bool, typer.Option("--any-orientation", help="Turn and mirror at will: for pictures that have no up.")
     ] = False,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to run.")] = "auto",
+    device: OneDevice = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of the products; auto is what helps.")
     ] = "auto",

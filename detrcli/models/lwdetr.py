@@ -243,7 +243,8 @@ class LwDetr(nn.Module):
 
     def feature_maps(self, pixels: Tensor) -> list[Tensor]:
         """Normalised pixels (B, 3, H, W) → a map (B, H, W, D) for each scale."""
-        return list(self.projector(self.backbone(pixels)))
+        maps: list[Tensor] = self.projector(self.backbone(pixels))
+        return maps
 
     def answer(self, maps: Sequence[Tensor], proposed: Tensor) -> Predictions:
         """Let the first query group start at proposed boxes.

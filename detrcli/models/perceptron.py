@@ -1,4 +1,4 @@
-"""The box heads of both papers (DETR, section 3.2, "Prediction FFNs")."""
+"""The box heads of both papers (DETR, section 3.2, "Prediction FFNs"), and what encodes LW-DETR's reference boxes."""
 
 from itertools import pairwise
 

@@ -8,10 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -71,6 +71,25 @@ class Place:
         for _ in range(lines):
             process.stdout.readline()
         return process
+
+    @contextmanager
+    def on_a_list(
+        self, output: str, *, pass_fds: Sequence[int] = ()
+    ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]]:
+        """A run over a list that is still being written: the process, its stdin and its stdout."""
+        with subprocess.Popen(
+            self.command("predict", "-", *OPTIONS, "--output", output),
+            cwd=self.folder,
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            pass_fds=pass_fds,
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            yield process, process.stdin, process.stdout
 
     def outputs(self, output: str) -> dict[str, bytes]:
         """All files of a run but those it keeps for one that goes on."""
@@ -152,62 +171,47 @@ def test_stopped_it_says_how_to_go_on_and_can(
 
 
 def test_a_list_is_answered_line_by_line(place: Place) -> None:
-    command = place.command("predict", "-", *OPTIONS, "--output", "line-by-line")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, cwd=place.folder, env=ENVIRONMENT, bufsize=0, **pipes) as process:  # type: ignore[call-overload]
+    with place.on_a_list("line-by-line") as (process, asked, answered):
         for path in ("pictures/000/000000.jpg", "pictures/000/000001.png"):
-            process.stdin.write(f"{path}\n".encode())
-            assert paths(process.stdout.readline().decode()) == [path]
-        process.stdin.close()
+            asked.write(f"{path}\n".encode())
+            assert paths(answered.readline().decode()) == [path]
+        asked.close()
         assert process.wait() == 0
 
 
 def test_a_stop_while_a_list_goes_on(place: Place) -> None:
-    command = place.command("predict", "-", *OPTIONS, "--output", "open-list")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=place.folder, env=ENVIRONMENT, bufsize=0, **pipes) as process:  # type: ignore[call-overload]
-        process.stdin.write(b"pictures/000/000000.jpg\n")
-        process.stdout.readline()
+    with place.on_a_list("open-list") as (process, asked, answered):
+        asked.write(b"pictures/000/000000.jpg\n")
+        answered.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 143
-        assert b"the same command with --resume goes on" in process.stderr.read()
+        assert b"the same command with --resume goes on" in process.communicate()[1]
 
 
 def test_a_second_interruption_is_heeded_at_once(place: Place) -> None:
-    command = place.command("predict", "-", *OPTIONS, "--output", "twice")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     reading, writing = os.pipe()
-    with subprocess.Popen(
-        command,
-        cwd=place.folder,
-        env=ENVIRONMENT,
-        bufsize=0,
-        pass_fds=[reading],
-        **pipes,
-    ) as process:  # type: ignore[call-overload]
-        process.stdin.write(b"pictures/000/000000.jpg\npictures/000/000001.png\n")
+    with place.on_a_list("twice", pass_fds=[reading]) as (process, asked, answered):
+        asked.write(b"pictures/000/000000.jpg\npictures/000/000001.png\n")
         for _ in range(2):
-            process.stdout.readline()
-        process.stdin.write(f"/dev/fd/{reading}\n".encode())  # reading it takes for ever
+            answered.readline()
+        asked.write(f"/dev/fd/{reading}\n".encode())  # reading it takes for ever
         process.send_signal(signal.SIGINT)
         while process.returncode is None:  # the first one waits for the picture
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=1)
         assert process.returncode in (130, -signal.SIGINT)
-        assert b"Traceback" not in process.stderr.read()
+        assert b"Traceback" not in process.communicate()[1]
     os.close(reading)
     os.close(writing)
 
 
 def test_a_run_that_goes_on_is_not_said_to_be_stopped(place: Place) -> None:
-    command = place.command("predict", "-", *OPTIONS, "--output", "busy")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, cwd=place.folder, env=ENVIRONMENT, bufsize=0, **pipes) as process:  # type: ignore[call-overload]
-        process.stdin.write(b"pictures/000/000000.jpg\n")
-        process.stdout.readline()
+    with place.on_a_list("busy") as (process, asked, answered):
+        asked.write(b"pictures/000/000000.jpg\n")
+        answered.readline()
         run = place.label("busy")
-        process.stdin.close()
+        asked.close()
         assert process.wait() == 0
     assert run.returncode == 2
     assert run.stderr.startswith("detr: another run is writing busy/.detr/journal.jsonl; wait for it")
