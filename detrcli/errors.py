@@ -1,8 +1,15 @@
 """What can go wrong for a user, each as one or two plain lines that say what to do next."""
 
+LONGEST = 1000
+"""Characters that a message may have; a damaged file can put a million into a name that the message quotes."""
+
 
 class DetrError(Exception):
-    """Anything that a user can cause or mend; its text is what the user reads."""
+    """Anything that a user can cause or mend; its text is what the user reads, cut in the middle if far too long."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 class ModelError(DetrError):
