@@ -65,5 +65,13 @@ class ExportError(DetrError):
     """A model cannot be exported, or not so that it gives the same answers."""
 
 
-class DeviceWarning(UserWarning):
+class DetrWarning(UserWarning):
+    """Something that a user should know, but that stops nothing."""
+
+
+class DeviceWarning(DetrWarning):
     """A device that could not be used, and what is used instead."""
+
+
+class ModelWarning(DetrWarning):
+    """Something that a model's files do not say, and what is assumed instead."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DeviceWarning
+from ..errors import DetrWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,5 +86,5 @@ def show_warnings(talk: Talk) -> None:
 
     if not talk.verbose:
         warnings.simplefilter("ignore")
-    warnings.simplefilter("always", DeviceWarning)
+    warnings.simplefilter("always", DetrWarning)
     warnings.showwarning = show
