@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -43,16 +44,28 @@ def train(
     revision: Revision = None,
     epochs: Annotated[int, typer.Option(min=1, help="Times to go through all pictures, by whole batches.")] = 50,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in a step, of each process.")] = 8,
-    rate: Annotated[float, typer.Option("--lr", min=0, help="Learning rate of transformer and heads.")] = 1e-4,
+    rate: Annotated[float, typer.Option("--lr", min=0, help="Learning rate of the heads.")] = 1e-4,
     backbone_rate: Annotated[
         float | None,
         typer.Option(min=0, help="The backbone's, relative to it.  [default: 0.1 DETR, 1.5 LW-DETR, 1 from scratch]"),
     ] = None,
     layer_decay: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="The rate of a ViT's block to the next one's.  [default: 0.8; 1 from scratch]"),
+        typer.Option(
+            min=0, max=1, help="Rate of a ViT's block to the next one's.  [default: as published; 1 from scratch]"
+        ),
     ] = None,
-    weight_decay: Annotated[float, typer.Option(min=0, help="Of AdamW.")] = 1e-4,
+    component_decay: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="LW-DETR: rate of decoder to heads, ViT to decoder.  [default: as published; 1 from scratch]",
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(min=0, help="Of AdamW.  [default: 0.0001; 0.001 for LW-DETR-xlarge]")
+    ] = None,
     warm_up: Annotated[
         int | None,
         typer.Option(min=0, help="Steps in which the learning rate rises.  [default: 100, or a tenth of fewer steps]"),
@@ -107,7 +120,7 @@ def train(
     from ..training.augment import Augmentation
     from ..training.loader import steps_in_epoch
     from ..training.loop import Training
-    from ..training.optimizer import FINE_TUNING, FROM_SCRATCH, Rates
+    from ..training.optimizer import FROM_SCRATCH, fine_tuning
     from ..training.processes import joined
     from ..training.recipe import Recipe
     from ..training.start import from_scratch, pretrained
@@ -121,9 +134,17 @@ def train(
             model, data.classes, size=parse_size(size), revision=revision, offline=offline, seed=seed
         )
         talk.say(printable(f"{start.name} knows {known} of {len(data.classes)} classes by name"))
-        usual = FINE_TUNING[type(start.network)]
-    if layer_decay is not None and isinstance(start.network, Detr):
-        raise UsageError(f"--layer-decay is for a ViT; {start.name} has a ResNet, whose rate is --backbone-rate")
+        usual = fine_tuning(start.network)
+    if isinstance(start.network, Detr) and (layer_decay, component_decay) != (None, None):
+        option = "--component-decay" if layer_decay is None else "--layer-decay"
+        raise UsageError(f"{option} is for a ViT; {start.name} has a ResNet, whose rate is --backbone-rate")
+    given = {
+        "backbone": backbone_rate,
+        "layer_decay": layer_decay,
+        "component_decay": component_decay,
+        "weight_decay": weight_decay,
+    }
+    rates = replace(usual, **{name: value for name, value in given.items() if value is not None})
     too_small = "to train so; use a smaller --batch-size or --size"
     with (
         joined(device_named(device)) as processes,
@@ -137,11 +158,7 @@ def train(
             epochs=epochs,
             batch_size=batch_size,
             rate=rate,
-            rates=Rates(
-                usual.backbone if backbone_rate is None else backbone_rate,
-                usual.layer_decay if layer_decay is None else layer_decay,
-                weight_decay,
-            ),
+            rates=rates,
             warm_up=min(100, steps // 10) if warm_up is None else warm_up,
             decline=decline,
             decay=average,

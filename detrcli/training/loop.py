@@ -32,6 +32,7 @@ from .criterion import DETR_CRITERION, LWDETR_CRITERION, SetCriterion, smooth_l1
 from .curves import draw_curves
 from .files import CURVES, METRICS, STATE
 from .loader import Batch, Pictures, Schedule, batches, loading
+from .norms import synchronize_norms
 from .optimizer import optimizer_for, parameters_of, share
 from .processes import Processes
 from .recipe import Recipe, sizes_around
@@ -108,6 +109,7 @@ class Training:
         self._scaler = torch.amp.GradScaler(processes.device.type, enabled=recipe.precision == "fp16")
         self._every_layer: nn.Module = EveryLayer(network)
         if processes.count > 1:
+            synchronize_norms(network)
             self._every_layer = DistributedDataParallel(self._every_layer)
         stride = (DETR if isinstance(network, Detr) else LWDETR).stride
         rule = model.preprocessing.resize

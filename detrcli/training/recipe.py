@@ -15,7 +15,7 @@ class Recipe:
     Attributes:
         epochs: times that every picture is seen.
         batch_size: of each process.
-        rate: the learning rate of the transformer and the heads.
+        rate: the learning rate of the heads.
         rates: those of the rest, and weight decay.
         warm_up: steps in which the rate rises.
         decline: how it falls.

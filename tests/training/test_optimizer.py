@@ -1,22 +1,27 @@
 """Learning rates of the parts, over time; the average of the weights; first weights."""
 
 import copy
+import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from detrcli.checkpoints.layouts import LWDETR_ORIGINAL
 from detrcli.models.detr import Detr
-from detrcli.models.lwdetr import LwDetr
+from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.training.average import Average
 from detrcli.training.initial import class_heads, with_classes
-from detrcli.training.optimizer import FINE_TUNING, FROM_SCRATCH, freeze_stem, optimizer_for, share
+from detrcli.training.optimizer import FROM_SCRATCH, fine_tuning, freeze_stem, optimizer_for, share
 
+from ..places import DATA
 from .few import small_detr, small_lwdetr
 
 
 def rates(network: Detr | LwDetr, rate: float, scratch: bool = False) -> dict[str, tuple[float, float]]:
-    optimizer = optimizer_for(network, rate, FROM_SCRATCH if scratch else FINE_TUNING[type(network)])
+    """Learning rate and weight decay of every parameter that learns."""
+    optimizer = optimizer_for(network, rate, FROM_SCRATCH if scratch else fine_tuning(network))
     groups = {
         id(parameter): (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -29,20 +34,52 @@ def test_detr_learns_its_backbone_slowly_and_its_stem_not_at_all() -> None:
     network = small_detr().network
     freeze_stem(network)
     given = rates(network, 1e-4)
-    assert given["backbone.layer2.0.conv1.weight"] == pytest.approx((1e-5, 1e-4))
-    assert given["encoder.layers.0.feedforward.0.weight"] == pytest.approx((1e-4, 1e-4))
-    assert not [name for name in given if name.startswith(("backbone.conv1", "backbone.layer1"))]
+    for name, found in given.items():
+        assert found == pytest.approx((1e-5 if name.startswith("backbone.") else 1e-4, 1e-4)), name
+    left_out = {name for name, _ in network.named_parameters()} - set(given)
+    assert left_out
+    assert all(name.startswith(("backbone.conv1", "backbone.layer1")) for name in left_out)
 
 
-def test_lwdetr_learns_its_first_blocks_slowly() -> None:
-    given = rates(small_lwdetr().network, 1e-4)
-    assert given["backbone.blocks.1.attention.query.weight"][0] == pytest.approx(1.5e-4)
-    assert given["backbone.blocks.0.attention.query.weight"][0] == pytest.approx(1.5e-4 * 0.8)
-    assert given["backbone.embedding.patches.weight"][0] == pytest.approx(1.5e-4 * 0.64)
-    assert given["projector.stages.0.c2f.split.0.weight"] == pytest.approx((1e-4, 1e-4))
-    undecayed = [name for name, (_, decay) in given.items() if decay == 0]
-    assert {"backbone.embedding.positions.weight", "backbone.blocks.0.scale1.weight", "class_head.bias"} <= {*undecayed}
+@pytest.mark.parametrize("size", ["tiny", "large"])
+def test_lwdetr_learns_at_the_published_rates(size: str) -> None:
+    """Learning rate and weight decay of each parameter, by its original name.
+
+    The files were made by the original's own `get_param_dict`, `get_named_param_lr_pairs`, `get_vit_lr_decay_rate` and
+    `get_vit_weight_decay_rate` with the arguments of `lwdetr_tiny_coco_train.sh` and `lwdetr_large_coco_train.sh`.
+    """
+    published = json.loads((DATA / f"lwdetr-{size}.rates.json").read_text())
+    shapes = json.loads((DATA / f"lwdetr-{size}.keys.json").read_text())
+    assert all(name in published or name.endswith(("mean", "var", "num_batches_tracked")) for name in shapes)
+    tensors = {name: torch.empty(shapes[name], device="meta") for name in published}
+    origin = LWDETR_ORIGINAL.translate(tensors)[1]
+    given = rates(LwDetr(SIZES[size]), 1e-4)
+    assert set(given) == set(origin)
+    wrong = {name: found for name, found in given.items() if found != pytest.approx(published[origin[name]], rel=1e-5)}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    ("size", "last_block", "first_block", "decay"),
+    [
+        ("nano", 1.5e-4 * 0.8 * 0.49, 1.5e-4 * 0.8**6 * 0.49, 1e-4),
+        ("small", 1.5e-4 * 0.8 * 0.49, 1.5e-4 * 0.8**10 * 0.49, 1e-4),
+        ("medium", 1.5e-4 * 0.7 * 0.49, 1.5e-4 * 0.7**10 * 0.49, 1e-4),
+        ("xlarge", 1.5e-4 * 0.75 * 0.25, 1.5e-4 * 0.75**10 * 0.25, 1e-3),
+    ],
+)
+def test_every_size_has_decays_of_its_own(size: str, last_block: float, first_block: float, decay: float) -> None:
+    config = replace(SIZES[size], num_classes=7)
+    with torch.device("meta"):
+        network = LwDetr(config)
+    given = rates(network, 1e-4)
+    blocks = [given[f"backbone.blocks.{block}.attention.query.weight"] for block in (config.vit_depth - 1, 0)]
+    assert blocks == [pytest.approx((last_block, decay)), pytest.approx((first_block, decay))]
+
+
+def test_from_scratch_all_parts_learn_alike() -> None:
     assert set(rates(small_lwdetr().network, 1e-4, scratch=True).values()) == {(1e-4, 1e-4), (1e-4, 0.0)}
+    assert set(rates(small_detr().network, 1e-4, scratch=True).values()) == {(1e-4, 1e-4)}
 
 
 def test_the_rate_rises_and_falls() -> None:

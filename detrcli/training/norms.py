@@ -1,0 +1,69 @@
+"""Batch norm over the batches of all processes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+def synchronize_norms(network: nn.Module) -> None:
+    """Let each batch norm of a network take its statistics from all processes, as LW-DETR's own training does."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, SyncBatchNorm(child))
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """A batch norm over the batches of all processes. PyTorch's own class does this on GPUs alone.
+
+    Args:
+        norm: whose parameters and running statistics it takes over, under the same names.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        for name, value in (*norm.named_parameters(), *norm.named_buffers()):
+            setattr(self, name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), the same shape in every process → the same shape."""
+        if not self.training:
+            return super().forward(x)
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        here = torch.stack(torch.var_mean(exact, (0, 2, 3), correction=0))
+        variances, means = torch.as_tensor(_Gathered.apply(here)).unbind(1)
+        mean = means.mean(0)
+        variance = (variances + (means - mean).square()).mean(0)
+        self._follow(mean.detach(), variance.detach(), count=x[:, 0].numel() * len(means))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return torch.as_tensor(exact * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, *, count: int) -> None:
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        unbiased = variance * (count / max(1, count - 1))
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        self.num_batches_tracked.add_(1)
+
+
+class _Gathered(torch.autograd.Function):
+    """A tensor of each process, stacked by rank: (…) → (processes, …)."""
+
+    @staticmethod
+    def forward(_: Any, here: Tensor) -> Tensor:
+        everywhere = [torch.empty_like(here) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(everywhere, here.contiguous())
+        return torch.stack(everywhere)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        distributed.all_reduce(total)
+        return total[distributed.get_rank()]

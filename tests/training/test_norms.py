@@ -1,0 +1,80 @@
+"""Batch norms that see the batches of all processes."""
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import spawn
+
+from detrcli.models.lwdetr import LwDetr
+from detrcli.training.norms import SyncBatchNorm, synchronize_norms
+
+from .few import small_lwdetr
+
+PROCESSES, BATCH = 2, 3
+
+
+def projector() -> nn.Module:
+    network = small_lwdetr().network
+    assert isinstance(network, LwDetr)
+    return network.projector.double().train()
+
+
+def learned_from(projector: nn.Module, images: slice) -> dict[str, Tensor]:
+    """Outputs, gradients of all parameters and of the inputs, and statistics after two steps on different images."""
+    for step in range(2):
+        torch.manual_seed(step)
+        maps = [torch.randn(PROCESSES * BATCH, 64, 8, 8).double() * (5 if i else 1) + 100 * i for i in range(2)]
+        aims = torch.randn(PROCESSES * BATCH, 8, 8, 64).double()
+        inputs = [one[images].clone().requires_grad_() for one in maps]
+        (output,) = projector(inputs)
+        projector.zero_grad()
+        (output * aims[images]).sum().backward()
+    gradients = {f"gradient of {name}": one.grad for name, one in projector.named_parameters() if one.grad is not None}
+    answers = {"output": output.detach(), **{f"input {i}": one.grad for i, one in enumerate(inputs)}}
+    return {**gradients, **answers, **projector.state_dict()}
+
+
+def process(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
+    here = projector()
+    synchronize_norms(here)
+    torch.save(learned_from(here, slice(rank * BATCH, (rank + 1) * BATCH)), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_learn_what_one_does_from_both_batches(tmp_path: Path) -> None:
+    spawn(process, (str(tmp_path),), nprocs=PROCESSES)
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
+    for name, value in learned_from(projector(), slice(None)).items():
+        pieces = [part[name] for part in parts]
+        if name.startswith("gradient"):
+            torch.testing.assert_close(sum(pieces), value, msg=name)
+        elif name.startswith(("output", "input")):
+            torch.testing.assert_close(torch.cat(pieces), value, msg=name)
+        else:
+            for piece in pieces:
+                torch.testing.assert_close(piece, value, msg=name)
+
+
+def test_weights_keep_their_names_and_tensors() -> None:
+    network = small_lwdetr().network
+    before = network.state_dict(keep_vars=True)
+    synchronize_norms(network)
+    after = network.state_dict(keep_vars=True)
+    assert list(after) == list(before)
+    assert all(after[name] is before[name] for name in before)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert all(type(norm) is SyncBatchNorm for norm in norms)
+
+
+def test_in_evaluation_they_are_as_they_were() -> None:
+    plain = projector().eval()
+    other = copy.deepcopy(plain)
+    synchronize_norms(other)
+    maps = [torch.randn(1, 64, 8, 8).double() for _ in range(2)]
+    (here,), (there,) = plain(maps), other.eval()(maps)
+    assert torch.equal(here, there)
