@@ -51,9 +51,9 @@ def find(model: str, *, revision: str | None = None, offline: bool = False) -> C
     Raises:
         ModelError: with what to do next.
     """
+    if (repo := repository(model)) is not None:
+        return _from_hub(model, repo, revision, offline)
     known = known_model(model)
-    if known is not None and known.repo is not None:
-        return _from_hub(known.name, known.repo, revision, offline)
     if known is not None:
         if revision is not None:
             raise ModelError(f"--revision goes with a model on the Hub; {model} comes with this package")
@@ -63,11 +63,22 @@ def find(model: str, *, revision: str | None = None, offline: bool = False) -> C
         if revision is not None:
             raise ModelError(f"--revision goes with a model on the Hub; {model} is here on disk")
         return _from_folder(path) if path.is_dir() else _from_file(path)
-    if path.suffix in FILE_SUFFIXES or model.startswith((".", "/", "~")):
+    if _is_path(model):
         raise ModelError(f"no such file or folder: {model}")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        return _from_hub(model, model, revision, offline)
     raise ModelError(f"no model is called {model!r}; {_suggestion(model)}")
+
+
+def repository(model: str) -> str | None:
+    """The repository on the Hub that a model's name stands for, or None where it is looked for on disk alone."""
+    known = known_model(model)
+    if known is not None:
+        return known.repo
+    named = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not _is_path(model)
+    return model if named and not os.path.exists(os.path.expanduser(model)) else None
+
+
+def _is_path(model: str) -> bool:
+    return os.path.splitext(model)[1] in FILE_SUFFIXES or model.startswith((".", "/", "~"))
 
 
 def _suggestion(model: str) -> str:

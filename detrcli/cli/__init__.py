@@ -3,12 +3,15 @@
 import errno
 import os
 import sys
+from contextlib import nullcontext
+from typing import NoReturn
 
 from ..errors import DetrError
 from ..files import FULL
 from ..waiting import wait_briefly
 from .console import Talk, give_up_stdout
 from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
+from .json_lines import json_stderr
 
 PACKAGES = {
     "fsspec": "fsspec",
@@ -30,12 +33,17 @@ def main() -> None:
     """Run the command line and exit with one of the codes in `exit_codes`."""
     _open_what_is_closed()
     wait_briefly()
-    talk = Talk(quiet=False, verbose=False, as_json="--log-json" in sys.argv)
+    as_json = "--log-json" in sys.argv
+    with json_stderr() if as_json else nullcontext():
+        _run(Talk(quiet=False, verbose=False, as_json=as_json))
+
+
+def _run(talk: Talk) -> NoReturn:
     try:
         try:
-            from .app import app  # takes a moment, in which Ctrl-C may come
+            from .app import run  # takes a moment, in which Ctrl-C may come
 
-            app()
+            run(talk)
         except SystemExit:
             sys.stdout.flush()
             raise

@@ -1,11 +1,14 @@
 """The commands of the command line."""
 
-from typing import Annotated
+import sys
+from typing import Annotated, NoReturn
 
 import typer
 
 from .bench import bench
+from .console import Talk
 from .eval import evaluate
+from .exit_codes import UNUSABLE
 from .export import export
 from .merge import merge
 from .models import models
@@ -44,3 +47,22 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+def run(talk: Talk) -> NoReturn:
+    """Run the command that the process was started with, and exit.
+
+    Args:
+        talk: says what is wrong with the arguments, if it says things in JSON.
+    """
+    if not talk.as_json:
+        app()
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        wording = getattr(error, "format_message", None)
+        if wording is None:  # no complaint of the parser's
+            raise
+        talk.complain(wording())
+        sys.exit(UNUSABLE)
+    sys.exit(code)

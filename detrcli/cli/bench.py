@@ -13,7 +13,7 @@ from ..checkpoints.included import sample_picture
 from ..checkpoints.names import DEFAULT_MODEL
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
-from .options import Device, Offline, PictureSize, Quiet, Revision, Verbose, each_of, parse_size
+from .options import LogJson, Offline, OneDevice, PictureSize, Quiet, Revision, Verbose, each_of, parse_size
 
 if TYPE_CHECKING:
     from ..backends.torch import Precision
@@ -40,7 +40,7 @@ def bench(
             help="How to compute. Repeatable.  [default: auto]",
         ),
     ] = None,
-    device: Device = "auto",
+    device: OneDevice = "auto",
     size: PictureSize = None,
     picture: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="What to look at.  [default: one of its own]")
@@ -50,12 +50,13 @@ def bench(
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    log_json: LogJson = False,
 ) -> None:
     """Time models in turn on one picture: the network alone, and from the file to the detections.
 
     A table on a terminal, JSON in a pipe. Exit codes: 0 all well, 2 wrong usage or no model, 130 interrupted.
     """
-    talk = Talk(quiet=quiet, verbose=verbose)
+    talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(talk)
     from ..allocator import keep_freed_memory
     from ..backends import Measurable

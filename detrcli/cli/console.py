@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
+from math import isfinite
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,11 @@ class Talk:
         """The console of a progress bar that is being shown, above which all has to be said."""
         self._said = monotonic()
 
+    @property
+    def shows_bars(self) -> bool:
+        """Whether there is someone who sees a progress bar, and wants to."""
+        return not self.quiet and not self.as_json and sys.stderr.isatty()
+
     def say(self, text: str, event: str = "message", **facts: Any) -> None:
         """Say a line, unless quiet; to a program the facts, too."""
         if not self.quiet:
@@ -71,11 +77,16 @@ class Talk:
 
     def _print(self, text: str, event: str, facts: Mapping[str, Any]) -> None:
         if self.as_json:
-            print(json.dumps({"event": event, "text": text, **facts}), file=sys.stderr)
+            print(json.dumps({"event": event, "text": text, **_finite(facts)}), file=sys.stderr)
         elif self.live is None:
             print(text, file=sys.stderr)
         else:
             self.live.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _finite(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """With None for NaN and infinity, which JSON does not have."""
+    return {name: None if isinstance(fact, float) and not isfinite(fact) else fact for name, fact in facts.items()}
 
 
 def show_warnings(talk: Talk) -> None:

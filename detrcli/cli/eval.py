@@ -13,7 +13,19 @@ from ..checkpoints.names import DEFAULT_MODEL
 from ..files import atomic_file
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
-from .options import BatchSize, Device, Model, Offline, PictureSize, Precision, Quiet, Revision, Verbose, parse_size
+from .options import (
+    BatchSize,
+    Device,
+    LogJson,
+    Model,
+    Offline,
+    PictureSize,
+    Precision,
+    Quiet,
+    Revision,
+    Verbose,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation
@@ -41,6 +53,7 @@ def evaluate(
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    log_json: LogJson = False,
 ) -> None:
     """Measure COCO's average precision of a model on labelled pictures.
 
@@ -49,7 +62,7 @@ def evaluate(
     """
     from ..datasets import read_dataset
 
-    talk = Talk(quiet=quiet, verbose=verbose)
+    talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(talk)
     data = read_dataset(dataset, split)
     for problem in data.problems:

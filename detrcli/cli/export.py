@@ -14,7 +14,7 @@ from ..interruption import in_good_order
 from ..opsets import DEFAULT_OPSET, check_opset
 from .console import Talk, printable
 from .hub import hush_hub_for
-from .options import Model, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
+from .options import LogJson, Model, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
 
 
 def export(
@@ -38,6 +38,7 @@ def export(
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    log_json: LogJson = False,
 ) -> None:
     """Write a model as an ONNX file that takes 8-bit pictures and gives finished detections.
 
@@ -55,7 +56,7 @@ def export(
     if file is not None and not into and file.suffix.lower() != ONNX_SUFFIX:
         raise UsageError(f"{file} does not end in {ONNX_SUFFIX}, by which its kind is known")
     check_opset(opset)
-    talk = Talk(quiet=quiet, verbose=verbose)
+    talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
     hush_hub_for(model, talk)
     from ..backends.memory import enough_memory
     from ..checkpoints.find import find

@@ -1,8 +1,8 @@
 """Keep the Hub's client from saying more than a user wants to read."""
 
 import logging
-import os
 
+from ..checkpoints.find import repository
 from .console import Talk
 
 
@@ -21,11 +21,11 @@ class _SaysOnce(logging.Handler):
 
 
 def hush_hub(talk: Talk) -> None:
-    """Show the client's own messages only if verbose, and its progress bars unless quiet."""
+    """Show the client's own messages only if verbose, and its progress bars unless quiet, or in JSON."""
     from huggingface_hub.utils import logging as hub_logging
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    if talk.quiet:
+    if talk.quiet or talk.as_json:
         disable_progress_bars()
     if not talk.verbose:
         logger = hub_logging.get_logger("huggingface_hub")
@@ -34,6 +34,6 @@ def hush_hub(talk: Talk) -> None:
 
 
 def hush_hub_for(model: str, talk: Talk) -> None:
-    """The same, unless the model is here on disk and the client is not needed."""
-    if not os.path.exists(model):
+    """The same, if the model is on the Hub and the client is needed."""
+    if repository(model) is not None:
         hush_hub(talk)

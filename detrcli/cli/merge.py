@@ -9,7 +9,7 @@ from ..formats import FOR_ALL
 from ..interruption import in_good_order
 from .console import Talk, counted, printable
 from .exit_codes import SOME_FAILED
-from .options import Quiet, each_of
+from .options import LogJson, Quiet, each_of
 
 
 def merge(
@@ -30,6 +30,7 @@ def merge(
         ),
     ] = None,
     quiet: Quiet = False,
+    log_json: LogJson = False,
 ) -> None:
     """Join what the shards of `detr predict --shard` found into the files that one run would have written.
 
@@ -38,7 +39,7 @@ def merge(
     """
     from ..labelling import FAILURES, merged
 
-    talk = Talk(quiet=quiet, verbose=False)
+    talk = Talk(quiet=quiet, verbose=False, as_json=log_json)
     target = output or folders[0]
     with in_good_order():
         result = merged(folders, target, formats or None)

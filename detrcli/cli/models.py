@@ -5,9 +5,10 @@ import sys
 from dataclasses import asdict
 
 from ..checkpoints.names import DEFAULT_MODEL, KNOWN_MODELS
+from .options import LogJson
 
 
-def models() -> None:
+def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` heeds it
     """List the known models: a table on a terminal, JSON lines in a pipe.
 
     AP is on COCO val2017 and GFLOPs are for one picture, both as published.

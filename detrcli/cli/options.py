@@ -19,7 +19,9 @@ Revision: TypeAlias = Annotated[str | None, typer.Option(help="Branch, tag or co
 Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Use only models in the cache.")]
 _DEVICES = "auto|cpu|cuda|cuda:N|mps"
 Device: TypeAlias = Annotated[str, typer.Option(metavar=_DEVICES, help="Where to run; or several, as cuda:0,cuda:1.")]
-OneDevice: TypeAlias = Annotated[str, typer.Option(metavar=_DEVICES, help="Where to run.")]
+OneDevice: TypeAlias = Annotated[
+    str, typer.Option(metavar=_DEVICES, callback=lambda name: _one(name), help="Where to run.")
+]
 PictureSize: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -39,6 +41,13 @@ Workers: TypeAlias = Annotated[
 ]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+LogJson: TypeAlias = Annotated[bool, typer.Option("--log-json", help="Say everything on stderr as JSON lines.")]
+
+
+def _one(device: str) -> str:
+    if "," in device:
+        raise typer.BadParameter(f"this runs on one device, not on {device}.")
+    return device
 
 
 def each_of(known: Collection[str]) -> Callable[[list[str] | None], list[str]]:

@@ -26,6 +26,7 @@ from .exit_codes import INTERRUPTED, SOME_FAILED
 from .hub import hush_hub_for
 from .options import (
     Device,
+    LogJson,
     Model,
     Offline,
     PictureSize,
@@ -99,10 +100,10 @@ def predict(
         str | None,
         typer.Option(metavar="I/N", help="Take part I of N, counted from 0, of the pictures; see `detr merge`."),
     ] = None,
-    log_json: Annotated[bool, typer.Option("--log-json", help="Say everything on stderr as JSON lines.")] = False,
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    log_json: LogJson = False,
 ) -> None:
     """Find objects in pictures.
 

@@ -1,6 +1,5 @@
 """A progress bar on stderr with rate and time left."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -39,8 +38,8 @@ def counting(talk: Talk, what: str, total: int) -> Iterator[Callable[[int], None
     Returns:
         What is to be told how many are done.
     """
-    if talk.quiet or not sys.stderr.isatty():
-        yield lambda done: talk.say_at_times(f"{what}: {done} of {total}")
+    if not talk.shows_bars:
+        yield lambda done: talk.say_at_times(f"{what}: {done} of {total}", done=done, total=total)
         return
     with progress_bar() as progress:
         task = progress.task_ids[0]

@@ -72,7 +72,7 @@ class Report:
             count: gives the number of pictures; it may take its time. None if they cannot be counted.
         """
         with ExitStack() as stack:
-            if self._many and not self._talk.quiet and not self._talk.as_json and sys.stderr.isatty():
+            if self._many and self._talk.shows_bars:
                 from .progress import progress_bar
 
                 self._progress = stack.enter_context(progress_bar())

@@ -1,7 +1,6 @@
 """`detr train`: learn to find other objects."""
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -19,7 +18,7 @@ from ..files import alone_in
 from ..training.files import STATE
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
-from .options import Model, Offline, OneDevice, PictureSize, Quiet, Revision, Verbose, parse_size
+from .options import LogJson, Model, Offline, OneDevice, PictureSize, Quiet, Revision, Verbose, parse_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -94,6 +93,7 @@ def train(
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    log_json: LogJson = False,
 ) -> None:
     """Fine-tune a model on labelled pictures, or train one from scratch.
 
@@ -102,7 +102,7 @@ def train(
     well, 2 wrong usage or a data set that cannot be used, 130 Ctrl-C, 143 SIGTERM (go on with --resume after either).
     """
     leads = "LOCAL_RANK" not in os.environ or os.environ.get("RANK") == "0"  # as torchrun numbers its processes
-    talk = Talk(quiet=quiet or not leads, verbose=verbose)
+    talk = Talk(quiet=quiet or not leads, verbose=verbose, as_json=log_json)
     show_warnings(talk)
     if scratch and (revision or offline):
         raise UsageError(f"{'--revision' if revision else '--offline'} means nothing with --from-scratch")
@@ -261,7 +261,7 @@ class _Watcher:
     @contextmanager
     def showing(self) -> Iterator[None]:
         """Show the bar, if there is someone to see it."""
-        if self._talk.quiet or not sys.stderr.isatty():
+        if not self._talk.shows_bars:
             yield
             return
         from .progress import progress_bar
@@ -287,7 +287,9 @@ class _Watcher:
         passed = timedelta(seconds=round(time.monotonic() - self._began))
         self._talk.say(
             f"epoch {record['epoch']:3} of {self._epochs}: loss {record['loss']:.4g} (last layer: classes "
-            f"{record['classes']:.3f}, L1 {record['boxes']:.3f}, GIoU {record['giou']:.3f}){precision}, {passed}"
+            f"{record['classes']:.3f}, L1 {record['boxes']:.3f}, GIoU {record['giou']:.3f}){precision}, {passed}",
+            "progress",
+            **record,
         )
 
     def _show(self, done: int, of: int, what: str, how: str = "") -> None:
@@ -298,4 +300,4 @@ class _Watcher:
                 self._bar.reset(task)
             self._bar.update(task, completed=done, total=of, description=what + how)
         else:
-            self._talk.say_at_times(f"{what}{how}: {done} of {of}")
+            self._talk.say_at_times(f"{what}{how}: {done} of {of}", done=done, total=of)

@@ -88,6 +88,7 @@ def test_runs_that_warm_up_do_not_count(place: Path, monkeypatch: pytest.MonkeyP
         (("nothing",), "no model is called 'nothing'"),
         (("tiny.onnx", "--precision", "fp16"), "tiny.onnx computes in fp32"),
         (("tiny", "--picture", "absent.jpg"), "absent.jpg"),
+        (("tiny", "--device", "cpu,cpu"), "one device, not on cpu,cpu"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -12,6 +12,7 @@ import pytest
 
 import detrcli.models
 from detrcli import __version__
+from detrcli.checkpoints.included import sample_picture
 
 from ..tiny import save_tiny
 from .running import RUN_MAIN, loaded
@@ -73,6 +74,7 @@ def test_what_is_not_installed_is_said(tmp_path: Path) -> None:
     for arguments, module, missing in (
         (["predict", "a.jpg", "--model", "demo"], "torch", "torch"),
         (["predict", "a.jpg", "--model", "lwdetr-small"], "huggingface_hub", "huggingface-hub"),
+        (["predict", "a.jpg", "--model", "org/name"], "huggingface_hub", "huggingface-hub"),
         (["models"], "huggingface_hub", "huggingface-hub"),
     ):
         (tmp_path / missing).mkdir(exist_ok=True)
@@ -83,6 +85,20 @@ def test_what_is_not_installed_is_said(tmp_path: Path) -> None:
         assert (run.returncode, run.stdout) == (2, "")
         assert f"`pip install {missing}`" in run.stderr
         assert len(run.stderr.splitlines()) == 1
+
+
+def test_a_mistyped_file_needs_no_hub(tmp_path: Path) -> None:
+    (tmp_path / "huggingface_hub.py").write_text("raise ModuleNotFoundError('no', name='huggingface_hub')")
+    for model, said in (
+        ("absent.onnx", "no such file or folder: absent.onnx"),
+        ("folder/absent.onnx", "no such file or folder: folder/absent.onnx"),
+        ("absent", "no model is called 'absent'"),
+    ):
+        command = [sys.executable, "-m", "detrcli", "predict", "--model", model, str(sample_picture())]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert run.returncode == 2
+        assert run.stderr.startswith(f"detr: {said}")
 
 
 def test_ctrl_c_while_it_loads(tmp_path: Path) -> None:
