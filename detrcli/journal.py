@@ -22,6 +22,8 @@ from .labelled import Labelled, of_record
 
 Setting = Mapping[str, Any]
 
+FOLDER = ".detr"
+"""Where below the output folder a run keeps its journal, and files that are not whole yet; a shard in one below it."""
 SYNC_AFTER = 1.0
 """Seconds of work that a power cut may cost."""
 

@@ -26,12 +26,10 @@ from .formats import BY_STEM, FOR_ALL, FOR_EACH, picture_format, run_format
 from .images.decode import Picture
 from .images.fetch import is_address
 from .images.sources import SUFFIXES, ImageReference
-from .journal import Entry, Failure, Journal, Record, check_that_nobody_writes, recorded
+from .journal import FOLDER, Entry, Failure, Journal, Record, check_that_nobody_writes, recorded
 from .labelled import Labelled
 from .shards import Shard
 
-FOLDER = ".detr"
-"""Where below the output folder a run keeps its journal, and files that are not whole yet; a shard in one below it."""
 JOURNAL = "journal.jsonl"
 FAILURES = "failures.jsonl"
 OF_THIS_PICTURE = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP)

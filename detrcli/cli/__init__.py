@@ -1,10 +1,11 @@
 """The command line: it parses, calls `Detector`, and shows what came of it."""
 
 import errno
+import io
 import os
 import sys
 from contextlib import nullcontext
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import DetrError
 from ..files import FULL
@@ -12,6 +13,9 @@ from ..waiting import wait_briefly
 from .console import Talk, give_up_stdout
 from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
 from .json_lines import json_stderr
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 PACKAGES = {
     "fsspec": "fsspec",
@@ -31,7 +35,7 @@ PACKAGES = {
 
 def main() -> None:
     """Run the command line and exit with one of the codes in `exit_codes`."""
-    _open_what_is_closed()
+    _prepare_streams()
     wait_briefly()
     as_json = "--log-json" in sys.argv
     with json_stderr() if as_json else nullcontext():
@@ -59,7 +63,7 @@ def _run(talk: Talk) -> NoReturn:
         sys.exit(UNUSABLE)
     except OSError as error:
         # what is written elsewhere fails with an error of ours, so this is of stdout
-        if error.errno not in (errno.EPIPE, errno.EIO, *FULL) or error.filename is not None:
+        if error.errno not in (errno.EPIPE, errno.EIO, errno.EBADF, *FULL) or error.filename is not None:
             raise
         give_up_stdout()
         if error.errno == errno.EPIPE:
@@ -70,8 +74,28 @@ def _run(talk: Talk) -> NoReturn:
         sys.exit(INTERRUPTED)
 
 
-def _open_what_is_closed() -> None:
-    """Stand in for the standard streams that whoever began the process has closed."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (it stays open as long as the process lasts)
+class _Unfailing(io.FileIO):
+    """A file that takes everything, though its disk be full or its reader gone."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _prepare_streams() -> None:
+    """Stand in for the standard streams that are closed, and for a stderr that cannot be written.
+
+    Nobody can be told of the latter, and the work is none the worse for it; data that cannot be printed is an error.
+    """
+    # both stay open as long as the process lasts
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w")  # noqa: SIM115 (writing to it fails)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    elif (stderr := sys.__stderr__) is not None and sys.stderr is stderr:
+        raw = io.BufferedWriter(_Unfailing(2, "wb", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, stderr.encoding, errors="backslashreplace", line_buffering=True)

@@ -13,7 +13,7 @@ from ..checkpoints.included import sample_picture
 from ..checkpoints.names import DEFAULT_MODEL
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
-from .options import LogJson, Offline, OneDevice, PictureSize, Quiet, Revision, Verbose, each_of, parse_size
+from .options import LogJson, Offline, OneDevice, PictureSize, Quiet, Revision, Verbose, at_home, each_of, parse_size
 
 if TYPE_CHECKING:
     from ..backends.torch import Precision
@@ -43,7 +43,7 @@ def bench(
     device: OneDevice = "auto",
     size: PictureSize = None,
     picture: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="What to look at.  [default: one of its own]")
+        Path | None, typer.Option(callback=at_home, help="What to look at.  [default: one of its own]")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often to time each.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,

@@ -24,6 +24,7 @@ from .options import (
     Quiet,
     Revision,
     Verbose,
+    at_home,
     parse_size,
 )
 
@@ -36,7 +37,10 @@ ROWS = 40
 
 def evaluate(
     dataset: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="A folder in COCO's or YOLO's layout, or its JSON or YAML file.")
+        Path,
+        typer.Argument(
+            metavar="DATASET", callback=at_home, help="A folder in COCO's or YOLO's layout, or its JSON or YAML file."
+        ),
     ],
     model: Model = DEFAULT_MODEL,
     split: Annotated[Literal["val", "train"], typer.Option(help="Which part of it, if it has parts.")] = "val",
@@ -48,7 +52,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,
     save_predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", dir_okay=False, help="Write all detections in COCO's results format."),
+        typer.Option(
+            metavar="FILE", dir_okay=False, callback=at_home, help="Write all detections in COCO's results format."
+        ),
     ] = None,
     offline: Offline = False,
     quiet: Quiet = False,

@@ -14,12 +14,13 @@ from ..interruption import in_good_order
 from ..opsets import DEFAULT_OPSET, check_opset
 from .console import Talk, printable
 from .hub import hush_hub_for
-from .options import LogJson, Model, Offline, PictureSize, Quiet, Revision, Verbose, parse_size
+from .options import LogJson, Model, Offline, PictureSize, Quiet, Revision, Verbose, at_home, parse_size
 
 
 def export(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Where to.  [default: the model's name with .onnx]")
+        Path | None,
+        typer.Argument(metavar="[FILE]", callback=at_home, help="Where to.  [default: the model's name with .onnx]"),
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX, the only format there is.")] = False,
     model: Model = DEFAULT_MODEL,

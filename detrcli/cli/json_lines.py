@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 EVENT = '{"event": '
 """How a line begins that `Talk` wrote."""
@@ -114,8 +114,10 @@ def _events(line: str) -> Iterator[str]:
 
 
 def _write_whole(file: int, content: bytes) -> None:
-    while content:
-        content = content[os.write(file, content) :]
+    """Write as much as can be written; nobody can be told of a stderr that is full or gone."""
+    with suppress(OSError):
+        while content:
+            content = content[os.write(file, content) :]
 
 
 def _wait_for(child: int) -> None:

@@ -9,15 +9,19 @@ from ..formats import FOR_ALL
 from ..interruption import in_good_order
 from .console import Talk, counted, printable
 from .exit_codes import SOME_FAILED
-from .options import LogJson, Quiet, each_of
+from .options import LogJson, Quiet, at_home, each_of
 
 
 def merge(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER", help="What the shards had as --output, one or several.")
+        list[Path],
+        typer.Argument(metavar="FOLDER", callback=at_home, help="What the shards had as --output, one or several."),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the files.  [default: the first of the others]")
+        Path | None,
+        typer.Option(
+            "--output", "-o", callback=at_home, help="Folder for the files.  [default: the first of the others]"
+        ),
     ] = None,
     formats: Annotated[
         list[str] | None,

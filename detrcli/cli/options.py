@@ -1,8 +1,9 @@
 """Options that several commands share."""
 
+import os
 import re
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -48,6 +49,13 @@ def _one(device: str) -> str:
     if "," in device:
         raise typer.BadParameter(f"this runs on one device, not on {device}.")
     return device
+
+
+def at_home(value: Any) -> Any:
+    """What an option or argument names, `~` expanded, which shells leave as it is after `--option=` and in quotes."""
+    if isinstance(value, list):
+        return [at_home(one) for one in value]
+    return value if value is None else type(value)(os.path.expanduser(value))
 
 
 def each_of(known: Collection[str]) -> Callable[[list[str] | None], list[str]]:

@@ -21,7 +21,7 @@ from ..formats import FORMATS
 from ..images.sources import STDIN, ImageReference, Sources
 from ..interruption import Interruption
 from ..shards import parse_shard
-from .console import Talk, show_warnings
+from .console import Talk, printable, show_warnings
 from .exit_codes import INTERRUPTED, SOME_FAILED
 from .hub import hush_hub_for
 from .options import (
@@ -35,6 +35,7 @@ from .options import (
     Revision,
     Verbose,
     Workers,
+    at_home,
     each_of,
     parse_size,
 )
@@ -52,10 +53,15 @@ Indexed = tuple[int, ImageReference]
 def predict(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SOURCE", help="Pictures, folders, globs, addresses, or - for a list on stdin."),
+        typer.Argument(
+            metavar="SOURCE",
+            callback=at_home,
+            help="Pictures, folders, globs, addresses, or - for a list on stdin.",
+        ),
     ] = None,
     lists: Annotated[
-        list[Path] | None, typer.Option("--list", metavar="FILE", help="A text file of paths. Repeatable.")
+        list[Path] | None,
+        typer.Option("--list", metavar="FILE", callback=at_home, help="A text file of paths. Repeatable."),
     ] = None,
     null: Annotated[
         bool, typer.Option("-0", "--null", help="Lists have a NUL byte after each path, not a line end.")
@@ -83,7 +89,9 @@ def predict(
         ),
     ] = "auto",
     workers: Workers = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for drawings and files.")] = Path("detections"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", callback=at_home, help="Folder for drawings and files.")
+    ] = Path("detections"),
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw what was found onto copies.")] = True,
     formats: Annotated[
         list[str] | None,
@@ -120,18 +128,26 @@ def predict(
         tuple(sources or ()), recursive, output, tuple(map(str, lists or ())), separator=b"\0" if null else b"\n"
     )
     part = parse_shard(shard) if shard is not None else None
+    if resume and not draw and not formats:
+        raise UsageError("--resume goes on with runs that write files; name a --format, or leave --no-draw out")
     if draw and pictures.hold(output):
-        raise UsageError(f"drawings in {output} would overwrite the pictures; name another folder with --output")
+        raise UsageError(
+            f"drawings in {output} would overwrite the images; name another folder with --output, or say --no-draw"
+        )
     references = iter(pictures)
     listed = STDIN in pictures.names or bool(lists)
     first = list(islice(references, 1 if listed else 2))  # who writes a list may wait for what becomes of the first
+    passes_over = pictures.pass_over_outputs()
     if not first:
         if listed:
             talk.say("the list names no pictures")
             return
         shallow = not recursive and any(map(os.path.isdir, pictures.names))
         deeper = "; --recursive searches folders in folders too" if shallow else ""
-        raise UsageError(f"no pictures in {', '.join(pictures.names)}{deeper}")
+        passed = f" beside those in {output}, the output folder, which is passed over" if passes_over else ""
+        raise UsageError(f"no pictures in {', '.join(pictures.names)}{passed}{deeper}")
+    if passes_over:
+        talk.detail(printable(f"{output} is passed over, for the outputs go there"))
     many = listed or len(first) > 1
 
     hush_hub_for(model, talk)
@@ -166,8 +182,6 @@ def predict(
             answers={**answers, "precision": precision},
         )
         labelling = Labelling(output, plan, keep=keep, resume=resume)
-    elif resume:
-        raise UsageError("--resume goes on with runs that write files; name a --format, or leave --no-draw out")
 
     def remaining(all_pictures: Iterable[ImageReference]) -> Iterator[Indexed]:
         indexed = enumerate(all_pictures)

@@ -18,7 +18,7 @@ from ..files import alone_in
 from ..training.files import STATE
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
-from .options import LogJson, Model, Offline, OneDevice, PictureSize, Quiet, Revision, Verbose, parse_size
+from .options import LogJson, Model, Offline, OneDevice, PictureSize, Quiet, Revision, Verbose, at_home, parse_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -29,15 +29,21 @@ if TYPE_CHECKING:
 
 def train(
     dataset: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="A folder in COCO's or YOLO's layout, or its JSON or YAML file.")
+        Path,
+        typer.Argument(
+            metavar="DATASET", callback=at_home, help="A folder in COCO's or YOLO's layout, or its JSON or YAML file."
+        ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and the metrics.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", callback=at_home, help="Folder for the model and the metrics.")
+    ],
     model: Model = DEFAULT_MODEL,
     scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Start from random weights; --model names an architecture.")
     ] = False,
     validation: Annotated[
-        Path | None, typer.Option("--val", help="Data set to measure AP on.  [default: the data set's own]")
+        Path | None,
+        typer.Option("--val", callback=at_home, help="Data set to measure AP on.  [default: the data set's own]"),
     ] = None,
     validate_every: Annotated[int, typer.Option(min=1, help="Epochs from one measurement of AP to the next.")] = 1,
     revision: Revision = None,

@@ -1,5 +1,6 @@
 """From what a user named to a stream of image references, and where the outputs of each belong."""
 
+import codecs
 import glob
 import os
 import sys
@@ -13,6 +14,7 @@ from .fetch import is_address
 
 STDIN = "-"
 _OUTSIDE = "_outside"
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .gif .tif .tiff .avif .heic .heif .jp2 .jpx .j2k"
     " .ppm .pgm .pbm .pnm .tga .ico .mpo .pcx .psd .qoi .sgi".split()
@@ -40,7 +42,7 @@ class Sources:
     Attributes:
         names: what the user named.
         recursive: whether to go down into the folders' folders.
-        exclude: a folder that is left out of the search, for it holds the outputs.
+        exclude: the folder of the outputs; strictly inside a folder that is searched, it is passed over.
         lists: files that name pictures, as stdin does.
         separator: what stands between the names of a list.
     """
@@ -74,6 +76,11 @@ class Sources:
         named += [root] * bool(self.lists)
         return target.is_relative_to(root) and any(place.is_relative_to(target) for place in named)
 
+    def pass_over_outputs(self) -> bool:
+        """Whether the output folder lies where images are searched for, and is there already."""
+        searched = (name for name in self.names if not is_address(name) and (os.path.isdir(name) or _is_glob(name)))
+        return any((outputs := self._outputs_inside(_folder(name))) and os.path.isdir(outputs) for name in searched)
+
     def __iter__(self) -> Iterator[ImageReference]:
         root = self.root()
         for path in self._paths():
@@ -94,25 +101,26 @@ class Sources:
             elif is_address(name):
                 yield from self._stored(name)
             elif os.path.isdir(name):
-                yield from self._search(name)
-            elif not os.path.lexists(name) and glob.has_magic(name):
+                yield from self._search(name, self._outputs_inside(name))
+            elif _is_glob(name):
                 yield from self._match(name)
             else:
                 yield name
 
     def _match(self, pattern: str) -> Iterator[str]:
         found = sorted(_expand(pattern))
+        outputs = self._outputs_inside(_folder(pattern))
         if not found and len(self.names) + len(self.lists) > 1:
             yield pattern  # reading it will fail, and tell of it
         for path in found:
-            if self._excluded(path):
+            if _lies_in(path, outputs):
                 continue
             if not os.path.isdir(path):
                 yield path
             elif self.recursive and "**" not in pattern:
-                yield from self._search(path)
+                yield from self._search(path, outputs)
 
-    def _search(self, folder: str) -> Iterator[str]:
+    def _search(self, folder: str, outputs: str | None) -> Iterator[str]:
         folders = set[str]()
         try:
             with os.scandir(folder) as listing:
@@ -124,8 +132,8 @@ class Sources:
             path = os.path.join(folder, name)
             if name not in folders:
                 yield path
-            elif not self._excluded(path):
-                yield from self._search(path)
+            elif not _lies_in(path, outputs):
+                yield from self._search(path, outputs)
 
     def _of_interest(self, listing: Iterable[os.DirEntry[str]], folders: set[str]) -> Iterator[str]:
         """The names of pictures, and of folders to search, which are taken note of as well."""
@@ -159,19 +167,47 @@ class Sources:
             raise UsageError(f"{address} cannot be listed ({reason})") from error
         yield from (str(store.unstrip_protocol(one)) for one in places)
 
-    def _excluded(self, path: str) -> bool:
-        return self.exclude is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.exclude))
+    def _outputs_inside(self, folder: str) -> str | None:
+        """The output folder if it lies strictly inside a folder, links resolved."""
+        if self.exclude is None:
+            return None
+        outputs, searched = os.path.realpath(self.exclude), os.path.realpath(folder)
+        return outputs if outputs != searched and Path(outputs).is_relative_to(searched) else None
 
 
 def read_list(file: IO[bytes], separator: bytes = b"\n") -> Iterator[str]:
-    """The paths of a list, each as soon as an unbuffered file has it; empty ones do not count."""
-    ending = b"\r" if separator == b"\n" else b""
-    rest = b""
+    """The paths of a list, each as soon as an unbuffered file has it; empty ones do not count.
+
+    A byte order mark at the start of a text is no part of the first path.
+
+    Raises:
+        UsageError: the text is UTF-16.
+    """
+    text = separator == b"\n"
+    ending = b"\r" if text else b""
+    rest, mark_may_come = b"", text
     while piece := file.read(2**16):
-        *whole, rest = (rest + piece).split(separator)
+        rest += piece
+        if mark_may_come:
+            mark_may_come = any(mark.startswith(rest) and mark != rest for mark in _MARKS)
+            if mark_may_come:
+                continue
+            if rest.startswith(_MARKS[1:]):
+                name = getattr(file, "name", None)
+                raise UsageError(f"{name if isinstance(name, str) else 'the list'} is UTF-16; save it as UTF-8")
+            rest = rest.removeprefix(codecs.BOM_UTF8)
+        *whole, rest = rest.split(separator)
         yield from (os.fsdecode(one) for line in whole if (one := line.rstrip(ending)))
     if last := rest.rstrip(ending):
         yield os.fsdecode(last)
+
+
+def _lies_in(path: str, folder: str | None) -> bool:
+    return folder is not None and Path(os.path.realpath(path)).is_relative_to(folder)
+
+
+def _is_glob(name: str) -> bool:
+    return not os.path.lexists(name) and glob.has_magic(name)
 
 
 def _is_picture(name: str) -> bool:
@@ -211,7 +247,7 @@ def _expand(pattern: str) -> set[str]:
 def _folder(name: str) -> str:
     if os.path.isdir(name):
         return os.path.abspath(name)
-    if not os.path.lexists(name) and glob.has_magic(name):
+    if _is_glob(name):
         while glob.has_magic(name):
             name = os.path.dirname(name)
         return os.path.abspath(name)

@@ -69,11 +69,17 @@ class Place:
     def options(self) -> list[str]:
         return ["--model", "model", "--threshold", "0", "--device", "cpu", "--precision", "fp32"]
 
-    def detr(self, *arguments: str, stdin: bytes = b"", prepare: Callable[[], None] | None = None) -> Run:
+    def detr(
+        self,
+        *arguments: str,
+        stdin: bytes = b"",
+        prepare: Callable[[], None] | None = None,
+        home: Path | None = None,
+    ) -> Run:
         run = subprocess.run(
             [*COMMAND, *arguments],
             cwd=self.folder,
-            env=ENVIRONMENT,
+            env=ENVIRONMENT if home is None else {**ENVIRONMENT, "HOME": str(home)},
             input=stdin,
             capture_output=True,
             timeout=PATIENCE,
@@ -439,10 +445,11 @@ def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> No
         (["p", "--model", "model", "--class", "thign 3"], "no class 'thign 3'; did you mean 'thing 3'"),
         (["empty", "--model", "model"], "no pictures in empty; --recursive"),
         (["none/*.jpg", "--model", "model"], "no pictures in none/*.jpg"),
-        (["p", "--model", "model", "--output", "p"], "would overwrite the pictures"),
-        (["p/0.jpg", "--model", "model", "--output", "empty/../p"], "would overwrite the pictures"),
-        (["-", "--model", "model", "--output", "."], "would overwrite the pictures"),
-        (["--list", "list.txt", "--model", "model", "--output", "."], "would overwrite the pictures"),
+        (["p", "--model", "model", "--output", "p"], "would overwrite the images"),
+        (["p/0.jpg", "--model", "model", "--output", "empty/../p"], "would overwrite the images"),
+        (["-", "--model", "model", "--output", "."], "would overwrite the images"),
+        (["--list", "list.txt", "--model", "model", "--output", "."], "would overwrite the images"),
+        (["p", "--model", "none", "--resume", "--no-draw"], "--resume goes on with runs that write files"),
         (["--model", "model"], "name pictures to look at; `detr predict --model demo` has one of its own"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -457,6 +464,67 @@ def test_wrong_usage(trio: Place, arguments: Sequence[str], said: str) -> None:
     assert "Traceback" not in run.stderr
     assert {name: (trio.folder / "p" / name).read_bytes() for name in trio.files("p")} == before
     assert not (trio.folder / "detections").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "written"),
+    [
+        (["p", "-r", "-o", "."], {"0.jpg", "1.jpg", "2.jpg", "sub/3.jpg"}),
+        (["p/*.jpg", "-o", "."], {"0.jpg", "1.jpg", "2.jpg"}),
+        (["p", "-r", "-o", "p", "-f", "labelme", "--no-draw"], {"p/0.json", "p/1.json", "p/2.json", "p/sub/3.json"}),
+        (["p", "-r", "-o", "p", "-f", "voc", "--no-draw"], {"p/0.xml", "p/1.xml", "p/2.xml", "p/sub/3.xml"}),
+        (
+            ["p", "-r", "-o", ".", "-f", "yolo", "--no-draw"],
+            {*(f"labels/{name}.txt" for name in ("0", "1", "2", "sub/3")), "data.yaml"},
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_outputs_beside_or_above_the_images(trio: Place, arguments: Sequence[str], written: set[str]) -> None:
+    (trio.folder / "p" / "sub").mkdir()
+    noise(3).save(trio.folder / "p" / "sub" / "3.jpg")
+    before = set(trio.files("."))
+    for _ in range(2):
+        run = trio.detr(*arguments, *trio.options)
+        assert run.code == 0, run.stderr
+        assert len(run.paths) == (3 if "p/*.jpg" in arguments else 4)
+        assert set(trio.files(".")) - before == written
+
+
+def test_images_in_the_output_folder_are_not_passed_over_without_a_word(trio: Place) -> None:
+    run = trio.detr(".", "--recursive", *trio.options, "--output", "p", "--format", "labelme", "--no-draw")
+    assert run.code == 2
+    assert run.complaints == ["detr: no pictures in . beside those in p, the output folder, which is passed over"]
+
+
+def test_a_home_is_found_in_what_a_shell_leaves_as_it_is(trio: Place) -> None:
+    options = [*trio.options, "--output=~/out", "--no-draw", "--format=json", "--list=~/list"]
+    (trio.folder / "list").write_text("p/0.jpg")
+    run = trio.detr("~/p/1.*", *options, home=trio.folder)
+    assert run.code == 0, run.stderr
+    assert trio.files("out") == ["p/0.jpg.json", "p/1.jpg.json"]
+    assert not (trio.folder / "~").exists()
+
+
+def test_a_stderr_that_cannot_be_written_changes_nothing(trio: Place) -> None:
+    (trio.folder / "p" / "bad.jpg").write_bytes(b"bad")
+    reading, gone = os.pipe()
+    os.close(reading)
+    with open("/dev/full", "wb") as full:
+        for stderr in (full.fileno(), gone):
+            for sources, code in (
+                (["p/0.jpg", "p/1.jpg"], 0),
+                (["p/0.jpg", "p/1.jpg", "--log-json"], 0),
+                (["p"], 1),
+                (["nowhere/*.jpg"], 2),
+            ):
+                command = [*COMMAND, *sources, *trio.options, "--no-draw", "--verbose"]
+                run = subprocess.run(
+                    command, cwd=trio.folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=stderr, timeout=PATIENCE
+                )
+                assert run.returncode == code
+                assert len(run.stdout.splitlines()) == {0: 2, 1: 3, 2: 0}[code]
+    os.close(gone)
 
 
 def test_a_picture_that_fails_alone(trio: Place) -> None:

@@ -133,8 +133,12 @@ def test_streams_that_are_closed(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
-    assert run('"$@" predict --model demo --no-draw --quiet --format json >&-') == (0, "")
-    assert (tmp_path / "detections/sample.jpg.json").exists()
+    unwritable = f"detr: cannot write stdout: {os.strerror(errno.EBADF)}"
+    code, said = run('"$@" predict --model demo --no-draw --quiet >&-')
+    assert (code, said.partition(";")[0]) == (2, unwritable)
+    for command in ("--version", "--help", "models"):
+        assert run(f'"$@" {command} >&-') == (2, f"{unwritable}\n")
+    assert run('"$@" merge . >&-') == (2, "detr: no shards were written into .\n")
     assert run('"$@" predict - --model demo --no-draw <&-') == (0, "the list names no pictures\n")
     assert run('"$@" models 2>&- >/dev/null') == (0, "")
 

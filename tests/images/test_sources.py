@@ -1,5 +1,6 @@
 """Which pictures the names of a user mean, and where the outputs of each belong."""
 
+import codecs
 import io
 import os
 import sys
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detrcli.errors import UsageError
 from detrcli.images.sources import ImageReference, Sources, read_list
 
 
@@ -86,6 +88,26 @@ def test_recursion_leaves_the_output_folder_out(here: Path) -> None:
     assert paths_of(".", recursive=True, exclude=Path("f")) == []
 
 
+@pytest.mark.parametrize("output", ["f", ".", "f/../f", "f/sub/..", "link"])
+def test_an_output_folder_that_is_the_searched_one_or_holds_it_hides_nothing(here: Path, output: str) -> None:
+    make("f/a.jpg", "f/sub/b.jpg")
+    os.symlink(here / "f", "link", target_is_directory=True)
+    for recursive, found in ((True, ["f/a.jpg", "f/sub/b.jpg"]), (False, ["f/a.jpg"])):
+        assert paths_of("f", recursive=recursive, exclude=Path(output)) == found
+        assert paths_of("f/*", recursive=recursive, exclude=Path(output)) == found
+    assert paths_of("f/**/*.jpg", exclude=Path(output)) == ["f/a.jpg", "f/sub/b.jpg"]
+    assert not Sources(("f", "f/*.jpg"), True, Path(output)).pass_over_outputs()
+
+
+def test_an_output_folder_is_passed_over_only_in_what_holds_it(here: Path) -> None:
+    make("f/a.jpg", "f/out/b.jpg", "f/out/sub/c.jpg", "g/d.jpg")
+    sources = Sources(("f", "f/out/sub", "g"), True, Path("f/out"))
+    assert [one.path for one in sources] == ["f/a.jpg", "f/out/sub/c.jpg", "g/d.jpg"]
+    assert sources.pass_over_outputs()
+    assert not Sources(("f",), True, Path("f/new")).pass_over_outputs()
+    assert not Sources(("f/a.jpg",), True, Path("f/out")).pass_over_outputs()
+
+
 def test_globs(here: Path) -> None:
     make("f/b.jpg", "f/a.jpg", "f/.h.jpg", "f/c.txt", "f/sub/d.jpg", "f/sub/deep/e.jpg", "f/dir.jpg/x.png")
     assert paths_of("f/*.jpg") == ["f/a.jpg", "f/b.jpg"]
@@ -140,6 +162,28 @@ def test_a_list_of_paths() -> None:
     for size in (1, 3, 7):
         assert list(read_list(InPieces(b"".join(lines), size))) == paths
     assert list(read_list(io.BytesIO(b"a\nb\0\0c\r\0"), b"\0")) == ["a\nb", "c\r"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_byte_order_mark_is_no_part_of_a_path(size: int) -> None:
+    mark = codecs.BOM_UTF8
+    assert list(read_list(InPieces(mark + b"a.jpg\nb.jpg\n", size))) == ["a.jpg", "b.jpg"]
+    assert list(read_list(InPieces(mark + mark + b"a.jpg\n" + mark + b"b.jpg", size))) == ["\ufeffa.jpg", "\ufeffb.jpg"]
+    assert list(read_list(InPieces(mark, size))) == []
+    assert list(map(os.fsencode, read_list(InPieces(mark[:2], size)))) == [mark[:2]]
+    assert list(read_list(InPieces(mark + b"a\0", size), b"\0")) == ["\ufeffa"]  # as find -print0 writes a name
+    for encoding in ("utf-16", "utf-16-be"):
+        text = "\ufeffa.jpg\n" if encoding == "utf-16-be" else "a.jpg\n"
+        with pytest.raises(UsageError, match="the list is UTF-16; save it as UTF-8"):
+            list(read_list(InPieces(text.encode(encoding), size)))
+
+
+def test_a_list_in_a_file_may_begin_with_a_byte_order_mark(here: Path) -> None:
+    Path("list.txt").write_bytes(codecs.BOM_UTF8 + b"a.jpg\r\nb.jpg\r\n")
+    assert [one.path for one in Sources((), lists=("list.txt",))] == ["a.jpg", "b.jpg"]
+    Path("list.txt").write_text("a.jpg\n", "utf-16")
+    with pytest.raises(UsageError, match=r"list\.txt is UTF-16; save it as UTF-8"):
+        list(Sources((), lists=("list.txt",)))
 
 
 def test_a_list_on_stdin(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,9 @@ from detrcli.errors import ImageError
 from detrcli.formats import csv
 from detrcli.images.decode import Picture
 from detrcli.images.sources import ImageReference
+from detrcli.journal import FOLDER
 from detrcli.labelled import Labelled
-from detrcli.labelling import FOLDER, JOURNAL, Labelling, Plan
+from detrcli.labelling import JOURNAL, Labelling, Plan
 from detrcli.shards import Shard
 
 PLAN = Plan("model", "", ("cat",), "pictures", None, ("json", "voc", "csv"), False, {})
