@@ -18,6 +18,7 @@ from ..checkpoints.names import DEFAULT_MODEL, DEMO_MODEL
 from ..cores import cores
 from ..errors import ImageError, OutputError, UsageError
 from ..formats import FORMATS
+from ..images.fetch import shown
 from ..images.sources import STDIN, ImageReference, Sources
 from ..interruption import Interruption
 from ..shards import parse_shard
@@ -145,7 +146,7 @@ def predict(
         shallow = not recursive and any(map(os.path.isdir, pictures.names))
         deeper = "; --recursive searches folders in folders too" if shallow else ""
         passed = f" beside those in {output}, the output folder, which is passed over" if passes_over else ""
-        raise UsageError(f"no pictures in {', '.join(pictures.names)}{passed}{deeper}")
+        raise UsageError(f"no pictures in {', '.join(map(shown, pictures.names))}{passed}{deeper}")
     if passes_over:
         talk.detail(printable(f"{output} is passed over, for the outputs go there"))
     many = listed or len(first) > 1
@@ -193,7 +194,7 @@ def predict(
     pipeline = detector.stream(
         remaining(chain(first, references)),
         wanted,
-        read=lambda source: read_picture(source[1].path, clock),
+        read=lambda source: read_picture(source[1].location, clock),
         then=_finisher(detector.name, labelling, clock),
         batch_size=_batch_size(batch_size, detector),
         workers=workers or cores(),

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..clock import Clock
 from ..errors import ImageError
-from .fetch import opened
+from .fetch import opened, shown
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def from_pillow(image: Image.Image) -> Picture:
 @contextmanager
 def _said_of(name: str) -> Iterator[None]:
     """Turn whatever goes wrong with a picture into an `ImageError`."""
+    name = shown(name)
     try:
         yield
     except UnidentifiedImageError:

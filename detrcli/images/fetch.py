@@ -7,13 +7,17 @@ import stat
 from typing import IO
 
 from ..errors import ImageError
+from .http import Deadline
+from .urls import without_credentials
 
 WHOLE = 2**26
 """Files up to so many bytes are read in one go; of larger ones Pillow takes what it needs."""
+PIECE = 2**20
+"""Bytes of a store's file to read at once."""
 MOST_FETCHED = 2**29
 """Bytes that an address may give."""
-PATIENCE = 30
-"""Seconds to wait for a server's next bytes."""
+AT_MOST = 300.0
+"""Seconds that an address may take, however slowly it gives its bytes."""
 OPEN_ALREADY = ("/dev/fd/", "/dev/stdin", "/proc/")
 """Where pipes are that a shell has opened, as for `<(command)`."""
 KINDS = {FileNotFoundError: "missing", PermissionError: "no permission", IsADirectoryError: "not a file"}
@@ -24,6 +28,11 @@ def is_address(name: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
 
 
+def shown(name: str) -> str:
+    """A name as it may be seen by others: of an address without user and password."""
+    return without_credentials(name) if is_address(name) else name
+
+
 def opened(name: str) -> IO[bytes]:
     """The bytes of a file or an address.
 
@@ -31,10 +40,7 @@ def opened(name: str) -> IO[bytes]:
         ImageError: it is missing, empty, or cannot be read.
     """
     if is_address(name):
-        content = _fetched(name)
-        if not content:
-            raise ImageError(f"{name}: there is nothing in it", "empty")
-        return io.BytesIO(content)
+        return io.BytesIO(_fetched(name))
     try:
         if stat.S_ISFIFO(os.stat(name).st_mode) and not name.startswith(OPEN_ALREADY):
             raise ImageError(f"{name}: a pipe, not a file", "not a file")  # which might never give anything
@@ -64,53 +70,50 @@ def _unreadable(name: str, error: OSError) -> ImageError:
 
 
 def _fetched(address: str) -> bytes:
-    return _over_http(address) if address.lower().startswith(("http://", "https://")) else _from_store(address)
+    web = address.lower().startswith(("http://", "https://"))
+    content = _over_http(address) if web else _from_store(address)
+    if len(content) > MOST_FETCHED:
+        raise ImageError(f"{shown(address)}: larger than {MOST_FETCHED >> 20} MB", "too large")
+    if not content:
+        raise ImageError(f"{shown(address)}: there is nothing in it", "empty")
+    return content
 
 
 def _over_http(address: str) -> bytes:
     from http.client import HTTPException
     from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
 
-    from .. import __version__
+    from .http import fetch
 
     try:
-        request = Request(address, headers={"User-Agent": f"detr/{__version__}"})  # noqa: S310 — http or https
-        with urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
-            content = _bounded(address, answer)
-            if answer.length:  # what should have followed
-                raise ImageError(f"{address}: cannot be fetched (the server broke off)", "not fetched")
-            return content
+        return fetch(address, MOST_FETCHED + 1, AT_MOST)
     except HTTPError as error:
-        raise ImageError(f"{address}: {error.code} {error.reason}", "not fetched") from error
+        with error:
+            raise ImageError(f"{shown(address)}: {error.code} {error.reason}", "not fetched") from None
     except (OSError, HTTPException, ValueError) as error:
-        raise ImageError(f"{address}: cannot be fetched ({_words(error)})", "not fetched") from error
+        raise ImageError(f"{shown(address)}: cannot be fetched ({_words(error)})", "not fetched") from None
 
 
 def _from_store(address: str) -> bytes:
     import fsspec
 
+    deadline, pieces, size = Deadline(AT_MOST), [], 0
     try:
         with fsspec.open(address, "rb") as file:
-            return _bounded(address, file)
-    except ImageError:
-        raise
-    except FileNotFoundError as error:
-        raise ImageError(f"{address}: no such file", "missing") from error
+            while size <= MOST_FETCHED and (piece := file.read(PIECE)):
+                deadline.wait()
+                pieces.append(piece)
+                size += len(piece)
+    except FileNotFoundError:
+        raise ImageError(f"{shown(address)}: no such file", "missing") from None
     except ImportError as error:
-        raise ImageError(f"{address}: {_words(error)}", "not fetched") from error
+        raise ImageError(f"{shown(address)}: {_words(error)}", "not fetched") from None
     except Exception as error:  # every store has errors of its own
-        raise ImageError(f"{address}: cannot be fetched ({_words(error)})", "not fetched") from error
-
-
-def _bounded(address: str, file: IO[bytes]) -> bytes:
-    content = file.read(MOST_FETCHED + 1)
-    if len(content) > MOST_FETCHED:
-        raise ImageError(f"{address}: larger than {MOST_FETCHED >> 20} MB", "too large")
-    return content
+        raise ImageError(f"{shown(address)}: cannot be fetched ({_words(error)})", "not fetched") from None
+    return b"".join(pieces)
 
 
 def _words(error: Exception) -> str:
     reason = getattr(error, "reason", error)
     reason = getattr(reason, "strerror", None) or reason
-    return " ".join(str(reason).split()) or type(error).__name__
+    return without_credentials(" ".join(str(reason).split())) or type(error).__name__

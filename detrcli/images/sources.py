@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from ..errors import UsageError
-from .fetch import is_address
+from .fetch import is_address, shown
+from .urls import without_credentials
 
 STDIN = "-"
 _OUTSIDE = "_outside"
@@ -27,12 +29,19 @@ class ImageReference:
     """One picture to read.
 
     Attributes:
-        path: as the user would name it; or an address.
+        path: as the user would name it; or an address, without user and password.
         relative: where its outputs belong below the output folder, unlike that of any other picture.
+        login: the address with user and password, or None if it has neither.
     """
 
     path: str
     relative: Path
+    login: str | None = None
+
+    @property
+    def location(self) -> str:
+        """What to read it from, which nobody is to see."""
+        return self.login or self.path
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,8 @@ class Sources:
         root = self.root()
         for path in self._paths():
             place = _place_of(path) if is_address(path) else _below(root, os.path.abspath(path))
-            yield ImageReference(path, place)
+            public = shown(path)
+            yield ImageReference(public, place, path if path != public else None)
 
     def _paths(self) -> Iterator[str]:
         for name in self.lists:
@@ -163,9 +173,13 @@ class Sources:
             else:
                 places = [place]
         except Exception as error:  # every store has errors of its own
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UsageError(f"{address} cannot be listed ({reason})") from error
-        yield from (str(store.unstrip_protocol(one)) for one in places)
+            reason = without_credentials(" ".join(str(error).split())) or type(error).__name__
+            raise UsageError(f"{shown(address)} cannot be listed ({reason})") from None
+        if store._get_kwargs_from_urls(address).get("host"):  # as of FTP: its places do not name the server
+            server = "://".join(urlsplit(address)[:2])
+            yield from (f"{server}/{str(one).lstrip('/')}" for one in places)
+        else:
+            yield from (str(store.unstrip_protocol(one)) for one in places)
 
     def _outputs_inside(self, folder: str) -> str | None:
         """The output folder if it lies strictly inside a folder, links resolved."""
@@ -216,10 +230,10 @@ def _is_picture(name: str) -> bool:
 
 def _place_of(address: str) -> Path:
     """Below the name of the host and its port, or of the kind of store; whatever the address, it has one."""
-    kind, _, rest = address.partition("://")
+    kind, _, rest = shown(address).partition("://")
     if kind.lower() in ("http", "https"):
         host, slash, path = rest.partition("#")[0].partition("/")
-        name, colon, port = host.rpartition("@")[2].lower().partition(":")
+        name, colon, port = host.lower().partition(":")
         rest = name + "+" * bool(colon) + port + slash + path
     else:
         rest = f"{kind}/{rest}"

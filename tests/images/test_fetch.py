@@ -1,20 +1,33 @@
 """Pictures at addresses: over HTTP from a small server on this machine, and in stores that fsspec knows."""
 
+import base64
 import io
+import itertools
+import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
+from detrcli.cli import main
 from detrcli.errors import ImageError, UsageError
 from detrcli.images import fetch
 from detrcli.images.decode import read_picture
-from detrcli.images.fetch import is_address, opened
-from detrcli.images.sources import Sources
+from detrcli.images.fetch import is_address, opened, shown
+from detrcli.images.http import Deadline
+from detrcli.images.sources import ImageReference, Sources
+from detrcli.images.urls import encoded
+
+LOGIN = "Basic " + base64.b64encode("us@er:sÄ:cret".encode()).decode()
+SECRET = "us%40er:s%C3%84:cret@"
+ENCODED = "/%C3%A4%20b/100%25/%C3%BC.png?q=%C3%A4%20x"
 
 
 def png(width: int = 8) -> bytes:
@@ -25,7 +38,23 @@ def png(width: int = 8) -> bytes:
 
 class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = {"/a.png": png(), "/empty.png": b"", "/page.png": b"<html>"}.get(self.path.partition("?")[0])
+        if (page := self.path.partition("?")[0]) in ("/slow.png", "/slow-head.png", "/circle.png"):
+            self.dawdle(page)
+            return
+        if page == "/locked.png":
+            self.send_response(200 if self.headers["Authorization"] == LOGIN else 401)
+            self.end_headers()
+            self.wfile.write(png())
+            return
+        if page in ("/told.png", "/elsewhere.png"):
+            self.send_response(302)
+            host = "localhost" if page == "/elsewhere.png" else "127.0.0.1"
+            self.send_header("Location", f"http://{host}:{self.server.server_port}/locked.png")  # type: ignore[attr-defined]
+            self.end_headers()
+            return
+        if self.path == ENCODED:
+            page = "/a.png"
+        body = {"/a.png": png(), "/empty.png": b"", "/page.png": b"<html>"}.get(page)
         if self.path == "/moved.png":
             self.send_response(302)
             self.send_header("Location", "/a.png")
@@ -40,6 +69,21 @@ class Answers(BaseHTTPRequestHandler):
             self.send_response(200)
         self.end_headers()
         self.wfile.write(body or b"")
+
+    def dawdle(self, page: str) -> None:
+        """Answer without end, in pieces, or with one redirect after the other."""
+        if page == "/circle.png":
+            self.send_response(302)
+            self.send_header("Location", f"/circle.png?{int(self.path.partition('?')[2] or 0) + 1}")
+            self.end_headers()
+            return
+        self.send_response(200)
+        if page == "/slow.png":
+            self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"x" * 100)
+                self.wfile.flush()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -74,6 +118,157 @@ def test_what_is_not_served_is_a_line(server: str, name: str, said: str, kind: s
         read_picture(f"{server}/{name}")
     assert str(caught.value).startswith(f"{server}/{name}: ")
     assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize("name", ["ä b/100%/ü.png?q=ä x", "%C3%A4 b/100%25/%C3%BC.png?q=%C3%A4%20x#part", ENCODED[1:]])
+def test_letters_and_spaces_are_encoded_once(server: str, name: str) -> None:
+    assert read_picture(f"{server}/{name}").image.size == (8, 4)
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://bücher.example:81/a.jpg", "https://xn--bcher-kva.example:81/a.jpg"),
+        ("http://host/a\udce4.jpg", "http://host/a%E4.jpg"),
+        ("http://host/a%zz%41.jpg", "http://host/a%25zz%41.jpg"),
+        ("http://host/@x/[1](2)?a=b&c=d/e+f", "http://host/@x/[1](2)?a=b&c=d/e+f"),
+        ("http://user:p@host/a", "http://host/a"),
+    ],
+)
+def test_what_is_sent_of_a_url(url: str, sent: str) -> None:
+    assert encoded(url) == sent
+    assert encoded(sent) == sent
+
+
+@pytest.mark.parametrize("name", ["slow.png", "slow-head.png", "circle.png"])
+def test_a_server_that_dawdles_is_left(server: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which each step takes 40 seconds."""
+    ticks = itertools.count(0, 40)
+    monkeypatch.setattr("detrcli.images.http.monotonic", lambda: next(ticks))
+    with pytest.raises(ImageError, match=r"cannot be fetched \(not done after 300 s\)"):
+        read_picture(f"{server}/{name}")
+    assert 300 < next(ticks) < 500
+
+
+def test_no_read_lasts_longer_than_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter((0.0, 0.0, 60.0, 80.0, 99.0))
+    monkeypatch.setattr("detrcli.images.http.monotonic", lambda: next(times))
+    deadline = Deadline(100)
+    assert [deadline.wait() for _ in range(4)] == [30, 30, 20, 1]
+
+
+def test_a_store_that_dawdles_is_left(store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count(0, 40)
+    monkeypatch.setattr("detrcli.images.http.monotonic", lambda: next(ticks))
+    monkeypatch.setattr(fetch, "PIECE", 4)
+    with pytest.raises(ImageError, match=r"cannot be fetched \(not done after 300 s\)"):
+        opened("memory://bucket/a.png")
+
+
+def test_a_user_and_a_password_are_used_and_not_shown(server: str) -> None:
+    secret = server.replace("://", f"://{SECRET}")
+    assert read_picture(f"{secret}/locked.png").image.size == (8, 4)
+    assert read_picture(f"{secret}/told.png").image.size == (8, 4)
+    with pytest.raises(ImageError, match="401"):
+        read_picture(f"{server}/locked.png")
+    for name in ("nowhere.png", "page.png", "short.png", "empty.png"):
+        with pytest.raises(ImageError) as caught:
+            read_picture(f"{secret}/{name}")
+        assert str(caught.value).startswith(f"{server}/{name}: ")
+
+
+def test_another_server_is_not_told_the_password(server: str) -> None:
+    with pytest.raises(ImageError, match="401"):
+        read_picture(f"{server.replace('://', f'://{SECRET}')}/elsewhere.png")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "127.0.0.1:x", "[::1", "a" * 70 + "ä"])
+def test_no_error_shows_a_password(host: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        opened(f"https://user:secret@{host}/a.png")
+    assert "secret" not in str(caught.value)
+    assert host in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "public"),
+    [
+        ("https://user:secret@host/a.jpg", "https://host/a.jpg"),
+        ("https://token@host/a.jpg", "https://host/a.jpg"),
+        ("https://user:se@cret@host/@a.jpg", "https://host/@a.jpg"),
+        ("ftp://user:secret@host/a.jpg", "ftp://host/a.jpg"),
+        ("s3://key:secret@bucket/a.jpg", "s3://bucket/a.jpg"),
+        ("abfs://container@account/a.jpg", "abfs://container@account/a.jpg"),
+        ("github://org:repository@branch/a.jpg", "github://org:repository@branch/a.jpg"),
+        ("https://host/@user/a.jpg", "https://host/@user/a.jpg"),
+    ],
+)
+def test_what_others_see_of_a_url(url: str, public: str) -> None:
+    (reference,) = Sources((url,)) if url.startswith("http") else (ImageReference(shown(url), Path(), url),)
+    assert (reference.path, reference.location) == (public, url)
+
+
+def test_a_run_writes_no_password_anywhere(
+    server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    secret = server.replace("://", f"://{SECRET}")
+    names = [f"{secret}/{name}" for name in ("locked.png", "nowhere.png", "page.png", "short.png")]
+    options = ["--model", "demo", "--device", "cpu", "--format", "coco", "--format", "label-studio", "--format", "json"]
+
+    def run(*more: str) -> str:
+        monkeypatch.setattr("sys.argv", ["detr", "predict", *names, *options, "--output", "out", *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        told = "".join(capfd.readouterr())
+        assert "cret@" not in told
+        return told
+
+    assert run("--log-json").count('"kind"') == 3
+    assert '"path"' not in run("--resume")  # all of them are known by what is shown
+    for path in (tmp_path / "out").rglob("*"):
+        assert "cret" not in str(path)
+        assert path.is_dir() or b"cret@" not in path.read_bytes()
+    failures = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]
+    assert [one["path"] for one in failures] == [
+        f"{server}/{name}" for name in ("nowhere.png", "page.png", "short.png")
+    ]
+
+
+class OneServer(MemoryFileSystem):  # type: ignore[misc]
+    """A store on a server with a login, whose places do not name the server, as FTP's."""
+
+    protocol = "oneserver"
+    cachable = False
+
+    def __init__(self, host: str = "", username: str = "", password: str = "") -> None:
+        super().__init__()
+        if (username, password) != ("user", "secret"):
+            raise PermissionError(f"no login for oneserver://{username}:{password}@{host}")
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.partition("://")[2].partition("/")[2] if "://" in path else path
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, str]:
+        parts = urlsplit(path)
+        return {"host": parts.hostname or "", "username": parts.username or "", "password": parts.password or ""}
+
+
+def test_a_folder_on_a_server_is_searched_with_the_login(store: fsspec.AbstractFileSystem) -> None:
+    fsspec.register_implementation("oneserver", OneServer, clobber=True)
+    first, second = Sources(("oneserver://user:secret@host/bucket",))
+    assert (first.path, first.relative.as_posix()) == ("oneserver://host/bucket/a.png", "oneserver/host/bucket/a.png")
+    assert read_picture(first.location).image.size == (1, 4)
+    assert read_picture(second.location).image.size == (2, 4)
+    with pytest.raises(UsageError) as caught:
+        list(Sources(("oneserver://user:wrong@host/bucket",)))
+    assert "wrong" not in str(caught.value)
+    with pytest.raises(ImageError) as failed:
+        opened("oneserver://user:wrong@host/bucket/a.png")
+    assert "wrong" not in str(failed.value)
 
 
 def test_nobody_listens() -> None:
@@ -142,7 +337,8 @@ def test_a_store_that_is_not_known() -> None:
 def test_outputs_of_addresses_stay_below_the_output_folder(address: str, place: str) -> None:
     (reference,) = Sources((address,))
     assert reference.relative == Path(place)
-    assert reference.path == address
+    assert reference.path == address.replace("user:secret@", "")
+    assert reference.location == address
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "C:/a.jpg", "c:\\a.jpg", "odd://", "dir/http://a"])
