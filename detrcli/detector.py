@@ -16,6 +16,7 @@ from .batches import BatchSize
 from .checkpoints.find import ONNX_SUFFIX, find
 from .checkpoints.names import DEFAULT_MODEL
 from .clock import Clock
+from .cores import cores
 from .detections import Detections, Wanted, labels_of
 from .errors import DeviceError, ImageError, UsageError
 from .images.decode import Picture, from_array, from_pillow, read_picture
@@ -87,6 +88,7 @@ class Detector:
         classes: Sequence[str] | None = None,
         max_detections: int | None = None,
         batch_size: int | None = None,
+        workers: int | None = None,
     ) -> list[Detections]:
         """Detect objects in pictures.
 
@@ -96,6 +98,7 @@ class Detector:
             classes: names of the only classes to look for.
             max_detections: the most to keep for a picture.
             batch_size: the most pictures to run at once, or None for what suits the device.
+            workers: threads that read images, or None for as many as there are cores; the answers are the same.
 
         Returns:
             The detections of each picture, in the order given.
@@ -103,9 +106,10 @@ class Detector:
         Raises:
             ImageError: a picture cannot be read.
             ClassError: the model has no class of such a name.
-            UsageError: a number of pictures or detections is below 1.
+            UsageError: a number of pictures, detections or threads is below 1.
         """
-        for name, number in (("batch_size", batch_size), ("max_detections", max_detections)):
+        numbers = {"batch_size": batch_size, "max_detections": max_detections, "workers": workers}
+        for name, number in numbers.items():
             if number is not None and number < 1:
                 raise UsageError(f"{name} must be at least 1, or None, not {number}")
         if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
@@ -116,7 +120,13 @@ class Detector:
         most = None if batch_size is None else BatchSize(batch_size)
         many = not isinstance(images, Sized) or len(images) > 1
         for outcome in self.stream(
-            images, wanted, read=open_picture, then=lambda outcome: outcome, batch_size=most, many=many
+            images,
+            wanted,
+            read=open_picture,
+            then=lambda outcome: outcome,
+            batch_size=most,
+            workers=workers,
+            many=many,
         ):
             if isinstance(outcome.result, ImageError):
                 raise outcome.result
@@ -131,7 +141,7 @@ class Detector:
         read: Callable[[Source], Picture],
         then: Callable[[Outcome[Source]], Result],
         batch_size: BatchSize | None = None,
-        workers: int = 1,
+        workers: int | None = None,
         many: bool = True,
         keep_pictures: bool = False,
         clock: Clock | None = None,
@@ -144,7 +154,7 @@ class Detector:
             read: gives the picture of a source, or raises `ImageError`.
             then: what to do with each outcome, in any thread and order; what it gives is what iterating gives.
             batch_size: the most pictures to run at once, or None for what suits the device.
-            workers: threads that read pictures and do what is then to be done.
+            workers: threads that read pictures and do what is then to be done, or None for as many as there are cores.
             many: whether there are so many that they should be read, run and finished several at a time.
             keep_pictures: whether outcomes hold the picture itself, to draw on.
             clock: is told what resizing and the network take.
@@ -170,7 +180,7 @@ class Detector:
             backends=self.backends,
             finish=finish,
             batch_size=batch_size or BatchSize(self.backend.batch_size),
-            workers=workers,
+            workers=workers or cores(),
             clock=clock,
         )
 

@@ -57,7 +57,7 @@ def evaluate(
     dataset: Dataset,
     *,
     batch_size: int = 1,
-    workers: int = 1,
+    workers: int | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Evaluation, list[Answer]]:
     """Run a detector over a data set, and judge it.
@@ -66,7 +66,7 @@ def evaluate(
         detector: its classes are found in the data set by their names.
         dataset: what should be found.
         batch_size: the most pictures to run at once.
-        workers: threads that read pictures.
+        workers: threads that read images, or None for as many as there are cores; the figures are the same.
         on_progress: is told after each picture how many are done.
 
     Returns:

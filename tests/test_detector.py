@@ -1,6 +1,7 @@
 """The Python interface, and the stream that the command line runs on."""
 
 import json
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -20,6 +21,7 @@ from detrcli.batches import BatchSize
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.detections import Detections, Wanted
+from detrcli.detector import open_picture
 from detrcli.errors import ClassError, ImageError, UsageError
 from detrcli.export import export_onnx
 from detrcli.images.decode import Picture
@@ -101,10 +103,31 @@ def test_a_pillow_image_whose_file_is_cut_off(detector: Detector, tmp_path: Path
         detector.predict(image)
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"batch_size": -1}, {"max_detections": -1}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 0}, {"batch_size": -1}, {"max_detections": -1}, {"workers": 0}], ids=str
+)
 def test_numbers_below_one(detector: Detector, settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=rf"{next(iter(settings))} must be at least 1"):
         detector.predict([np.zeros((4, 4, 3), np.uint8)] * 2, **settings)
+
+
+def test_as_many_threads_read_images_as_there_are_cores(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(6)]
+    for number, path in enumerate(paths):
+        Image.fromarray(fill.image(number, 60, 40 + number)).save(path)
+    alone = detector.predict(paths, threshold=0, workers=1)
+    together = threading.Barrier(3, timeout=20)
+
+    def read(path: Path) -> Picture:
+        together.wait()  # until three are being read at once
+        return open_picture(path)
+
+    monkeypatch.setattr("detrcli.detector.open_picture", read)
+    monkeypatch.setattr("detrcli.detector.cores", lambda: 3)
+    for one, other in zip(alone, detector.predict(paths, threshold=0), strict=True):
+        same(one, other)
 
 
 @pytest.mark.parametrize("size", [0, -64, (64, 0)])

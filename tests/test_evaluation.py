@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,7 @@ from detrcli.backends import Answers
 from detrcli.datasets import Dataset, Example, read_dataset
 from detrcli.errors import DatasetError, ImageError
 from detrcli.evaluation import Answer, Evaluation, as_results, average_precision, evaluate
+from detrcli.images.decode import Picture, read_picture
 from detrcli.images.resize import Exactly
 
 from .datasets.written import Box, as_coco, write_json, write_picture
@@ -347,6 +349,20 @@ def test_pictures_are_answered_in_order_and_in_batches(tmp_path: Path) -> None:
     assert sum(backend.batches) == 4
     assert max(backend.batches) <= 3
     assert [one["image_id"] for one in as_results(dataset(*examples), answers)] == [5, 3, 4, 1]
+
+
+def test_as_many_threads_read_images_as_there_are_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = [example((0, SMALL), identity=n, path=write_picture(tmp_path / f"{n}.png")) for n in range(6)]
+    together = threading.Barrier(3, timeout=20)
+
+    def read(path: Path) -> Picture:
+        together.wait()  # until three are being read at once
+        return read_picture(path)
+
+    monkeypatch.setattr("detrcli.evaluation.read_picture", read)
+    monkeypatch.setattr("detrcli.detector.cores", lambda: 3)
+    _, answers = evaluate(parrot(["cat"], (0, SMALL, 0.9)), dataset(*examples))
+    assert len(answers) == 6
 
 
 def test_a_picture_that_cannot_be_read(picture: Path) -> None:

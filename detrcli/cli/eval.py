@@ -49,6 +49,9 @@ def evaluate(
     size: PictureSize = None,
     precision: Precision = "auto",
     batch_size: BatchSize = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read images.  [default: as many as there are cores]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,
     save_predictions: Annotated[
         Path | None,
@@ -90,7 +93,11 @@ def evaluate(
         file = stack.enter_context(atomic_file(save_predictions)) if save_predictions is not None else None
         with counting(talk, "evaluating", len(data.examples)) as count:
             evaluation, answers = judge(
-                detector, data, batch_size=batch_size or detector.backend.batch_size, on_progress=count
+                detector,
+                data,
+                batch_size=batch_size or detector.backend.batch_size,
+                workers=workers,
+                on_progress=count,
             )
         if file is not None:
             file.write(json.dumps(as_results(data, answers)).encode())

@@ -15,7 +15,6 @@ import typer
 
 from ..checkpoints.included import sample_picture
 from ..checkpoints.names import DEFAULT_MODEL, DEMO_MODEL
-from ..cores import cores
 from ..errors import ImageError, OutputError, UsageError
 from ..formats import FORMATS
 from ..images.fetch import shown
@@ -197,7 +196,7 @@ def predict(
         read=lambda source: read_picture(source[1].location, clock),
         then=_finisher(detector.name, labelling, clock),
         batch_size=_batch_size(batch_size, detector),
-        workers=workers or cores(),
+        workers=workers,
         many=many,
         keep_pictures=draw,
         clock=clock,

@@ -106,6 +106,11 @@ def test_a_model_is_right_about_what_it_says_itself(place: Place) -> None:
     assert seen(place) < set(CLASSES), "no class without objects was tested"
 
 
+def test_the_number_of_threads_changes_nothing(place: Place) -> None:
+    alone, several = (place.detr("set", *MODEL, "--workers", number) for number in ("1", "3"))
+    assert (alone.code, alone.stdout) == (0, several.stdout)
+
+
 @dataclass(frozen=True)
 class Harder:
     """A run on annotations that the model is not quite right about, in YOLO's form and COCO's, with problems."""
