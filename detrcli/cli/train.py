@@ -45,6 +45,12 @@ def train(
         Path | None,
         typer.Option("--val", callback=at_home, help="Data set to measure AP on.  [default: the data set's own]"),
     ] = None,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION", help="Hold out this share of the images, such as 0.1, and measure AP on them."
+        ),
+    ] = None,
     validate_every: Annotated[int, typer.Option(min=1, help="Epochs from one measurement of AP to the next.")] = 1,
     revision: Revision = None,
     epochs: Annotated[int, typer.Option(min=1, help="Times to go through all pictures, by whole batches.")] = 50,
@@ -110,13 +116,20 @@ def train(
     leads = "LOCAL_RANK" not in os.environ or os.environ.get("RANK") == "0"  # as torchrun numbers its processes
     talk = Talk(quiet=quiet or not leads, verbose=verbose, as_json=log_json)
     show_warnings(talk)
+    if val_fraction is not None and validation is not None:
+        raise UsageError("--val names what to validate on; --val-fraction means nothing with it")
+    if val_fraction is not None and not 0 < val_fraction < 1:
+        raise UsageError(f"--val-fraction takes a number above 0 and below 1, not {val_fraction:g}")
     if scratch and (revision or offline):
         raise UsageError(f"{'--revision' if revision else '--offline'} means nothing with --from-scratch")
     _check_output(output, dataset, resume=resume)
     from ..datasets import read_dataset
 
     data = read_dataset(dataset, "train")
-    held_out = _validation(data, dataset, validation, talk)
+    if val_fraction is None:
+        held_out = _validation(data, dataset, validation, talk)
+    else:
+        data, held_out = _held_out(data, dataset, val_fraction, seed, talk)
     for problem in (*data.problems, *(held_out.problems if held_out else ())):
         talk.say(printable(problem))
 
@@ -207,21 +220,41 @@ def train(
 def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk) -> "Dataset | None":
     from ..datasets import read_dataset
 
-    try:
-        held_out = read_dataset(other or place, "val")
-    except SplitError:
-        if other is not None:
-            raise
-        held_out = data
+    held_out = read_dataset(other, "val") if other is not None else _own_validation(data, place)
+    if held_out is None:
+        talk.say(
+            f"{place} has no images to validate on; name some with --val, or hold some out with --val-fraction 0.1, "
+            "to see AP and keep the best weights"
+        )
+        return None
     if held_out.classes != data.classes:
         raise DatasetError(f"{held_out.name} has other classes than {data.name}; both must list the same, in one order")
     learned, judged = _places(data), _places(held_out)
-    if learned == judged and other is None:
-        talk.say(f"{place} has no pictures to validate on; name some with --val to see AP, and keep the best weights")
-        return None
     if shared := len(learned & judged):
         talk.say(f"{shared} of {len(judged)} pictures to validate on are learned from as well: AP will say too much")
     return held_out
+
+
+def _own_validation(data: "Dataset", place: Path) -> "Dataset | None":
+    """The validation split of the dataset itself, if it has one."""
+    from ..datasets import read_dataset
+
+    try:
+        own = read_dataset(place, "val")
+    except SplitError:
+        return None
+    return None if _places(own) == _places(data) else own
+
+
+def _held_out(data: "Dataset", place: Path, fraction: float, seed: int, talk: Talk) -> tuple["Dataset", "Dataset"]:
+    from ..datasets.holdout import hold_out
+
+    own = _own_validation(data, place)
+    if own is not None:
+        raise UsageError(f"{place} has {len(own.examples)} images of its own to validate on; leave --val-fraction out")
+    learned, judged = hold_out(data, fraction, seed=seed)
+    talk.say(f"{len(judged.examples)} of {len(data.examples)} images held out for validation")
+    return learned, judged
 
 
 def _places(data: "Dataset") -> set[tuple[str, str]]:

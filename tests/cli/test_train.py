@@ -133,10 +133,25 @@ def test_without_a_validation_split_the_last_weights_are_kept(place: Path) -> No
     shutil.copytree(place / "shapes/train", place / "lone/train")
     run = detr("train", "lone", "-o", "unvalidated", "--epochs", 1, *SCRATCH, cwd=place)
     assert run.returncode == 0, run.stderr
-    assert "lone has no pictures to validate on; name some with --val" in run.stderr
+    assert "lone has no images to validate on; name some with --val, or hold some out with --val-fraction" in run.stderr
     assert "ap" not in records(place / "unvalidated")[0]
     names = ("unvalidated/model.safetensors", "unvalidated/last/model.safetensors")
     assert len({(place / name).read_bytes() for name in names}) == 1
+
+
+def test_a_share_of_the_images_is_held_out_for_validation(place: Path) -> None:
+    shutil.copytree(place / "shapes/train", place / "single/train")
+    arguments = ("train", "single", "-o", "held out", *SCRATCH, "--val-fraction", 0.3)
+    run = detr(*arguments, "--epochs", 2, cwd=place)
+    assert run.returncode == 0, run.stderr
+    assert "2 of 6 images held out for validation" in run.stderr
+    assert "4 pictures, 2 to validate" in run.stderr
+    assert all(record["ap"] is not None for record in records(place / "held out"))
+    run = detr(*arguments, "--epochs", 2, "--resume", cwd=place)
+    assert run.returncode == 0, run.stderr
+    run = detr(*arguments, "--epochs", 2, "--resume", "--seed", 1, cwd=place)
+    assert run.returncode == 2
+    assert "began with" in run.stderr
 
 
 def test_several_processes_train_one_network(place: Path) -> None:
@@ -226,6 +241,10 @@ def test_pictures_in_both_splits_are_said(place: Path) -> None:
         (("shapes", "-o", "x", "--seed", "99999999999999999999", *SCRATCH), "--seed"),
         (("shapes", "-o", "x", "--warm-up", "10", *SCRATCH, "--epochs", "3"), "--warm-up 10 is longer than"),
         (("shapes", "-o", "x", "--revision", "main", *SCRATCH), "--revision means nothing with --from-scratch"),
+        (("shapes", "-o", "x", "--val-fraction", "0.1", *SCRATCH), "shapes has 2 images of its own to validate on"),
+        (("shapes", "-o", "x", "--val-fraction", "1", *SCRATCH), "above 0 and below 1, not 1"),
+        (("shapes", "-o", "x", "--val-fraction", "nan", *SCRATCH), "above 0 and below 1, not nan"),
+        (("shapes", "-o", "x", "--val-fraction", "0.1", "--val", "shapes"), "--val-fraction means nothing with it"),
         (("shapes", "-o", "x", "--model", "tiny", "--layer-decay", "0.5"), "--layer-decay is for a ViT"),
         (("shapes", "-o", "x", "--model", "tiny", "--component-decay", "0.5"), "--component-decay is for a ViT"),
     ],
