@@ -1,12 +1,17 @@
 """What was found in one picture."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .class_names import UNUSED, labels_named
 from .errors import ClassError
+
+if TYPE_CHECKING:
+    import supervision
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +37,31 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def to_supervision(self) -> "supervision.Detections":
+        """As `supervision.Detections`, with the class names in `data["class_name"]`.
+
+        Raises:
+            ModuleNotFoundError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ModuleNotFoundError as error:
+            if error.name != "supervision":
+                raise
+            text = "to_supervision needs the supervision package: pip install supervision"
+            raise ModuleNotFoundError(text, name=error.name) from error
+
+        return supervision.Detections(
+            xyxy=self.boxes.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.labels.copy(),
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
+
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which of a network's answers a user wants.
+    """Which of a network's answers a user wants; never those of a label that no class has.
 
     Attributes:
         threshold: scores must lie above it, 0…1.
@@ -64,7 +90,7 @@ class Wanted:
             class_names: the name of each label.
             size: width and height of the picture.
         """
-        keep = scores > self.threshold
+        keep = (scores > self.threshold) & ~np.isin(labels, _unused_labels(class_names))
         if self.labels is not None:
             keep &= np.isin(labels, list(self.labels))
         chosen = np.flatnonzero(keep)
@@ -78,6 +104,11 @@ class Wanted:
             width=width,
             height=height,
         )
+
+
+@lru_cache(maxsize=4)
+def _unused_labels(class_names: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(label for label, name in enumerate(class_names) if name == UNUSED)
 
 
 def labels_of(names: list[str], class_names: tuple[str, ...]) -> frozenset[int]:

@@ -1,9 +1,11 @@
 """What is kept of a network's answers, which classes a name means, and detections as plain data."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
+import supervision
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +41,13 @@ def test_scores_must_lie_above_the_threshold() -> None:
 def test_only_the_wanted_classes() -> None:
     answers: list[Answer] = [((0, 0, 1, 1), 0.9, label) for label in (0, 1, 2, 3, 4)]
     assert selected(Wanted(labels=frozenset({4, 2})), *answers).names == ("Traffic Light", "person")
-    assert len(selected(Wanted(labels=None), *answers)) == 5
+    assert selected(Wanted(labels=None), *answers).labels.tolist() == [1, 2, 3, 4]
+
+
+def test_a_label_that_no_class_has_is_never_a_detection() -> None:
+    answers: list[Answer] = [((0, 0, 1, 1), 0.9, 0), ((0, 0, 1, 1), 0.8, 1), ((0, 0, 1, 1), 0.7, 2)]
+    for wanted in (Wanted(), Wanted(labels=frozenset({0, 1}), limit=1), Wanted(limit=1)):
+        assert selected(wanted, *answers).labels[0] == 1
     assert len(selected(Wanted(labels=frozenset()), *answers)) == 0
 
 
@@ -131,3 +139,29 @@ def test_a_record_keeps_everything_through_json(
     assert (one["label_id"], one["label"]) == (label, name)
     assert one["score"] == pytest.approx(score, abs=5.1e-7)
     assert one["box"] == pytest.approx(list(box), abs=5.1e-5)
+
+
+def test_to_supervision() -> None:
+    found = selected(Wanted(), ((1, 2, 30, 40), 0.9, 3), ((0, 0, 1, 1), 0.8, 1))
+    converted = found.to_supervision()
+    assert isinstance(converted, supervision.Detections)
+    np.testing.assert_array_equal(converted.xyxy, found.boxes)
+    np.testing.assert_array_equal(converted.confidence, found.scores)
+    assert converted.class_id.tolist() == [3, 1]
+    assert converted["class_name"].tolist() == ["cat", "person"]
+    assert converted[converted.confidence > 0.85]["class_name"].tolist() == ["cat"]
+    converted.xyxy[:] = 0
+    assert found.boxes.any()
+
+
+def test_to_supervision_of_no_detections() -> None:
+    converted = selected(Wanted()).to_supervision()
+    assert len(converted) == 0
+    both = supervision.Detections.merge([converted, selected(Wanted(), ((0, 0, 1, 1), 0.8, 1)).to_supervision()])
+    assert both["class_name"].tolist() == ["person"]
+
+
+def test_to_supervision_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install supervision"):
+        selected(Wanted()).to_supervision()
