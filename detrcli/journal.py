@@ -231,13 +231,15 @@ def _line(entry: Entry) -> bytes:
     result = entry.result
     if isinstance(result, Failure):
         return json.dumps({"index": entry.index, **vars(result)}).encode() + b"\n"
-    return json.dumps({"index": entry.index, "relative": result.relative, **result.as_record()}).encode() + b"\n"
+    identity = {} if result.image_id is None else {"image_id": result.image_id}
+    place = {"index": entry.index, "relative": result.relative, **identity}
+    return json.dumps({**place, **result.as_record()}).encode() + b"\n"
 
 
 def _entry(record: dict[str, Any]) -> Entry:
     if "kind" in record:
         return Entry(record["index"], Failure(record["path"], record["kind"], record["reason"]))
-    return Entry(record["index"], of_record(record, record["relative"]))
+    return Entry(record["index"], of_record(record, record["relative"], record.get("image_id")))
 
 
 def _up_to(file: IO[bytes], end: int) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .detections import Detections
+    from .output_settings import CocoId
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Labelled:
         height: of the upright picture, in pixels.
         model: what looked at it.
         found: its objects, best first.
+        image_id: its id in a COCO file, or None.
     """
 
     path: str
@@ -43,6 +45,7 @@ class Labelled:
     height: int
     model: str
     found: tuple[Found, ...]
+    image_id: "CocoId | None" = None
 
     def as_record(self) -> dict[str, Any]:
         """Plain data for JSON: path, size, model, and detections."""
@@ -54,18 +57,20 @@ class Labelled:
         }
 
 
-def labelled(path: str, relative: str, model: str, detections: "Detections") -> Labelled:
+def labelled(
+    path: str, relative: str, model: str, detections: "Detections", image_id: "CocoId | None" = None
+) -> Labelled:
     """What is written about a picture's detections."""
     columns = (detections.labels.tolist(), detections.names, detections.scores.tolist(), detections.boxes.tolist())
     found = tuple(
         Found(label, name, round(score, 6), (round(x1, 4), round(y1, 4), round(x2, 4), round(y2, 4)))
         for label, name, score, (x1, y1, x2, y2) in zip(*columns, strict=True)
     )
-    return Labelled(path, relative, detections.width, detections.height, model, found)
+    return Labelled(path, relative, detections.width, detections.height, model, found, image_id)
 
 
-def of_record(record: dict[str, Any], relative: str) -> Labelled:
+def of_record(record: dict[str, Any], relative: str, image_id: "CocoId | None" = None) -> Labelled:
     """What `Labelled.as_record` made plain data of."""
     found = tuple(Found(one["label_id"], one["label"], one["score"], (*one["box"],)) for one in record["detections"])
     size = record["size"]
-    return Labelled(record["path"], relative, size["width"], size["height"], record["model"], found)
+    return Labelled(record["path"], relative, size["width"], size["height"], record["model"], found, image_id)

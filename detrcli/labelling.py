@@ -28,6 +28,7 @@ from .images.fetch import is_address
 from .images.sources import SUFFIXES, ImageReference
 from .journal import FOLDER, Entry, Failure, Journal, Record, check_that_nobody_writes, recorded
 from .labelled import Labelled
+from .output_settings import CocoId, OutputSettings
 from .shards import Shard
 
 JOURNAL = "journal.jsonl"
@@ -49,6 +50,9 @@ class Plan:
         formats: what to write.
         draw: whether to draw.
         answers: which answers are kept, and how they are computed.
+        image_root: see `OutputSettings`.
+        image_ids: digest of the COCO file that image and category ids are from, or "".
+        category_ids: see `OutputSettings`.
     """
 
     model: str
@@ -59,6 +63,9 @@ class Plan:
     formats: tuple[str, ...]
     draw: bool
     answers: dict[str, Any]
+    image_root: str = ""
+    image_ids: str = ""
+    category_ids: tuple[CocoId | None, ...] | None = None
 
     def as_setting(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -88,6 +95,7 @@ class Labelling:
 
     def __init__(self, output: Path, plan: Plan, *, keep: bool = True, resume: bool | None = None) -> None:
         self._output, self._plan, self._keep = output, plan, keep
+        self._settings = OutputSettings(plan.class_names, output, plan.image_root, plan.category_ids)
         self._folder = _folder_of(output, plan.shard) if keep else output / FOLDER / f"single-{token_hex(8)}"
         if not keep:
             self._discard = finalize(self, _remove, self._folder)
@@ -107,7 +115,8 @@ class Labelling:
         shard = plan.shard
         self.failures = f"failures-{shard.index}-of-{shard.count}.jsonl" if shard else FAILURES
         self._reserved = {
-            output / name for name in (FAILURES, *(run_format(one).NAME for one in plan.formats if one in FOR_ALL))
+            output / name
+            for name in (FAILURES, *(name for one in plan.formats if one in FOR_ALL for name in run_format(one).FILES))
         }
         self._record = record if resume else None
         holding = {output, self._folder.parent, *(one.parent for one in new)}
@@ -170,9 +179,7 @@ class Labelling:
         """
         with closing(self._journal):
             if finished and self._plan.shard is None:
-                write_for_all(
-                    self._plan.formats, [self._whole()], self._plan.class_names, self._output, staging=self._folder
-                )
+                write_for_all(self._plan.formats, [self._whole()], self._settings, staging=self._folder)
             if not self._keep:
                 self._discard()
                 return Counter()
@@ -212,7 +219,7 @@ class Labelling:
             )
         form = picture_format(name)
         place = form.place(PurePosixPath(labelled.relative))
-        self._write_file(self._checked(self._output / place, reference), form.content(labelled, self._plan.class_names))
+        self._write_file(self._checked(self._output / place, reference), form.content(labelled, self._settings))
 
     def _folders(self, result: Labelled | Failure) -> set[Path]:
         """Those that hold a picture's own outputs, and those that hold these, from the output folder on."""
@@ -265,7 +272,14 @@ def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None)
     records = _all_shards(folders)
     setting = records[0].setting
     chosen = [name for name in formats or setting["formats"] if name in FOR_ALL]
-    written = write_for_all(chosen, records, tuple(setting["class_names"]), output)
+    categories = setting.get("category_ids")
+    settings = OutputSettings(
+        tuple(setting["class_names"]),
+        output,
+        setting.get("image_root", ""),
+        None if categories is None else tuple(categories),
+    )
+    written = write_for_all(chosen, records, settings)
     of_each = setting["draw"] or any(name in FOR_EACH for name in setting["formats"])
     elsewhere = [one for one in folders if of_each and os.path.realpath(one) != os.path.realpath(output)]
     return Merged(written, write_failures(records, output / FAILURES), elsewhere)
@@ -305,8 +319,7 @@ def drawn(folder: Path) -> bool:
 def write_for_all(
     formats: Iterable[str],
     records: Sequence[Record],
-    class_names: tuple[str, ...],
-    output: Path,
+    settings: OutputSettings,
     *,
     staging: Path | None = None,
 ) -> list[Path]:
@@ -321,11 +334,11 @@ def write_for_all(
     written = []
     for name in formats:
         if name in FOR_ALL:
-            form = run_format(name)
-            path = output / form.NAME
-            with atomic_file(path, staging=staging) as file:
-                form.write(file, _Pictures(records), class_names)
-            written.append(path)
+            for file_name, write in run_format(name).FILES.items():
+                path = settings.folder / file_name
+                with atomic_file(path, staging=staging) as file:
+                    write(file, _Pictures(records), settings)
+                written.append(path)
     return written
 
 

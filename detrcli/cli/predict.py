@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
@@ -43,7 +43,9 @@ from .options import (
 if TYPE_CHECKING:
     from ..batches import BatchSize
     from ..clock import Clock
+    from ..datasets.coco_ids import CocoIds
     from ..detector import Detector, Outcome
+    from ..images.decode import Picture
     from ..labelling import Labelling
     from .report import Done
 
@@ -99,6 +101,14 @@ def predict(
             "--format", "-f", metavar="|".join(FORMATS), callback=each_of(FORMATS), help="Write files. Repeatable."
         ),
     ] = None,
+    image_root: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Prefix of image paths in Label Studio tasks, such as /data/local-files/?d=."),
+    ] = None,
+    image_ids: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A COCO file whose image and category ids coco and coco-results use."),
+    ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go down into folders' folders.")] = False,
     resume: Annotated[
         bool | None,
@@ -134,6 +144,9 @@ def predict(
         raise UsageError(
             f"drawings in {output} would overwrite the images; name another folder with --output, or say --no-draw"
         )
+    ids = _coco_ids(image_ids, formats or ())
+    if image_root is not None and "label-studio" not in (formats or ()):
+        raise UsageError("--image-root goes with --format label-studio")
     references = iter(pictures)
     listed = STDIN in pictures.names or bool(lists)
     first = list(islice(references, 1 if listed else 2))  # who writes a list may wait for what becomes of the first
@@ -153,6 +166,7 @@ def predict(
     hush_hub_for(model, talk)
     began = time.perf_counter()
     from ..allocator import keep_freed_memory
+    from ..class_names import used_labels
     from ..clock import Clock
     from ..detections import Wanted, labels_of
     from ..detector import load
@@ -167,6 +181,17 @@ def predict(
     )
     talk.detail(f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s")
     wanted = Wanted(threshold, labels_of(classes, detector.class_names) if classes else None, max_detections)
+    category_ids = ids.category_ids(detector.class_names) if ids else None
+    if category_ids is not None:
+        unknown = [repr(name) for label, name in used_labels(detector.class_names) if category_ids[label] is None]
+        if unknown:
+            more = ", …" if len(unknown) > 5 else ""
+            talk.say(
+                printable(
+                    f"left out of coco and coco-results, for {image_ids} has no such category: "
+                    f"{', '.join(unknown[:5])}{more}"
+                )
+            )
     labelling = None
     keep = many or part is not None or bool(resume)
     if draw or formats:
@@ -180,20 +205,28 @@ def predict(
             formats=tuple(dict.fromkeys(formats or ())),
             draw=draw,
             answers={**answers, "precision": precision},
+            image_root=image_root or "",
+            image_ids=ids.digest if ids else "",
+            category_ids=category_ids,
         )
         labelling = Labelling(output, plan, keep=keep, resume=resume)
 
     def remaining(all_pictures: Iterable[ImageReference]) -> Iterator[Indexed]:
-        indexed = enumerate(all_pictures)
+        indexed = enumerate(ids.assigned(all_pictures) if ids else all_pictures)
         mine = (one for one in indexed if part is None or part.takes(one[1].relative.as_posix()))
         return labelling.remaining(mine) if labelling is not None else mine
+
+    def read(source: Indexed) -> "Picture":
+        if ids:
+            ids.check(source[1])
+        return read_picture(source[1].location, clock)
 
     clock, interruption = Clock(), Interruption()
     report = Report(talk, output if labelling else None, many=many, before=labelling.before if labelling else 0)
     pipeline = detector.stream(
         remaining(chain(first, references)),
         wanted,
-        read=lambda source: read_picture(source[1].location, clock),
+        read=read,
         then=_finisher(detector.name, labelling, clock),
         batch_size=_batch_size(batch_size, detector),
         workers=workers,
@@ -222,6 +255,16 @@ def predict(
         raise typer.Exit(SOME_FAILED)
 
 
+def _coco_ids(file: Path | None, formats: Sequence[str]) -> "CocoIds | None":
+    if file is None:
+        return None
+    if not {"coco", "coco-results"}.intersection(formats):
+        raise UsageError("--image-ids goes with --format coco or coco-results")
+    from ..datasets.coco_ids import read_coco_ids
+
+    return read_coco_ids(file)
+
+
 def _finisher(model: str, labelling: "Labelling | None", clock: "Clock") -> "Callable[[Outcome[Indexed]], Done]":
     """What is done with each picture once it was looked at, in any thread."""
     from ..journal import Failure
@@ -233,7 +276,8 @@ def _finisher(model: str, labelling: "Labelling | None", clock: "Clock") -> "Cal
         try:
             if isinstance(outcome.result, ImageError):
                 raise outcome.result
-            result = labelled(reference.path, reference.relative.as_posix(), model, outcome.result)
+            relative = reference.relative.as_posix()
+            result = labelled(reference.path, relative, model, outcome.result, reference.image_id)
             drawing = None
             if labelling is not None:
                 drawing = labelling.write(reference, outcome.picture, outcome.result, result, clock)

@@ -3,13 +3,14 @@
 A format has a file for each picture, or one for all pictures, or both; its module is called as it is.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from ..labelled import Labelled
+    from ..output_settings import OutputSettings
 
 FORMATS = {
     "json": "a.jpg.json, a file for each picture",
@@ -20,7 +21,7 @@ FORMATS = {
     "yolo": "labels/a.txt for each picture, and data.yaml",
     "voc": "a.xml, Pascal VOC's, for each picture",
     "labelme": "a.json, LabelMe's, for each picture",
-    "label-studio": "label-studio.json, tasks with predictions for Label Studio",
+    "label-studio": "label-studio.json, tasks with predictions, and label-studio.xml, their labeling config",
     "cvat": "cvat.xml, CVAT for images 1.1",
 }
 """Name and what it writes."""
@@ -38,21 +39,19 @@ class PictureFormat(Protocol):
     def place(self, relative: PurePosixPath) -> PurePosixPath:
         """Where a picture's file belongs below the output folder."""
 
-    def content(self, picture: "Labelled", class_names: tuple[str, ...]) -> bytes:
-        """What it holds. `class_names` is the name of each label of the model."""
+    def content(self, picture: "Labelled", settings: "OutputSettings") -> bytes:
+        """What it holds."""
+
+
+Writer = Callable[[IO[bytes], "Iterable[Labelled]", "OutputSettings"], None]
+"""Writes all images, which can be iterated as often as it takes, and are never held in memory all at once."""
 
 
 class RunFormat(Protocol):
-    """Writes one file for all pictures."""
+    """Writes one or more files for all images together."""
 
-    NAME: str
-    """Of the file."""
-
-    def write(self, file: IO[bytes], pictures: "Iterable[Labelled]", class_names: tuple[str, ...]) -> None:
-        """Write all pictures, which can be iterated as often as it takes, and are never held in memory all at once.
-
-        `class_names` is the name of each label of the model.
-        """
+    FILES: Mapping[str, Writer]
+    """Name of each file, and what writes it."""
 
 
 def picture_format(name: str) -> PictureFormat:

@@ -1,15 +1,17 @@
-"""COCO's results format, with the image ids of `coco.json`."""
+"""COCO's results format, with the ids of `coco.json`."""
 
 from collections.abc import Iterable
 from typing import IO
 
 from ..labelled import Labelled
+from ..output_settings import OutputSettings
 from .coco import results, write_array
 
-NAME = "coco-results.json"
 
-
-def write(file: IO[bytes], pictures: Iterable[Labelled], class_names: tuple[str, ...]) -> None:
+def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
     """Write all pictures."""
-    write_array(file, results(pictures))
+    write_array(file, results(pictures, settings))
     file.write(b"\n")
+
+
+FILES = {"coco-results.json": write}

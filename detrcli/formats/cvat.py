@@ -1,42 +1,35 @@
-"""CVAT for images 1.1: one XML file for all pictures.
+"""CVAT for images 1.1: one XML file for all pictures."""
 
-A label that no class has is not listed, and no box has it.
-"""
-
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from typing import IO
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ..class_names import used_labels
 from ..labelled import Labelled
+from ..output_settings import OutputSettings
 from ..xml_text import xml_text
 
-NAME = "cvat.xml"
 
-
-def write(file: IO[bytes], pictures: Iterable[Labelled], class_names: tuple[str, ...]) -> None:
+def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
     """Write all pictures, one after the other."""
     file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
     meta = Element("meta")
     labels = SubElement(SubElement(meta, "task"), "labels")
-    names = dict(used_labels(class_names))
-    for name in names.values():
+    for _, name in used_labels(settings.class_names):
         label = SubElement(labels, "label")
         SubElement(label, "name").text = xml_text(name)
         SubElement(label, "type").text = "rectangle"
         SubElement(label, "attributes")
     _write(file, meta)
     for number, picture in enumerate(pictures):
-        _write(file, _image(number, picture, names))
+        _write(file, _image(number, picture))
     file.write(b"</annotations>\n")
 
 
-def _image(number: int, picture: Labelled, names: Container[int]) -> Element:
+def _image(number: int, picture: Labelled) -> Element:
     size = {"width": str(picture.width), "height": str(picture.height)}
     image = Element("image", {"id": str(number), "name": xml_text(picture.relative), **size})
     for one in picture.found:
-        if one.label_id not in names:
-            continue
         corners = zip(("xtl", "ytl", "xbr", "ybr"), one.box, strict=True)
         attributes = {"label": xml_text(one.label), "source": "auto", "occluded": "0"}
         SubElement(image, "box", attributes | {name: f"{value:.4f}" for name, value in corners} | {"z_order": "0"})
@@ -46,3 +39,6 @@ def _image(number: int, picture: Labelled, names: Container[int]) -> Element:
 def _write(file: IO[bytes], element: Element) -> None:
     indent(element, level=1)
     file.write(b"  " + tostring(element, encoding="unicode").rstrip().encode() + b"\n")
+
+
+FILES = {"cvat.xml": write}

@@ -4,6 +4,7 @@ import json
 from pathlib import PurePosixPath
 
 from ..labelled import Labelled
+from ..output_settings import OutputSettings
 
 
 def place(relative: PurePosixPath) -> PurePosixPath:
@@ -11,6 +12,6 @@ def place(relative: PurePosixPath) -> PurePosixPath:
     return relative.with_name(f"{relative.name}.json")
 
 
-def content(picture: Labelled, class_names: tuple[str, ...]) -> bytes:
+def content(picture: Labelled, settings: OutputSettings) -> bytes:
     """The record that goes to stdout, indented."""
     return json.dumps(picture.as_record(), indent=2).encode() + b"\n"

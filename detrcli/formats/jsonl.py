@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from typing import IO
 
 from ..labelled import Labelled
+from ..output_settings import OutputSettings
 
-NAME = "detections.jsonl"
 
-
-def write(file: IO[bytes], pictures: Iterable[Labelled], class_names: tuple[str, ...]) -> None:
+def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
     """Write all pictures."""
     file.writelines(json.dumps(picture.as_record()).encode() + b"\n" for picture in pictures)
+
+
+FILES = {"detections.jsonl": write}

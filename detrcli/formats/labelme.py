@@ -1,11 +1,12 @@
-"""LabelMe's JSON, a file a picture: `a.jpg` → `a.json`, which names its picture by its whole path."""
+"""LabelMe's JSON, a file a picture: `a.jpg` → `a.json`, which names its image by the path from there."""
 
 import json
 import os
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from ..images.fetch import is_address
 from ..labelled import Found, Labelled
+from ..output_settings import OutputSettings
 
 VERSION = "5.5.0"
 """Of LabelMe, whose files look so."""
@@ -16,18 +17,28 @@ def place(relative: PurePosixPath) -> PurePosixPath:
     return relative.with_suffix(".json")
 
 
-def content(picture: Labelled, class_names: tuple[str, ...]) -> bytes:
+def content(picture: Labelled, settings: OutputSettings) -> bytes:
     """A rectangle for each object, its score as the description."""
     record: dict[str, object] = {
         "version": VERSION,
         "flags": {},
         "shapes": [_shape(one) for one in picture.found],
-        "imagePath": picture.path if is_address(picture.path) else os.path.abspath(picture.path),
+        "imagePath": picture.path if is_address(picture.path) else _from_json(picture, settings.folder),
         "imageData": None,
         "imageHeight": picture.height,
         "imageWidth": picture.width,
     }
     return json.dumps(record, indent=2).encode() + b"\n"
+
+
+def _from_json(picture: Labelled, output: Path) -> str:
+    """Path of the image from the folder of the JSON file, links to folders resolved."""
+    folder, name = os.path.split(os.path.abspath(picture.path))
+    path = os.path.join(os.path.realpath(folder), name)
+    try:
+        return os.path.relpath(path, os.path.realpath(output / PurePosixPath(picture.relative).parent))
+    except ValueError:  # different drives
+        return path
 
 
 def _shape(one: Found) -> dict[str, object]:

@@ -1,13 +1,14 @@
 """Pascal VOC's XML, a file a picture: `a.jpg` → `a.xml`.
 
-Corners are whole pixels counted from 0, the last one outside, but never 0 themselves, as labelImg writes them: the
-original data set counts from 1, and its readers take 1 away.
+Corners are 1-based and inclusive, as in the original dataset: the pixels of the first column have x = 1, those of the
+last one x = width, and a box holds both its corners.
 """
 
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ..labelled import Labelled
+from ..output_settings import OutputSettings
 from ..xml_text import xml_text
 
 
@@ -16,7 +17,7 @@ def place(relative: PurePosixPath) -> PurePosixPath:
     return relative.with_suffix(".xml")
 
 
-def content(picture: Labelled, class_names: tuple[str, ...]) -> bytes:
+def content(picture: Labelled, settings: OutputSettings) -> bytes:
     """The annotation of a picture."""
     relative = PurePosixPath(picture.relative)
     root = Element("annotation")
@@ -34,10 +35,21 @@ def content(picture: Labelled, class_names: tuple[str, ...]) -> bytes:
         _add(found, "truncated", 0)
         _add(found, "difficult", 0)
         box = SubElement(found, "bndbox")
-        for name, value in zip(("xmin", "ymin", "xmax", "ymax"), one.box, strict=True):
-            _add(box, name, max(1, round(value)))
+        x1, y1, x2, y2 = one.box
+        xmin, xmax = _pixels(x1, x2, picture.width)
+        ymin, ymax = _pixels(y1, y2, picture.height)
+        for name, value in (("xmin", xmin), ("ymin", ymin), ("xmax", xmax), ("ymax", ymax)):
+            _add(box, name, value)
     indent(root)
     return tostring(root, encoding="unicode").encode() + b"\n"
+
+
+def _pixels(start: float, end: float, count: int) -> tuple[int, int]:
+    """First and last of a side's pixels, counted from 1, that lie between two positions; at least the middle one."""
+    first, last = round(start) + 1, round(end)
+    if last < first:
+        first = last = min(int((start + end) / 2) + 1, count)
+    return first, last
 
 
 def _add(parent: Element, name: str, value: str | int) -> None:

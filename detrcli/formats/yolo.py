@@ -10,8 +10,7 @@ from typing import IO
 
 from ..class_names import used_labels
 from ..labelled import Labelled
-
-NAME = "data.yaml"
+from ..output_settings import OutputSettings
 
 
 def place(relative: PurePosixPath) -> PurePosixPath:
@@ -19,13 +18,11 @@ def place(relative: PurePosixPath) -> PurePosixPath:
     return "labels" / relative.with_suffix(".txt")
 
 
-def content(picture: Labelled, class_names: tuple[str, ...]) -> bytes:
+def content(picture: Labelled, settings: OutputSettings) -> bytes:
     """A line for each object, none for a picture without any."""
-    number = _numbers(class_names)
+    number = _numbers(settings.class_names)
     lines = []
     for one in picture.found:
-        if one.label_id not in number:
-            continue
         x1, y1, x2, y2 = one.box
         centre = (x1 + x2) / 2 / picture.width, (y1 + y2) / 2 / picture.height
         size = (x2 - x1) / picture.width, (y2 - y1) / picture.height
@@ -33,11 +30,11 @@ def content(picture: Labelled, class_names: tuple[str, ...]) -> bytes:
     return "".join(lines).encode()
 
 
-def write(file: IO[bytes], pictures: Iterable[Labelled], class_names: tuple[str, ...]) -> None:
+def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
     """Write the names of the classes, and where pictures belong."""
     import yaml
 
-    names = dict(enumerate(name for _, name in used_labels(class_names)))
+    names = dict(enumerate(name for _, name in used_labels(settings.class_names)))
     described = {"train": "images", "val": "images", "names": names}  # beside the file itself, wherever that is
     file.write(yaml.safe_dump(described, sort_keys=False, allow_unicode=True).encode())
 
@@ -45,3 +42,6 @@ def write(file: IO[bytes], pictures: Iterable[Labelled], class_names: tuple[str,
 @lru_cache(maxsize=1)
 def _numbers(class_names: tuple[str, ...]) -> dict[int, int]:
     return {label: number for number, (label, _) in enumerate(used_labels(class_names))}
+
+
+FILES = {"data.yaml": write}

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import UsageError
 from .fetch import is_address, shown
 from .urls import without_credentials
+
+if TYPE_CHECKING:
+    from ..output_settings import CocoId
 
 STDIN = "-"
 _OUTSIDE = "_outside"
@@ -32,11 +35,13 @@ class ImageReference:
         path: as the user would name it; or an address, without user and password.
         relative: where its outputs belong below the output folder, unlike that of any other picture.
         login: the address with user and password, or None if it has neither.
+        image_id: its id in a COCO file, or None.
     """
 
     path: str
     relative: Path
     login: str | None = None
+    image_id: "CocoId | None" = None
 
     @property
     def location(self) -> str:

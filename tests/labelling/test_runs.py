@@ -128,8 +128,13 @@ def test_one_broken_picture_stops_nothing_and_is_not_left_out(place: Place, whol
     (failure,) = place.failures("whole")
     assert failure["path"] == "pictures/000/000049.png"
     assert failure["kind"] == "empty"
-    singles = {"detections.jsonl", "detections.csv", "coco.json", "coco-results.json", "data.yaml", "label-studio.json"}
-    assert {name for name in whole if "/" not in name} == singles | {"cvat.xml", "failures.jsonl"}
+    singles = {"detections.jsonl", "detections.csv", "coco.json", "coco-results.json", "data.yaml"}
+    assert {name for name in whole if "/" not in name} == singles | {
+        "label-studio.json",
+        "label-studio.xml",
+        "cvat.xml",
+        "failures.jsonl",
+    }
     kinds = (".jpg", ".png", ".jpg.json", ".png.json", ".xml", ".txt")
     stems = [re.sub(r"^labels/", "", name).partition(".")[0] for name in whole if "/" in name]
     assert {stems.count(f"000/{number:06}") for number in range(COUNT) if number != 49} == {5}
