@@ -8,14 +8,19 @@ import hashlib
 import json
 import os
 import time
-from collections import Counter
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import NoneType
 from typing import IO, Any
 
-from .errors import UsageError
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import OutputError, UsageError
 from .files import lock, sync_folder, writing
 from .images.sources import ImageReference
 from .labelled import Labelled, of_record
@@ -78,14 +83,13 @@ class Record:
         """What became of each picture so far."""
         with self.path.open("rb") as file:
             for line in _up_to(file, self.whole):
-                record = json.loads(line)
-                if "path" in record:
-                    yield _entry(record)
+                if (entry := _entry(line)) is not None:
+                    yield entry
 
     def remaining(self, references: Iterable[tuple[int, ImageReference]]) -> Iterator[tuple[int, ImageReference]]:
         """Those of a run's pictures that are not in here.
 
-        As long as the pictures come as they came before, nothing is held in memory.
+        As long as the pictures come as they came before, nothing is held in memory, else 16 bytes for each.
         """
         done = (entry.result.path for entry in self.entries())
         coming = iter(references)
@@ -95,42 +99,85 @@ class Record:
                 yield index, reference
                 yield from coming
             elif path != reference.path:
-                left = Counter(_digest(one) for one in chain([path], done))
-                for one in chain([(index, reference)], coming):
-                    key = _digest(one[1].path)
-                    if left[key] > 0:
-                        left[key] -= 1
-                    else:
-                        yield one
+                left = Names(chain([path], done))
+                yield from (one for one in chain([(index, reference)], coming) if not left.take(one[1].path))
+
+
+class Names:
+    """How often each of many names occurs, in 16 bytes for each.
+
+    Args:
+        names: all of them.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._known, self._left = np.unique(np.fromiter(map(_digest, names), np.uint64), return_counts=True)
+
+    def take(self, name: str) -> bool:
+        """Whether one of this name was left; from now on it is not."""
+        place = self._place(name)
+        if place is None or not self._left[place]:
+            return False
+        self._left[place] -= 1
+        return True
+
+    def __contains__(self, name: str) -> bool:
+        return self._place(name) is not None
+
+    def _place(self, name: str) -> int | None:
+        digest = np.uint64(_digest(name))
+        place = int(np.searchsorted(self._known, digest))
+        return place if place < len(self._known) and self._known[place] == digest else None
 
 
 def recorded(path: Path) -> Record | None:
     """The journal in a file, or None if there is none, not even a first line.
 
+    It is whole up to the first line that no run writes, or that was there before.
+
     Raises:
         UsageError: it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            first = file.readline()
-            try:
-                setting = json.loads(first)["setting"]
-            except ValueError:
-                return None
-            if not first.endswith(b"\n"):
-                return None
-            whole, done, finished = len(first), 0, False
-            for line in file:
-                if not (line.startswith(b"{") and line.endswith(b"}\n")):
-                    break
-                whole += len(line)
-                finished = line == FINISHED
-                done += not finished
-    except FileNotFoundError:
+    setting = setting_of(path)
+    if setting is None:
         return None
+    lengths, digests = array("Q"), array("q")
+    with _reading(path), path.open("rb") as file:
+        whole = len(file.readline())
+        for line in file:
+            if line != FINISHED and _entry(line) is None:
+                break
+            lengths.append(len(line))
+            digests.append(hash(line))
+    finishing = np.frombuffer(digests, np.int64) == hash(FINISHED)
+    count = _first_repeated(np.frombuffer(digests, np.int64), finishing)
+    whole += int(np.frombuffer(lengths, np.uint64)[:count].sum())
+    return Record(path, setting, int((~finishing[:count]).sum()), bool(finishing[:count][-1:].any()), whole)
+
+
+def setting_of(path: Path) -> Setting | None:
+    """What the first line of a journal says, or None if there is none.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    with _reading(path), path.open("rb") as file:
+        line = file.readline()
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            setting = json.loads(line)["setting"]
+            if isinstance(setting, dict) and line.endswith(b"\n"):
+                return setting
+    return None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        return
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}; name another --output") from error
-    return Record(path, setting, done, finished, whole)
 
 
 def check_that_nobody_writes(path: Path) -> None:
@@ -171,6 +218,7 @@ class Journal:
             except BaseException:
                 self._file.close()
                 raise
+        self._setting, self._done = setting, before.done if before else 0
         self._synced = time.monotonic()
         self._folders = {path.parent, *folders}
 
@@ -187,8 +235,18 @@ class Journal:
         self._folders.update(folders)
         with writing(self.path):
             self._write(_line(entry))
+            self._done += 1
             if time.monotonic() - self._synced > SYNC_AFTER:
                 self._sync()
+
+    def so_far(self) -> Record:
+        """What was written.
+
+        Raises:
+            OutputError: the file is no longer where it was.
+        """
+        self._check_place()
+        return Record(self.path, self._setting, self._done, False, os.fstat(self._file.fileno()).st_size)
 
     def finish(self, folders: Iterable[Path] = ()) -> None:
         """Say that the run came to its end.
@@ -216,7 +274,14 @@ class Journal:
         self._file.write(line)
         self._file.flush()
 
+    def _check_place(self) -> None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
+                return
+        raise OutputError(f"{self.path} was removed or replaced while it was written")
+
     def _sync(self) -> None:
+        self._check_place()
         for folder in self._folders:
             sync_folder(folder)
         self._folders.clear()
@@ -225,6 +290,10 @@ class Journal:
 
 
 FINISHED = b'{"finished": true}\n'
+FAILURE_KEYS = ("index", "path", "kind", "reason")
+LABELLED_KEYS = ("index", "relative", "path", "size", "model", "detections")
+KEYS_WITH_ID = ("index", "relative", "image_id", *LABELLED_KEYS[2:])
+"""Of a line's object, in order."""
 
 
 def _line(entry: Entry) -> bytes:
@@ -236,10 +305,40 @@ def _line(entry: Entry) -> bytes:
     return json.dumps({**place, **result.as_record()}).encode() + b"\n"
 
 
-def _entry(record: dict[str, Any]) -> Entry:
-    if "kind" in record:
-        return Entry(record["index"], Failure(record["path"], record["kind"], record["reason"]))
-    return Entry(record["index"], of_record(record, record["relative"], record.get("image_id")))
+def _entry(line: bytes) -> Entry | None:
+    """What `_line` made a line of, or None if it did not."""
+    if not (line.startswith(b"{") and line.endswith(b"}\n")):
+        return None
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        record = json.loads(line)
+        keys = tuple(record)
+        if keys == FAILURE_KEYS:
+            failure = Failure(record["path"], record["kind"], record["reason"])
+            if _are(int, record["index"]) and _are(str, *vars(failure).values()):
+                return Entry(record["index"], failure)
+        elif keys in (LABELLED_KEYS, KEYS_WITH_ID):
+            result = of_record(record, record["relative"], record.get("image_id"))
+            found = result.found
+            if (
+                _are(int, record["index"], result.width, result.height, *(one.label_id for one in found))
+                and _are((int, str, NoneType), result.image_id)
+                and _are(str, result.path, result.relative, result.model, *(one.label for one in found))
+                and _are((int, float), *(value for one in found for value in (one.score, *one.box)))
+                and all(len(one.box) == 4 for one in found)
+            ):
+                return Entry(record["index"], result)
+    return None
+
+
+def _are(kind: type | tuple[type, ...], *values: object) -> bool:
+    return all(isinstance(value, kind) for value in values)
+
+
+def _first_repeated(digests: NDArray[np.int64], excepted: NDArray[np.bool_]) -> int:
+    """The place of the first digest that was there before, or how many there are; some may occur often."""
+    order = np.argsort(digests, kind="stable")
+    repeated = order[1:][digests[order[1:]] == digests[order[:-1]]]
+    return int(min(repeated[~excepted[repeated]], default=len(digests)))
 
 
 def _up_to(file: IO[bytes], end: int) -> Iterator[bytes]:
@@ -251,5 +350,5 @@ def _up_to(file: IO[bytes], end: int) -> Iterator[bytes]:
         yield line
 
 
-def _digest(path: str) -> bytes:
-    return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _digest(path: str) -> int:
+    return int.from_bytes(hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest())

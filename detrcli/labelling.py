@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from heapq import merge
 from pathlib import Path, PurePosixPath
@@ -22,14 +22,14 @@ from .clock import Clock
 from .detections import Detections
 from .errors import ImageError, OutputError, UsageError
 from .files import PART, atomic_file, fitting, writing
-from .formats import BY_STEM, FOR_ALL, FOR_EACH, picture_format, run_format
+from .formats import BY_STEM, FOR_ALL, FOR_EACH, FORMATS, picture_format, run_format
 from .images.decode import Picture
 from .images.fetch import is_address
 from .images.sources import SUFFIXES, ImageReference
-from .journal import FOLDER, Entry, Failure, Journal, Record, check_that_nobody_writes, recorded
+from .journal import FOLDER, Entry, Failure, Journal, Record, check_that_nobody_writes, recorded, setting_of
 from .labelled import Labelled
 from .output_settings import CocoId, OutputSettings
-from .shards import Shard
+from .shards import Shard, parse_shard
 
 JOURNAL = "journal.jsonl"
 FAILURES = "failures.jsonl"
@@ -103,7 +103,7 @@ class Labelling:
             new = [one for one in (self._folder, *self._folder.parents) if not one.exists()]
             self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / JOURNAL
-        record = recorded(path)
+        record = _run_in(path)
         if record is not None and resume is None and not record.finished:
             check_that_nobody_writes(path)
             raise UsageError(
@@ -178,20 +178,17 @@ class Labelling:
             OutputError: a file cannot be written.
         """
         with closing(self._journal):
+            records = [self._journal.so_far()]
             if finished and self._plan.shard is None:
-                write_for_all(self._plan.formats, [self._whole()], self._settings, staging=self._folder)
-            if not self._keep:
-                self._discard()
-                return Counter()
-            kinds = write_failures([self._whole()], self._output / self.failures, staging=self._folder)
-            if finished:
-                self._journal.finish([self._output])
+                write_for_all(self._plan.formats, records, self._settings, staging=self._folder)
+            kinds = Counter[str]()
+            if self._keep:
+                kinds = write_failures(records, self._output / self.failures, staging=self._folder)
+                if finished:
+                    self._journal.finish([self._output])
+        if not self._keep:
+            self._discard()
         return kinds
-
-    def _whole(self) -> Record:
-        record = recorded(self._journal.path)
-        assert record is not None
-        return record
 
     def _draw(self, reference: ImageReference, picture: Picture, detections: Detections, clock: Clock) -> Path:
         from .draw import draw, save_drawing
@@ -287,7 +284,7 @@ def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None)
 
 def _all_shards(folders: Sequence[Path]) -> list[Record]:
     paths = [path for folder in folders for path in sorted((folder / FOLDER).glob(f"*-of-*/{JOURNAL}"))]
-    records = {record.setting["shard"]: record for path in paths if (record := recorded(path)) is not None}
+    records = {record.setting["shard"]: record for path in paths if (record := _run_in(path)) is not None}
     if not records:
         raise UsageError(f"no shards were written into {' or '.join(map(str, folders))}")
     first = next(iter(records.values()))
@@ -312,8 +309,8 @@ def _all_shards(folders: Sequence[Path]) -> list[Record]:
 
 def drawn(folder: Path) -> bool:
     """Whether the pictures in an output folder are drawings."""
-    records = (recorded(path) for path in (folder / FOLDER).glob(f"**/{JOURNAL}"))
-    return any(record.setting["draw"] for record in records if record is not None)
+    settings = (setting_of(path) for path in (folder / FOLDER).glob(f"**/{JOURNAL}"))
+    return any(setting.get("draw") for setting in settings if setting is not None)
 
 
 def write_for_all(
@@ -373,6 +370,19 @@ class _Pictures:
 
     def __iter__(self) -> Iterator[Labelled]:
         return (entry.result for entry in _in_order(self.records) if isinstance(entry.result, Labelled))
+
+
+def _run_in(journal: Path) -> Record | None:
+    """What a journal knows of a run, or None if it is no run's."""
+    record = recorded(journal)
+    if record is None or not record.setting.keys() >= {one.name for one in fields(Plan)}:
+        return None
+    shard, formats, names = (record.setting[key] for key in ("shard", "formats", "class_names"))
+    try:
+        known = (shard is None or parse_shard(shard)) and set(formats) <= FORMATS.keys()
+    except (UsageError, TypeError):
+        return None
+    return record if known and all(isinstance(name, str) for name in names) else None
 
 
 def _in_order(records: Sequence[Record]) -> Iterator[Entry]:

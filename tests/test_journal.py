@@ -1,6 +1,7 @@
 """What a run has done outlives whatever ends it."""
 
 import json
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detrcli.errors import UsageError
+from detrcli.errors import OutputError, UsageError
 from detrcli.images.sources import ImageReference
 from detrcli.journal import Entry, Failure, Journal, Record, recorded
 from detrcli.labelled import Found, Labelled
@@ -54,7 +55,22 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     assert list(record.entries()) == [entry(index, name) for index, name in enumerate(names)]
 
 
-@pytest.mark.parametrize("content", [None, b"", b'{"setting": {"thr', b'{"setting": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b'{"setting": {"thr',
+        b'{"setting": {}}',
+        b"{}\n",
+        b"null\n",
+        b'{"setting": 3}\n',
+        b"[]\n",
+        b"\0" * 4096 + b"\n",
+        b'{"setting": {}, "\xff": 1}\n',
+        b"[" * 200_000 + b"\n",
+    ],
+)
 def test_what_has_not_even_begun_is_no_journal(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "journal.jsonl"
     if content is not None:
@@ -81,6 +97,88 @@ def test_cut_off_anywhere_it_goes_on_and_ends_the_same(
     write(path, rest, record, finish=True)
     assert list(read(path).entries()) == list(read(folder / "whole").entries())
     assert read(path).finished
+
+
+LINES = {
+    "a page of NUL bytes": bytes(4096),
+    "NUL bytes to the end of the line": bytes(4096) + b"\n",
+    "cut in the middle": b'{"index": 3, "relative": "pla{"index": 4, "path": "e", "kind": "x", "reason": "y"}\n',
+    "nothing": b"\n",
+    "no object": b"null\n",
+    "an empty object": b"{}\n",
+    "other keys": b'{"index": 3, "path": "x"}\n',
+    "keys in another order": b'{"path": "x", "index": 3, "kind": "damaged", "reason": "x"}\n',
+    "values of another type": b'{"index": "3", "path": "x", "kind": "damaged", "reason": "x"}\n',
+    "boxes of three": b'{"index": 3, "relative": "x", "path": "x", "size": {"width": 1, "height": 1}, "model": "m", '
+    b'"detections": [{"label_id": 0, "label": "a", "score": 0.5, "box": [0, 0, 1]}]}\n',
+    "very deep": b'{"index": ' + b"[" * 200_000 + b"}\n",
+    "not UTF-8": b'{"index": 3, "path": "\xff", "kind": "damaged", "reason": "x"}\n',
+}
+
+
+@pytest.mark.parametrize("hole", LINES)
+def test_what_follows_a_hole_is_not_whole(tmp_path: Path, hole: str) -> None:
+    path = tmp_path / "journal.jsonl"
+    names = [f"{number}.jpg" for number in range(8)]
+    write(path, names, finish=True)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:4], LINES[hole], *lines[4:]]))
+    record = read(path)
+    assert (record.done, record.finished, record.whole) == (3, False, sum(map(len, lines[:4])))
+    assert remaining(record, names) == names[3:]
+    write(path, names[3:], record, finish=True)
+    assert path.read_bytes() == b"".join(lines)
+
+
+@pytest.mark.parametrize(("again", "at"), [(2, 3), (2, 6), (1, 9)])
+def test_what_follows_a_repeated_line_is_not_whole(tmp_path: Path, again: int, at: int) -> None:
+    path = tmp_path / "journal.jsonl"
+    names = [f"{number}.jpg" for number in range(8)]
+    write(path, names, finish=True)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:at], lines[again], *lines[at:]]))
+    record = read(path)
+    assert (record.done, record.whole) == (at - 1, sum(map(len, lines[:at])))
+    write(path, names[at - 1 :], record, finish=True)
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_a_run_that_came_to_its_end_twice_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path, ["a", "b"], finish=True)
+    write(path, [], read(path), finish=True)
+    write(path, ["c"], read(path), finish=True)
+    record = read(path)
+    assert (record.done, record.finished, record.whole) == (3, True, path.stat().st_size)
+
+
+def test_a_changed_order_takes_few_bytes_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    count = 20_000
+    names = [f"{number}.jpg" for number in range(count)]
+    write(path, names)
+    record = read(path)
+    rest = record.remaining((index, ImageReference(f"{index}.jpg", Path("x"))) for index in reversed(range(count + 1)))
+    tracemalloc.start()
+    try:
+        assert [reference.path for _, reference in rest] == [f"{count}.jpg"]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 60 * count
+
+
+def test_a_journal_that_was_taken_away_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    for change in (path.unlink, lambda: path.rename(tmp_path / "other")):
+        journal = Journal(path, SETTING)
+        journal.add(entry(0, "a"))
+        change()
+        with pytest.raises(OutputError, match="was removed or replaced while it was written"):
+            journal.so_far()
+        with pytest.raises(OutputError, match="was removed or replaced"):
+            journal.close()
+        path.unlink(missing_ok=True)
 
 
 def test_pictures_that_came_or_went_or_moved_since(tmp_path: Path) -> None:
