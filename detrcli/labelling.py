@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from heapq import merge
 from pathlib import Path, PurePosixPath
@@ -33,6 +33,8 @@ from .shards import Shard, parse_shard
 
 JOURNAL = "journal.jsonl"
 FAILURES = "failures.jsonl"
+COMPUTING = ("device", "precision")
+"""Answers' settings that change no more than their last digits, in which shards may differ."""
 OF_THIS_PICTURE = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP)
 """What a system says where one file cannot be written, but others can."""
 
@@ -295,7 +297,8 @@ def _all_shards(folders: Sequence[Path]) -> list[Record]:
             f"remove those that are not wanted, such as {first.path.parent}"
         )
     for record in records.values():
-        different = [name for name, *_ in _differences(first.setting, record.setting) if name != "shard"]
+        differences = _differences(first.setting, record.setting)
+        different = [name for name, *_ in differences if name not in ("shard", *COMPUTING)]
         if different:
             raise UsageError(f"{first.path} and {record.path} are of different runs: they differ in {different[0]}")
         if not record.finished:
@@ -375,14 +378,14 @@ class _Pictures:
 def _run_in(journal: Path) -> Record | None:
     """What a journal knows of a run, or None if it is no run's."""
     record = recorded(journal)
-    if record is None or not record.setting.keys() >= {one.name for one in fields(Plan)}:
+    if record is None:
         return None
-    shard, formats, names = (record.setting[key] for key in ("shard", "formats", "class_names"))
     try:
-        known = (shard is None or parse_shard(shard)) and set(formats) <= FORMATS.keys()
-    except (UsageError, TypeError):
+        shard, formats, names = (record.setting[key] for key in ("shard", "formats", "class_names"))
+        known = (shard is None or parse_shard(shard)) and set(formats) <= FORMATS.keys() and "draw" in record.setting
+        return record if known and all(isinstance(name, str) for name in names) else None
+    except (KeyError, TypeError, UsageError):
         return None
-    return record if known and all(isinstance(name, str) for name in names) else None
 
 
 def _in_order(records: Sequence[Record]) -> Iterator[Entry]:

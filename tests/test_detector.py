@@ -140,6 +140,7 @@ class Scribe:
     """A backend that notes its batches and answers with each picture's first pixel and size."""
 
     description = "none"
+    kind, precision = "cpu", "fp32"
     batch_size = 1
     grows = False
     at_once = 1

@@ -267,6 +267,7 @@ class Parrot:
     """A backend that answers the same whatever it sees."""
 
     description = "none"
+    kind, precision = "cpu", "fp32"
     batch_size = 1
     grows = False
     at_once = 1

@@ -25,6 +25,7 @@ class Echo:
     """A backend that answers with each picture's first pixel, and can hold only so many."""
 
     description = "none"
+    kind, precision = "cpu", "fp32"
     batch_size = 1
     grows = False
 

@@ -29,6 +29,10 @@ class Backend(Protocol):
 
     description: str
     """Device and precision, for people."""
+    kind: str
+    """Of the device: cpu, cuda, mps or tensorrt."""
+    precision: str
+    """What most is computed in: fp32, fp16 or bf16."""
     batch_size: int
     """How many pictures at once make good use of the device, as far as that is known beforehand."""
     grows: bool

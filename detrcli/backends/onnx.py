@@ -91,6 +91,8 @@ class OnnxBackend:
             else:
                 self.resize = shortest_edge(size) if isinstance(size, int) else Exactly(*size)
         self.description = f"{self._device}, ONNX, {self.card.precision}"
+        self.kind = self._device.partition(":")[0]
+        self.precision: str = self.card.precision
         self.batch_size = self._fixed_batch or (1 if self._device == "cpu" else 8)
         self.grows = self._fixed_batch is None and self._device != "cpu"
         self.at_once = at_once() if self._device == "cpu" else 2

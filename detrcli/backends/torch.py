@@ -48,6 +48,8 @@ class TorchBackend:
         if precision == "auto":
             precision = _native_precision(self.device)
         self.description = f"{self.device}, {precision}"
+        self.kind: str = self.device.type
+        self.precision: str = precision
         on_gpu = self.device.type == "cuda"
         self.batch_size = 8 if on_gpu else 1
         self.grows = on_gpu

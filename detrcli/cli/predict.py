@@ -195,7 +195,14 @@ def predict(
     labelling = None
     keep = many or part is not None or bool(resume)
     if draw or formats:
-        answers = {"threshold": threshold, "classes": classes, "max_detections": max_detections, "size": size}
+        answers = {
+            "threshold": threshold,
+            "classes": classes,
+            "max_detections": max_detections,
+            "size": size,
+            "device": ", ".join(sorted({backend.kind for backend in detector.backends})),
+            "precision": detector.backend.precision,
+        }
         plan = Plan(
             model=detector.name,
             digest=digest_of(detector.weights) if keep and detector.weights else "",
@@ -204,7 +211,7 @@ def predict(
             shard=part,
             formats=tuple(dict.fromkeys(formats or ())),
             draw=draw,
-            answers={**answers, "precision": precision},
+            answers=answers,
             image_root=image_root or "",
             image_ids=ids.digest if ids else "",
             category_ids=category_ids,

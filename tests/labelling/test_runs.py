@@ -241,6 +241,23 @@ def test_another_run_does_not_go_on_in_its_place(place: Place) -> None:
     assert len(run.stdout.splitlines()) == COUNT - 1
 
 
+def test_another_device_or_precision_does_not_go_on_in_its_place(place: Place) -> None:
+    named(place, [b"a.jpg", b"b.jpg"], "computed")
+    arguments = ("predict", "computed", "--model", "model", "--output", "computed-out", "--no-draw", "--format", "csv")
+    assert place.detr(*arguments).returncode == 0
+    journal = place.folder / "computed-out/.detr/journal.jsonl"
+    first, *rest = journal.read_bytes().splitlines(keepends=True)
+    setting = json.loads(first)["setting"]
+    assert setting["answers"]["device"] == "cpu"
+    native = setting["answers"]["precision"]
+    assert place.detr(*arguments, "--resume", "--device", "cpu", "--precision", native).returncode == 0
+    setting["answers"] |= {"device": "cuda", "precision": "fp16"}
+    journal.write_bytes(json.dumps({"setting": setting}).encode() + b"\n" + b"".join(rest))
+    run = place.detr(*arguments, "--resume")
+    assert run.returncode == 2
+    assert f"began with device = 'cuda', not 'cpu'; precision = 'fp16', not '{native}'" in run.stderr
+
+
 def test_other_weights_or_pictures_do_not_go_on_in_its_place(place: Place) -> None:
     named(place, [b"a.jpg", b"b.jpg"], "weights")
     save_tiny(place.folder / "changing")
