@@ -1,10 +1,22 @@
 """Which classes a name means."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 UNUSED = "N/A"
 """How a label is named that no class has; COCO's have gaps."""
+
+
+LONGEST = 200
+"""Letters that are kept of a class's name."""
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def tidy(name: str) -> str:
+    """A class's name in one line, and not too long; what no file could hold becomes a question mark."""
+    line = _CONTROLS.sub(" ", name[: LONGEST + 1]).encode("utf-8", "replace").decode()
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 def used_labels(class_names: Sequence[str]) -> list[tuple[int, str]]:
@@ -24,6 +36,7 @@ def labels_named(names: Iterable[str], classes: Sequence[str]) -> list[list[int]
     """
     written, alike = defaultdict(list), defaultdict(list)
     for label, title in enumerate(classes):
-        written[title.strip()].append(label)
-        alike[title.strip().casefold()].append(label)
-    return [written.get(name.strip()) or alike.get(name.strip().casefold(), []) for name in names]
+        written[tidy(title).strip()].append(label)
+        alike[tidy(title).strip().casefold()].append(label)
+    looked_for = [tidy(name).strip() for name in names]
+    return [written.get(name) or alike.get(name.casefold(), []) for name in looked_for]

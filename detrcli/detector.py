@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeAlias
 
@@ -14,11 +15,11 @@ from PIL import Image
 from .backends import Answers, Backend
 from .batches import BatchSize
 from .checkpoints.find import ONNX_SUFFIX, find
-from .checkpoints.names import DEFAULT_MODEL
+from .checkpoints.names import DEFAULT_MODEL, known_model
 from .clock import Clock
 from .cores import cores
 from .detections import Detections, Wanted, labels_of
-from .errors import DeviceError, ImageError, UsageError
+from .errors import DeviceError, ImageError, ModelError, UsageError
 from .images.decode import Picture, from_array, from_pillow, read_picture
 from .images.resize import ResizeRule, resized_pixels
 from .pipeline import OneByOne, Pipeline, Prepared, Result, Source
@@ -26,6 +27,11 @@ from .pipeline import OneByOne, Pipeline, Prepared, Result, Source
 if TYPE_CHECKING:
     from .backends.torch import Precision
     from .checkpoints.families import Size
+
+GRAY = 128
+"""Of a picture that any model can be tried with."""
+ROUNDING = 1e-3
+"""How far scores may be above 1."""
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
@@ -53,6 +59,9 @@ class Detector:
         class_names: the name of each label.
         backends: what runs the network, one for each device.
         weights: the file that they came from, if there is one.
+
+    One that `detrcli.load` made can be pickled, as for a spawned process: it is loaded anew, with the same options,
+    where it is unpickled, so the model's files must be there, too.
     """
 
     def __init__(
@@ -63,6 +72,7 @@ class Detector:
         resize: ResizeRule,
         resample: Image.Resampling = Image.Resampling.BILINEAR,
         weights: Path | None = None,
+        reload: "Callable[[], Detector] | None" = None,
     ) -> None:
         self.name = name
         self.weights = weights
@@ -70,6 +80,13 @@ class Detector:
         self.class_names = class_names
         self._resize = resize
         self._resample = resample
+        self._reload = reload
+
+    def __reduce__(self) -> "tuple[Callable[[], Detector], tuple[()]]":
+        """Pickled, a detector is what it was loaded from: the other process loads it itself."""
+        if self._reload is None:
+            raise TypeError("only a Detector that detrcli.load made can be pickled")
+        return self._reload, ()
 
     @property
     def backend(self) -> Backend:
@@ -170,7 +187,10 @@ class Detector:
             if isinstance(answers, ImageError):
                 return then(Outcome(source, None, answers))
             assert prepared is not None
-            return then(Outcome(source, prepared.picture, self._selected(answers, prepared.size, wanted)))
+            result = (
+                self._selected(answers, prepared, wanted) if are_sound(answers) else self._nonsense(source, prepared)
+            )
+            return then(Outcome(source, prepared.picture, result))
 
         if not many:
             return OneByOne(sources, prepare=prepare, backend=self.backend, finish=finish, clock=clock)
@@ -193,9 +213,31 @@ class Detector:
             ) from error
         return Prepared(pixels, (picture.image.height, picture.image.width), picture if keep else None)
 
-    def _selected(self, answers: Answers, size: tuple[int, int], wanted: Wanted) -> Detections:
-        height, width = size
+    def _selected(self, answers: Answers, prepared: Prepared, wanted: Wanted) -> Detections:
+        if not ((answers.labels >= 0) & (answers.labels < len(self.class_names))).all():
+            raise ModelError(f"{self.weights or self.name} finds classes that it has no names for; export it anew")
+        height, width = prepared.size
         return wanted.select(answers.boxes, answers.scores, answers.labels, self.class_names, (width, height))
+
+    def _nonsense(self, source: object, prepared: Prepared) -> ImageError:
+        """Find out whether it is a picture's fault, or the model's, that no numbers came of it.
+
+        Raises:
+            ModelError: it is the model's.
+        """
+        model = self.weights or self.name
+        (answers,) = self.backend.run([np.full_like(prepared.pixels, GRAY)], [prepared.size])
+        if not are_sound(answers):
+            raise ModelError(f"{model} computes nonsense (scores or boxes that are no numbers); it may be damaged")
+        path = getattr(source, "path", source)
+        name = os.fspath(path) if isinstance(path, str | os.PathLike) else "an image"
+        return ImageError(f"{name}: {model} computes no numbers for it; try another precision", "no numbers")
+
+
+def are_sound(answers: Answers) -> bool:
+    """Whether all scores are in 0…1, with room for rounding, and all boxes finite."""
+    scores = answers.scores
+    return bool(((scores >= 0) & (scores <= 1 + ROUNDING)).all() and np.isfinite(answers.boxes).all())
 
 
 def open_picture(image: ImageLike) -> Picture:
@@ -242,13 +284,24 @@ def load(
     if size is not None and min((size,) if isinstance(size, int) else size) < 1:
         raise UsageError(f"size must be at least 1, not {size}")
     checkpoint = find(os.fspath(model), revision=revision, offline=offline)  # at once, before PyTorch is loaded
+    local = known_model(os.fspath(model)) is None and os.path.exists(os.path.expanduser(model))
+    again = partial(
+        load,
+        os.path.abspath(os.path.expanduser(model)) if local else model,
+        device=device,
+        precision=precision,
+        size=size,
+        revision=revision,
+        offline=offline,
+    )
     path, devices = checkpoint.weights, device.split(",")
     if path.suffix.lower() == ONNX_SUFFIX:
         from .backends.onnx import OnnxBackend
 
         runs = [OnnxBackend(checkpoint, device=one, precision=precision, size=size) for one in devices]
         card = runs[0].card
-        return Detector(checkpoint.name, runs, card.class_names, runs[0].resize, card.preprocessing.resample, path)
+        rules = card.preprocessing
+        return Detector(checkpoint.name, runs, card.class_names, runs[0].resize, rules.resample, path, again)
     from .backends.torch import TorchBackend
     from .checkpoints.load import load_checkpoint
 
@@ -259,4 +312,4 @@ def load(
         for model, one in zip([loaded, *models], devices, strict=True)
     ]
     rules = loaded.preprocessing
-    return Detector(loaded.name, backends, loaded.class_names, rules.resize, rules.resample, path)
+    return Detector(loaded.name, backends, loaded.class_names, rules.resize, rules.resample, path, again)

@@ -29,7 +29,7 @@ from .checkpoints.load import LoadedModel
 from .errors import ExportError
 from .files import atomic_file
 from .images.decode import read_picture
-from .images.resize import Exactly
+from .images.resize import Padded, canvas_of
 from .models.end_to_end import EndToEnd, selection_for
 from .models.folding import fold
 from .models.lwdetr import LwDetr
@@ -94,7 +94,8 @@ def export_onnx(
     """Write a network in its form for inference, once ONNX Runtime gives nearly all of PyTorch's answers with it.
 
     The file takes `images` (N, H, W, 3) uint8 in RGB, resized, and `sizes` (N, 2) float32, height and width of each
-    picture before; it gives `boxes` (N, K, 4) as x1, y1, x2, y2 in pixels of these, `scores` (N, K) and `labels`
+    picture before; one of a model that pads takes `filled` (N, 2) float32, too, height and width that each picture
+    fills; it gives `boxes` (N, K, 4) as x1, y1, x2, y2 in pixels of these, `scores` (N, K) and `labels`
     (N, K). A raw one takes `pixels` (N, 3, H, W), normalised, and gives `logits` (N, Q, C) and `boxes` (N, Q, 4) as
     relative cx, cy, w, h. Only standard operators are used.
 
@@ -119,7 +120,9 @@ def export_onnx(
     reduced = copy.deepcopy(reference)
     reduced.network.to(DTYPES[precision])
     module = BareNetwork(reduced.network).eval() if raw else reduced
-    width, height = rules.resize.size(*OTHER)
+    padded = isinstance(rules.resize, Padded)
+    canvas = canvas_of(rules.resize)
+    width, height = canvas or rules.resize.size(*OTHER)
     heavy = sum(value.numel() * value.element_size() for value in module.state_dict().values())
     if heavy >= MOST_BYTES:
         raise ExportError(f"{model.name} is larger than the 2 GB of an ONNX file; --precision fp16 halves it")
@@ -135,13 +138,13 @@ def export_onnx(
         gflops=work_of(network, height, width),
     )
     with atomic_file(path) as file:
-        fixed = isinstance(rules.resize, Exactly)
-        proto = _traced(module, _inputs(raw, batch, height, width), batch=batch, fixed=fixed, opset=opset)
+        inputs = _inputs(raw, batch, height, width, padded=padded)
+        proto = _traced(module, inputs, batch=batch, fixed=canvas is not None, opset=opset)
         for key, value in card.as_metadata().items():
             proto.metadata_props.add(key=key, value=value)
         onnx.checker.check_model(onnx.shape_inference.infer_shapes(proto, strict_mode=True), full_check=True)
         whole = proto.SerializeToString()
-        apart = _distances(whole, reference, raw=raw, batch=batch, width=width, height=height)
+        apart = _distances(whole, reference, raw=raw, batch=batch, width=width, height=height, padded=padded)
         near = apart[apart <= TOLERANCES[precision]]
         if not len(near) or len(near) < SHARES[precision] * len(apart):
             raise ExportError(
@@ -152,11 +155,12 @@ def export_onnx(
     return Exported(path, len(proto.graph.node), len(whole), len(apart), len(near), float(near.max()))
 
 
-def _inputs(raw: bool, batch: int | None, height: int, width: int) -> dict[str, Tensor]:
+def _inputs(raw: bool, batch: int | None, height: int, width: int, *, padded: bool) -> dict[str, Tensor]:
     count = batch or 2  # of one picture the exporter would think that there is always one
     if raw:
         return {"pixels": torch.zeros(count, 3, height, width)}
-    return {"images": torch.zeros(count, height, width, 3, dtype=torch.uint8), "sizes": torch.ones(count, 2)}
+    inputs = {"images": torch.zeros(count, height, width, 3, dtype=torch.uint8), "sizes": torch.ones(count, 2)}
+    return inputs | {"filled": torch.ones(count, 2)} if padded else inputs
 
 
 def _traced(
@@ -169,6 +173,7 @@ def _traced(
         "pixels": (any_number, None, *sides),
         "images": (any_number, *sides, None),
         "sizes": (any_number, None),
+        "filled": (any_number, None),
     }
     with torch.inference_mode(), _silently():
         module(*inputs.values())  # what the network keeps for a size becomes a constant of the graph
@@ -206,7 +211,9 @@ def _silently() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _distances(whole: bytes, reference: EndToEnd, *, raw: bool, batch: int | None, width: int, height: int) -> Tensor:
+def _distances(
+    whole: bytes, reference: EndToEnd, *, raw: bool, batch: int | None, width: int, height: int, padded: bool
+) -> Tensor:
     """How far ONNX Runtime's answers are from PyTorch's, for real pictures and noise, of several sizes in a batch."""
     session = onnxruntime.InferenceSession(whole, session_options(), providers=[CPU])
     picture = np.asarray(read_picture(sample_picture()).image.resize((width, height), Image.Resampling.BILINEAR))
@@ -221,14 +228,16 @@ def _distances(whole: bytes, reference: EndToEnd, *, raw: bool, batch: int | Non
     for pictures in batches:
         some = torch.from_numpy(np.stack(pictures))
         sizes = torch.tensor([[300.0 + one, 700.0 - one] for one in range(len(pictures))])
+        more = {"filled": torch.tensor([[height * 0.75, width]] * len(pictures))} if padded and not raw else {}
         with torch.inference_mode():
             if raw:
                 pixels = reference.normalise(some)
                 theirs = reference.network(pixels)
                 found = session.run(None, {"pixels": pixels.numpy()})
             else:
-                theirs = reference(some, sizes)
-                found = session.run(None, {"images": some.numpy(), "sizes": sizes.numpy()})
+                theirs = reference(some, sizes, *more.values())
+                given = {"images": some, "sizes": sizes, **more}
+                found = session.run(None, {name: value.numpy() for name, value in given.items()})
         ours = [torch.from_numpy(part) for part in found]
         for one in range(len(pictures)):
             mine, expected = ([part[one] for part in answer] for answer in (ours, theirs))

@@ -1,6 +1,8 @@
 """The Python interface, and the stream that the command line runs on."""
 
 import json
+import multiprocessing
+import pickle
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +24,7 @@ from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.detections import Detections, Wanted
 from detrcli.detector import open_picture
-from detrcli.errors import ClassError, ImageError, UsageError
+from detrcli.errors import ClassError, ImageError, ModelError, UsageError
 from detrcli.export import export_onnx
 from detrcli.images.decode import Picture
 from detrcli.images.resize import ResizeRule
@@ -136,6 +138,41 @@ def test_sizes_below_one(size: int | tuple[int, int]) -> None:
         detrcli.load("demo", device="cpu", size=size)
 
 
+def test_a_pickled_detector_detects_the_same(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = fill.image(1, 90, 120)
+    monkeypatch.chdir(tmp_path)
+    save_tiny(tmp_path / "m")
+    path = export_onnx(load_checkpoint(find(str(tmp_path / "m"))), tmp_path / "m.onnx", source="tests").path
+    for one in (detector, detrcli.load("m", device="cpu", precision="fp32"), detrcli.load(path.name, size=(96, 64))):
+        monkeypatch.chdir(tmp_path.parent)
+        again = pickle.loads(pickle.dumps(one))
+        monkeypatch.chdir(tmp_path)
+        assert (again.name, again.class_names) == (one.name, one.class_names)
+        assert again.backend.description == one.backend.description
+        same(again.predict(pixels, threshold=0)[0], one.predict(pixels, threshold=0)[0])
+
+
+def test_a_detector_for_another_process() -> None:
+    detector = detrcli.load("demo", device="cpu", precision="fp32")
+    pixels = fill.image(1, 90, 120)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        (there,) = pool.apply(predicted, (detector, pixels))
+    (here,) = predicted(detector, pixels)
+    np.testing.assert_allclose(there.boxes, here.boxes, atol=0.01)
+    np.testing.assert_allclose(there.scores, here.scores, atol=1e-4)
+
+
+def predicted(detector: Detector, pixels: NDArray[np.uint8]) -> list[Detections]:
+    return detector.predict(pixels, threshold=0.01)
+
+
+def test_a_detector_of_ones_own_is_not_pickled() -> None:
+    with pytest.raises(TypeError, match=r"only a Detector that detrcli.load made can be pickled"):
+        pickle.dumps(Detector("m", [Scribe()], ("thing",), AsIs()))
+
+
 class Scribe:
     """A backend that notes its batches and answers with each picture's first pixel and size."""
 
@@ -210,6 +247,50 @@ def test_order_and_batches(sources: list[Source], batch_size: int) -> None:
     assert scores == expected
     assert all(len(set(batch)) == 1 and len(batch) <= batch_size for batch in scribe.batches)
     assert sum(map(len, scribe.batches)) == len([source for source in sources if source is not None])
+
+
+class Liar(Scribe):
+    """A backend whose answers are nonsense, for dark pictures or for all."""
+
+    def __init__(self, *, always: bool = True, **answers: float) -> None:
+        super().__init__()
+        self.always, self.answers = always, answers
+
+    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
+        told = super().run(pixels, sizes)
+        for one, answers in zip(pixels, told, strict=True):
+            if self.always or one[0, 0, 0] < 100:
+                for name, value in self.answers.items():
+                    getattr(answers, name).flat[-1] = value
+        return told
+
+
+NONSENSE: list[dict[str, Any]] = [{name: value} for name in ("scores", "boxes") for value in (np.nan, np.inf, -np.inf)]
+
+
+@pytest.mark.parametrize("answers", [*NONSENSE, {"scores": 57.5}, {"scores": -1.0}], ids=str)
+def test_a_model_that_computes_nonsense(answers: dict[str, Any]) -> None:
+    detector = Detector("m", [Liar(**answers)], ("thing",), AsIs(), weights=Path("weights.onnx"))
+    for pictures in (1, 3):
+        with pytest.raises(ModelError, match=r"^weights.onnx computes nonsense [^\n]*$"):
+            detector.predict([np.zeros((4, 4, 3), np.uint8)] * pictures, threshold=0.9)
+
+
+@pytest.mark.parametrize("label", [-1, 1, 2**40])
+def test_a_model_with_more_classes_than_names(label: int) -> None:
+    detector = Detector("m", [Liar(labels=label)], ("thing",), AsIs(), weights=Path("weights.onnx"))
+    with pytest.raises(ModelError, match=r"^weights.onnx finds classes that it has no names for; export it anew$"):
+        detector.predict(np.zeros((4, 4, 3), np.uint8), threshold=0)
+
+
+@pytest.mark.parametrize("answers", NONSENSE, ids=str)
+def test_one_picture_that_a_model_computes_nonsense_for(answers: dict[str, Any], tmp_path: Path) -> None:
+    detector = Detector("m", [Liar(always=False, **answers)], ("thing",), AsIs())
+    for name, level in (("dark", 10), ("bright", 200)):
+        Image.new("RGB", (4, 4), (level,) * 3).save(tmp_path / f"{name}.png")
+    assert len(detector.predict(tmp_path / "bright.png")[0]) == 1
+    with pytest.raises(ImageError, match=r"dark.png: m computes no numbers for it"):
+        detector.predict([tmp_path / "bright.png", tmp_path / "dark.png"])
 
 
 @pytest.mark.parametrize("kind", ["folder", "onnx"])

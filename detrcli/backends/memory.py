@@ -28,9 +28,14 @@ def enough_memory(device: object, purpose: str) -> Iterator[None]:
     except DetrError:
         raise
     except Exception as error:  # ONNX Runtime's errors have no kind of their own
-        if not isinstance(error, MemoryError) and not any(word in str(error).lower() for word in WORDS):
+        if not is_for_want_of_memory(error):
             raise
         raise DeviceMemoryError(f"the memory of {device} is too small {purpose}") from error
+
+
+def is_for_want_of_memory(error: Exception) -> bool:
+    """Whether an error says that a memory is too small."""
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in WORDS)
 
 
 def for_pictures(pixels: Sequence[NDArray[np.uint8]]) -> str:

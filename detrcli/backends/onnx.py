@@ -4,7 +4,7 @@ import io
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from itertools import islice, pairwise
 from pathlib import Path
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from ..checkpoints.card import PRECISIONS, card_of
 from ..checkpoints.find import Checkpoint
 from ..errors import DeviceError, DeviceWarning, ModelError, UsageError
-from ..images.resize import Exactly, shortest_edge
+from ..images.resize import Exactly, Padded, ResizeRule, canvas_of, shortest_edge
 from ..opsets import DEFAULT_OPSET
 from ..processors import cpu_name, cuda_driver, gpu_name
 from . import ON_CPU, ON_GPU, Answers
-from .memory import enough_memory, for_pictures
+from .memory import enough_memory, for_pictures, is_for_want_of_memory
 from .threads import at_once, threads
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 SILENT = 4
 """ONNX Runtime's severity for messages that end the process; what matters comes as exceptions."""
+TAKES = {"images": ("tensor(uint8)", 4), "sizes": ("tensor(float)", 2)}
+GIVES = {"boxes": ("tensor(float)", 3), "scores": ("tensor(float)", 2), "labels": ("tensor(int64)", 2)}
+"""Types and ranks of what a file takes and gives."""
 
 
 class OnnxBackend:
@@ -70,26 +73,16 @@ class OnnxBackend:
             raise UsageError(
                 f"{path} computes in {self.card.precision}; `detr export --precision` writes {' or '.join(PRECISIONS)}"
             )
-        inputs = {one.name: one.shape for one in self._session.get_inputs()}
-        outputs = [one.name for one in self._session.get_outputs()]
-        if (
-            inputs.keys() != {"images", "sizes"}
-            or len(inputs["images"]) != 4
-            or outputs != ["boxes", "scores", "labels"]
-        ):
-            raise ModelError(f"{path} takes or gives other things than what `detr export` writes; export it anew")
-        batch, height, width, _ = inputs["images"]
-        self._fixed_batch = batch if isinstance(batch, int) else None
-        self._fixed_size = isinstance(height, int)
         self.resize = self.card.preprocessing.resize
+        canvas = canvas_of(self.resize)
+        self._fixed_size = canvas is not None
+        self._fixed_batch = _checked_ends(self._session, self.resize, path)
         if size is not None:
-            if self._fixed_size:
-                if size not in (height, (width, height)) or (isinstance(size, int) and width != height):
-                    raise UsageError(
-                        f"{path} takes {width} × {height} pixels; export the model anew for another --size"
-                    )
-            else:
+            if canvas is None:
                 self.resize = shortest_edge(size) if isinstance(size, int) else Exactly(*size)
+            elif ((size, size) if isinstance(size, int) else size) != canvas:
+                width, height = canvas
+                raise UsageError(f"{path} takes {width} × {height} pixels; export the model anew for another --size")
         self.description = f"{self._device}, ONNX, {self.card.precision}"
         self.kind = self._device.partition(":")[0]
         self.precision: str = self.card.precision
@@ -103,7 +96,7 @@ class OnnxBackend:
 
         Raises:
             DeviceMemoryError: the device's memory does not hold so many pictures at once.
-            ModelError: the file does not name all classes that it finds.
+            ModelError: the file gives other things than it says, or cannot be run.
         """
         # on a CPU a batch is no faster than its pictures one by one, and takes more memory
         most = self._fixed_batch or (1 if self._device == "cpu" else len(pixels))
@@ -112,13 +105,14 @@ class OnnxBackend:
             some = pixels[start : start + most]
             missing = most - len(some) if self._fixed_batch else 0
             with enough_memory(self._device, for_pictures(some)):
-                images = np.pad(np.stack(some), ((0, missing), (0, 0), (0, 0), (0, 0)))
-                heights_widths = np.array(sizes[start : start + most], dtype=np.float32)
-                found = self._run(images, np.pad(heights_widths, ((0, missing), (0, 0)), constant_values=1))
+                given: dict[str, NDArray[Any]] = {"images": np.stack(some)}
+                given["sizes"] = np.array(sizes[start : start + most], dtype=np.float32)
+                if isinstance(self.resize, Padded):
+                    given["filled"] = np.array(self.resize.filled(sizes[start : start + most]), dtype=np.float32)
+                for name, value in given.items():
+                    given[name] = np.pad(value, ((0, missing), *((0, 0),) * (value.ndim - 1)), constant_values=1)
+                found = self._run(given)
             answers += [Answers(*one) for one in islice(zip(*found, strict=True), len(some))]
-        for one in answers:
-            if one.labels.max(initial=0) >= len(self.card.class_names):
-                raise ModelError(f"{self._path} finds classes that it has no names for; export it anew")
         return answers
 
     @contextmanager
@@ -167,19 +161,69 @@ class OnnxBackend:
         """See `Measurable.processor`."""
         return cpu_name() if self._device == "cpu" else gpu_name(_index(self._device)) or self._device
 
-    def _run(self, images: NDArray[np.uint8], sizes: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
-        if self._device == "cpu":
-            found: Sequence[NDArray[Any]] = self._session.run(None, {"images": images, "sizes": sizes})
-            return found
+    def _run(self, given: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        with _blamed(self._path):
+            found = self._on_cpu(given) if self._device == "cpu" else self._on_gpu(given)
+        boxes, scores, labels = found
+        count = len(given["images"]), *scores.shape[1:2]
+        if (boxes.shape, scores.shape, labels.shape) != ((*count, 4), count, count):
+            raise ModelError(f"{self._path} gives other things than what `detr export` writes; export it anew")
+        return found
+
+    def _on_cpu(self, given: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        found: Sequence[NDArray[Any]] = self._session.run(list(GIVES), given)
+        return found
+
+    def _on_gpu(self, given: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
         binding = self._session.io_binding()
         index = _index(self._device)
-        for name, value in (("images", images), ("sizes", sizes)):
+        for name, value in given.items():
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, "cuda", index))
-        for output in self._session.get_outputs():
-            binding.bind_output(output.name, "cuda", index)
+        for name in GIVES:
+            binding.bind_output(name, "cuda", index)
         self._session.run_with_iobinding(binding)
         copied: Sequence[NDArray[Any]] = binding.copy_outputs_to_cpu()
         return copied
+
+
+def _checked_ends(session: onnxruntime.InferenceSession, rule: ResizeRule, path: Path) -> int | None:
+    """How many pictures a file takes at once, or None for any number, if it takes and gives what it says.
+
+    Args:
+        session: the file's.
+        rule: the resize rule that the file names.
+        path: of the file.
+
+    Raises:
+        ModelError: it does not.
+    """
+    inputs, outputs = (
+        {one.name: (one.type, one.shape) for one in ends} for ends in (session.get_inputs(), session.get_outputs())
+    )
+    takes = {**TAKES, "filled": ("tensor(float)", 2)} if isinstance(rule, Padded) else TAKES
+    declared = [{name: (kind, len(shape)) for name, (kind, shape) in ends.items()} for ends in (inputs, outputs)]
+    if declared == [takes, GIVES]:
+        batch, height, width, channels = inputs["images"][1]
+        sides = [side if isinstance(side, int) else None for side in (width, height)]
+        whole = not isinstance(batch, int) or batch > 0
+        if whole and channels == 3 and sides == list(canvas_of(rule) or (None, None)):
+            return batch if isinstance(batch, int) else None
+    raise ModelError(f"{path} takes or gives other things than what `detr export` writes; export it anew")
+
+
+@contextmanager
+def _blamed(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong in a file, but for want of memory, into a `ModelError`."""
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's many kinds of error have no common kind of their own
+        if is_for_want_of_memory(error):
+            raise
+        raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot run {path} ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
 
 
 def _started(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]:
@@ -233,9 +277,8 @@ def _session(path: Path, providers: list[Any], count: int | None = None) -> onnx
     except DeviceError:
         raise
     except Exception as error:  # its many kinds of error have no common kind of their own
-        reason = " ".join(str(error).split())[:160]
         raise ModelError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot read {path}; export it again ({reason})"
+            f"ONNX Runtime {onnxruntime.__version__} cannot read {path}; export it again ({_reason(error)})"
         ) from error
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..checkpoints.load import LoadedModel
 from ..errors import DeviceError, UsageError
+from ..images.resize import Padded
 from ..models.cpu import attend_by_powers, formulas, pack_linears
 from ..models.end_to_end import EndToEnd, selection_for
 from ..models.folding import fold
@@ -56,6 +57,7 @@ class TorchBackend:
         # on a GPU one fills memory while the other computes
         self.at_once = 2 if on_gpu else at_once() if self.device.type == "cpu" else 1
         rules = model.preprocessing
+        self._padded = rules.resize if isinstance(rules.resize, Padded) else None
         network = fold(model.network)
         on_cpu, in_bf16 = self.device.type == "cpu", precision == "bf16"
         # a CPU with tiles (AMX) to multiply with has them used by PyTorch's own attention
@@ -83,7 +85,10 @@ class TorchBackend:
             np.stack(pixels, out=batch.numpy())
             images = batch.to(self.device, non_blocking=True)
             heights_widths = torch.tensor(sizes, dtype=torch.float32).to(self.device, non_blocking=True)
-            boxes, scores, labels = (answer.cpu().numpy() for answer in self._module(images, heights_widths))
+            filled = None
+            if self._padded is not None:
+                filled = torch.tensor(self._padded.filled(sizes), dtype=torch.float32).to(self.device)
+            boxes, scores, labels = (answer.cpu().numpy() for answer in self._module(images, heights_widths, filled))
         return [Answers(*answers) for answers in zip(boxes, scores, labels, strict=True)]
 
     @contextmanager

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
+from ..class_names import tidy
 from ..errors import ModelError
 from ..images.resize import ShortestEdge
 from .find import Checkpoint
-from .preprocessing import Preprocessing, as_json, preprocessing
+from .preprocessing import Preprocessing, as_json, finite, from_json
 
 MARK = "detrcli"
 """The key by which such a file is known; its value is the version that wrote it."""
@@ -87,11 +88,12 @@ def card_of(metadata: Mapping[str, str], checkpoint: Checkpoint) -> Card:
             licence=metadata["licence"],
             form=FORMS[metadata["form"]],
             precision=PRECISIONS[metadata["precision"]],
-            class_names=tuple(names),
-            preprocessing=preprocessing(replace(checkpoint, preprocessor=rules), ShortestEdge()),
-            gflops=float(metadata["gflops"]),
+            class_names=tuple(map(tidy, names)),
+            preprocessing=from_json(rules, ShortestEdge()),
+            gflops=finite(metadata["gflops"]),
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ModelError(
-            f"{path} was written by detrcli {metadata[MARK]}, and this version does not understand it; export it anew"
+            f"{path} was written by detrcli {metadata[MARK]!r:.20}, and this version does not understand it; export it "
+            "anew"
         ) from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..class_names import tidy
 from ..errors import ModelError
 from ..models.detr import DetrConfig
 from ..models.lwdetr import SIZES, LwDetrConfig
@@ -177,12 +178,8 @@ def _refuse_others(family: str, *expected: tuple[str, Any, Any]) -> None:
 
 
 def class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
-    """The name of each class: off config.json, or the data set's whose number of classes this is.
-
-    What no file could hold, as half a surrogate pair, becomes a question mark.
-    """
+    """The name of each class: off config.json, or the data set's whose number of classes this is."""
     names = (checkpoint.config or {}).get("id2label")
     if not isinstance(names, dict):
         return names_for(count)
-    found = (str(names.get(str(label), f"class {label}")) for label in range(count))
-    return tuple(name.encode("utf-8", "replace").decode() for name in found)
+    return tuple(tidy(str(names.get(str(label), f"class {label}"))) for label in range(count))

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from ..errors import ModelError
-from ..images.resize import Exactly, ResizeRule, ShortestEdge, shortest_edge
+from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, canvas_of, fit_and_pad, shortest_edge
 from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 from ..models.vit import PATCH, WINDOWS
@@ -38,13 +38,20 @@ class Family:
     sized: Callable[[int], ResizeRule]
     stride: int
 
-    def rule_for(self, size: Size) -> ResizeRule:
+    def rule_for(self, size: Size, usual: ResizeRule | None = None) -> ResizeRule:
         """The resize rule for a size that a user wants.
+
+        Args:
+            size: what the user wants; of a model that pads its images, the size with padding.
+            usual: the model's own rule.
 
         Raises:
             ModelError: the network cannot take it.
         """
-        rule = self.sized(size) if isinstance(size, int) else Exactly(*size)
+        if isinstance(usual, Padded):
+            rule: ResizeRule = fit_and_pad(*((size, size) if isinstance(size, int) else size))
+        else:
+            rule = self.sized(size) if isinstance(size, int) else Exactly(*size)
         self.check(rule)
         return rule
 
@@ -54,8 +61,8 @@ class Family:
         Raises:
             ModelError: it gives sides that are no multiples of the stride.
         """
-        fits = isinstance(rule, Exactly) and not rule.width % self.stride and not rule.height % self.stride
-        if self.stride > 1 and not fits:
+        canvas = canvas_of(rule)
+        if self.stride > 1 and (canvas is None or any(side % self.stride for side in canvas)):
             raise ModelError(f"this model takes pictures whose sides are multiples of {self.stride}, not {rule}")
 
 

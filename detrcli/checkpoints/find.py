@@ -15,6 +15,8 @@ from .names import DEMO_MODEL, KNOWN_MODELS, known_model
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"
+"""Holds the former since transformers 5, if there is more to process than images."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 ONNX_SUFFIX = ".onnx"
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ONNX_SUFFIX)
@@ -30,7 +32,7 @@ class Checkpoint:
         name: what the user called the model.
         weights: path of the tensors.
         config: contents of config.json, or None.
-        preprocessor: contents of preprocessor_config.json, or None.
+        preprocessor: contents of preprocessor_config.json, or of that part of processor_config.json, or None.
     """
 
     name: str
@@ -95,13 +97,26 @@ def _from_folder(folder: Path) -> Checkpoint:
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         raise ModelError(f"{folder} holds no weights; it needs {' or '.join(WEIGHTS)}")
-    return Checkpoint(folder.resolve().name, weights, _read_config(folder / CONFIG), _read_json(folder / PREPROCESSOR))
+    return Checkpoint(folder.resolve().name, weights, _read_config(folder / CONFIG), _preprocessor_in(folder))
+
+
+def _preprocessor_in(folder: Path) -> dict[str, Any] | None:
+    own = _read_json(folder / PREPROCESSOR)
+    return own if own is not None else _image_part(folder / PROCESSOR)
+
+
+def _image_part(path: Path) -> dict[str, Any] | None:
+    """What processor_config.json says of images, or None."""
+    part = (_read_json(path) or {}).get("image_processor")
+    if part is not None and not isinstance(part, dict):
+        raise ModelError(f"{path} says image_processor = {part!r:.80}, which is no object")
+    return part
 
 
 def _from_file(path: Path) -> Checkpoint:
     if path.suffix.lower() == ONNX_SUFFIX:
         return Checkpoint(path.stem, path, None, None)  # it holds everything itself
-    config, preprocessor = _read_json(path.parent / CONFIG), _read_json(path.parent / PREPROCESSOR)
+    config, preprocessor = _read_json(path.parent / CONFIG), _preprocessor_in(path.parent)
     if config is not None and "model_type" in config:
         _check_type(config, path.parent / CONFIG)
     else:
@@ -111,12 +126,12 @@ def _from_file(path: Path) -> Checkpoint:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is no JSON file ({error}); {cure(path)}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds no JSON object")
@@ -153,11 +168,11 @@ def _from_hub(name: str, repo: str, revision: str | None, offline: bool) -> Chec
         raise ModelError(f"{repo} has no {CONFIG}, so it is no model that can be loaded from the Hub")
     description = _read_config(config)
     hub = replace(hub, commit=config.parent.name)
-    preprocessor = hub.fetch(PREPROCESSOR)
+    preprocessor = hub.fetch(PREPROCESSOR, PROCESSOR)
     weights = hub.fetch(*WEIGHTS)
     if weights is None:
         raise ModelError(f"{repo} has neither {' nor '.join(WEIGHTS)}")
-    return Checkpoint(name, weights, description, _read_json(preprocessor) if preprocessor else None)
+    return Checkpoint(name, weights, description, _preprocessor_in(preprocessor.parent) if preprocessor else None)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """From files to a network with its weights, and what is known about it."""
 
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,18 +10,20 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..errors import ModelError
+from ..errors import ModelError, ModelWarning
 from .config import class_names
 from .families import FAMILIES, Family, Network, Size
-from .find import Checkpoint, find
+from .find import CONFIG, PREPROCESSOR, Checkpoint, find
 from .layouts import Layout
 from .names import DEFAULT_MODEL
-from .preprocessing import Preprocessing, preprocessing
+from .preprocessing import Preprocessing, names_size, preprocessing
 from .read import read_tensors
 
 SHOWN = 4
 """How many keys an error names."""
 COUNTER = ".num_batches_tracked"
+UNNAMED_SIZE = 640
+"""What images are resized to for a model whose files say that they are not resized."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +55,56 @@ def load_checkpoint(checkpoint: Checkpoint, *, size: Size | None = None) -> Load
     """
     family, layout, tensors = _read(checkpoint)
     ours, origin = layout.translate(tensors)
+    _check_values(ours, origin, checkpoint)
     with torch.device("meta"), _NoInitialValues():
-        network = family.build(checkpoint, ours)
+        network = _built(family, checkpoint, ours)
     wanted = network.state_dict()
     # how many batches a batch norm has seen is of no use here, and not all files say it
     counters = {name: torch.tensor(0) for name in wanted if name.endswith(COUNTER)}
     ours = {name: tensor for name, tensor in ours.items() if not name.endswith(COUNTER)}
     _check({name: wanted[name] for name in wanted if name not in counters}, ours, origin, checkpoint)
     network.load_state_dict({name: tensor.float() for name, tensor in ours.items()} | counters, assign=True)
-    rules = preprocessing(checkpoint, family.resize)
-    if size is not None:
-        rules = replace(rules, resize=family.rule_for(size))
-    family.check(rules.resize)
+    rules = _rules(checkpoint, family, size)
     names = class_names(checkpoint, network.config.num_classes)
     return LoadedModel(checkpoint.name, network.eval().to(memory_format=torch.channels_last), names, rules)
+
+
+def _check_values(ours: Mapping[str, Tensor], origin: Mapping[str, str], checkpoint: Checkpoint) -> None:
+    """Refuse tensors that are no weights."""
+    for name, tensor in ours.items():
+        if name.endswith(COUNTER):
+            continue
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(f"the weights in {checkpoint.weights} are no weights: {origin[name]} is of type {kind}")
+        # a finite sum says the same ten times faster
+        if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
+            raise ModelError(f"{checkpoint.weights} is damaged: {origin[name]} holds NaN or infinity")
+
+
+def _built(family: Family, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> Network:
+    try:
+        return family.build(checkpoint, tensors)
+    except (ValueError, TypeError, IndexError, OverflowError, RuntimeError, ZeroDivisionError) as error:
+        raise ModelError(
+            f"the {CONFIG} of {checkpoint.name} and its weights describe no network ({error!s:.120})"
+        ) from error
+
+
+def _rules(checkpoint: Checkpoint, family: Family, size: Size | None) -> Preprocessing:
+    """What becomes of a picture, with a word where the model's files do not say to what size it is resized."""
+    settings = checkpoint.preprocessor
+    sized = settings is None or names_size(settings)
+    rules = preprocessing(checkpoint, family.resize if sized else family.sized(UNNAMED_SIZE))
+    if size is not None:
+        return replace(rules, resize=family.rule_for(size, rules.resize))
+    family.check(rules.resize)
+    if settings is None or not sized:
+        reason = (
+            f"has no {PREPROCESSOR}" if sized else f"does no resizing by itself (do_resize is false in {PREPROCESSOR})"
+        )
+        warnings.warn(f"{checkpoint.name} {reason}; images are resized to {rules.resize}", ModelWarning, stacklevel=2)
+    return rules
 
 
 class _NoInitialValues(TorchFunctionMode):

@@ -1,5 +1,6 @@
 """From preprocessor_config.json to what becomes of a picture before the network sees it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,13 +8,15 @@ from typing import Any
 from PIL import Image
 
 from ..errors import ModelError
-from ..images.resize import Exactly, ResizeRule, ShortestEdge, Within
-from .find import Checkpoint
+from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, Within
+from .find import PREPROCESSOR, Checkpoint
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 UNLIMITED = 2**31 - 1
 """A longest side that no picture has: `transformers` takes no rule without one."""
+MOST_PIXELS = 2**15
+"""The longest side that a picture is resized to."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +43,51 @@ def preprocessing(checkpoint: Checkpoint, default: ResizeRule) -> Preprocessing:
 
     Args:
         checkpoint: the model's files.
-        default: the family's resize rule, for a model whose files do not name one.
+        default: the resize rule for a model whose files name none.
 
     Raises:
         ModelError: the file says something that cannot be understood.
     """
-    settings = checkpoint.preprocessor
-    if settings is None:
+    if checkpoint.preprocessor is None:
         return Preprocessing(default)
-    normalise = settings.get("do_normalize", True)
     try:
-        return Preprocessing(
-            resize=_resize_rule(settings, default),
-            resample=Image.Resampling(settings.get("resample", Image.Resampling.BILINEAR)),
-            scale=float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
-            mean=_triple(settings.get("image_mean", IMAGENET_MEAN)) if normalise else (0.0, 0.0, 0.0),
-            std=_nonzero(_triple(settings.get("image_std", IMAGENET_STD))) if normalise else (1.0, 1.0, 1.0),
-        )
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"preprocessor_config.json of {checkpoint.name} cannot be understood: {error}") from error
+        return from_json(checkpoint.preprocessor, default)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ModelError(f"{PREPROCESSOR} of {checkpoint.name} cannot be understood: {error}") from error
+
+
+def names_size(settings: Mapping[str, Any]) -> bool:
+    """Whether preprocessor_config.json has pictures resized."""
+    return bool(settings.get("do_resize", True))
+
+
+def from_json(settings: Mapping[str, Any], default: ResizeRule) -> Preprocessing:
+    """What preprocessor_config.json says.
+
+    Args:
+        settings: its contents.
+        default: the resize rule if it names none.
+
+    Raises:
+        TypeError: something is of another type than it should be.
+        ValueError: something cannot be done.
+        OverflowError: a number is far too large.
+    """
+    normalise = settings.get("do_normalize", True)
+    return Preprocessing(
+        resize=_resize_rule(settings, default) if names_size(settings) else default,
+        resample=Image.Resampling(settings.get("resample", Image.Resampling.BILINEAR)),
+        scale=_positive(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
+        mean=_triple(settings.get("image_mean", IMAGENET_MEAN)) if normalise else (0.0, 0.0, 0.0),
+        std=tuple(map(_positive, _triple(settings.get("image_std", IMAGENET_STD)))) if normalise else (1.0, 1.0, 1.0),
+    )
 
 
 def as_json(rules: Preprocessing) -> dict[str, Any]:
     """The same as preprocessor_config.json has it."""
+    padding = {}
+    if isinstance(rules.resize, Padded):
+        padding = {"do_pad": True, "pad_size": {"height": rules.resize.height, "width": rules.resize.width}}
     return {
         "do_resize": True,
         "size": _size(rules.resize),
@@ -72,6 +97,7 @@ def as_json(rules: Preprocessing) -> dict[str, Any]:
         "do_normalize": True,
         "image_mean": list(rules.mean),
         "image_std": list(rules.std),
+        **padding,
     }
 
 
@@ -83,43 +109,85 @@ def _size(rule: ResizeRule) -> dict[str, int]:
             return {"height": height, "width": width}
         case Within(width, height):
             return {"max_height": height, "max_width": width}
+        case Padded(fit):
+            return _size(fit)
     raise TypeError(f"no size for {rule}")
 
 
 def _triple(values: Any) -> tuple[float, ...]:
-    triple = tuple(float(value) for value in values)
+    triple = tuple(finite(value) for value in values)
     if len(triple) != 3:
-        raise ValueError(f"{len(triple)} channels in {values!r}")
+        raise ValueError(f"{len(triple)} channels in {values!r:.80}")
     return triple
 
 
-def _nonzero(values: tuple[float, ...]) -> tuple[float, ...]:
-    if not all(values):
-        raise ValueError(f"division by {values!r}")
-    return values
+def finite(value: Any) -> float:
+    """A number.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is none, or has no end.
+        OverflowError: it is far too large.
+    """
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"{value!r:.80} is not a finite number")
+    return number
 
 
-def _pixels(value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError(f"a size of {value!r}")
+def _positive(value: Any) -> float:
+    if (number := finite(value)) <= 0:
+        raise ValueError(f"{value!r:.80} is not above 0")
+    return number
+
+
+def _pixels(value: Any, most: int = MOST_PIXELS) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not int or not 1 <= value <= most:
+        raise ValueError(f"a size of {value!r:.80}")
     return value
 
 
 def _resize_rule(settings: Mapping[str, Any], default: ResizeRule) -> ResizeRule:
-    if not settings.get("do_resize", True):
-        raise ValueError("do_resize is false, but a size is needed")
+    rule = _fit_rule(settings, default)
+    padding = settings.get("pad_size")
+    pads = settings.get("do_pad", settings.get("pad_and_return_pixel_mask", True))
+    if not pads or padding is None:
+        return rule
+    padded = _frame(padding)
+    width, height = padded.width, padded.height
+    match rule:
+        case ShortestEdge(_, longest):
+            fits = longest is not None and longest <= min(width, height)
+        case Exactly(inner_width, inner_height) | Within(inner_width, inner_height):
+            fits = inner_width <= width and inner_height <= height
+        case _:
+            fits = False
+    if not fits:
+        raise ValueError(f"pad_size {width} × {height} is too small for pictures that are resized to {rule}")
+    return rule if rule == padded else Padded(rule, width, height)
+
+
+def _frame(size: Any) -> Exactly:
+    match size:
+        case {"height": height, "width": width} | [height, width]:
+            return Exactly(_pixels(width), _pixels(height))
+    raise ValueError(f"size {size!r:.80}")
+
+
+def _fit_rule(settings: Mapping[str, Any], default: ResizeRule) -> ResizeRule:
     if "size" not in settings:
         return default
     size = settings["size"]
     match size:
-        case int():
+        case int() | float():
             shortest, longest = size, settings.get("max_size", 1333)
         case {"shortest_edge": shortest}:
             longest = size.get("longest_edge", settings.get("max_size"))
-        case {"height": height, "width": width}:
-            return Exactly(_pixels(width), _pixels(height))
+        case {"longest_edge": longest}:
+            return Within(_pixels(longest), _pixels(longest))
         case {"max_height": height, "max_width": width}:
             return Within(_pixels(width), _pixels(height))
         case _:
-            raise ValueError(f"size {size!r}")
-    return ShortestEdge(_pixels(shortest), None if longest in (None, UNLIMITED) else _pixels(longest))
+            return _frame(size)
+    return ShortestEdge(_pixels(shortest), None if longest in (None, UNLIMITED) else _pixels(longest, most=UNLIMITED))

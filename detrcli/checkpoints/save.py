@@ -124,8 +124,8 @@ def save_model(model: LoadedModel, folder: Path, *, dtype: torch.dtype = torch.f
     labels = {"id2label": dict(enumerate(model.class_names)), "label2id": _indices(model.class_names)}
     preprocessor = {
         "image_processor_type": "DetrImageProcessor" if detr else "DeformableDetrImageProcessor",
-        **as_json(model.preprocessing),
         "do_pad": detr,
+        **as_json(model.preprocessing),
         "format": "coco_detection",
     }
     _write_json(folder / "config.json", described | labels | {"dtype": str(dtype).removeprefix("torch.")})

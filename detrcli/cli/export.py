@@ -12,7 +12,7 @@ from ..checkpoints.names import DEFAULT_MODEL, known_model
 from ..errors import UsageError
 from ..interruption import in_good_order
 from ..opsets import DEFAULT_OPSET, check_opset
-from .console import Talk, printable
+from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
 from .options import LogJson, Model, Offline, PictureSize, Quiet, Revision, Verbose, at_home, parse_size
 
@@ -58,6 +58,7 @@ def export(
         raise UsageError(f"{file} does not end in {ONNX_SUFFIX}, by which its kind is known")
     check_opset(opset)
     talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
+    show_warnings(talk)
     hush_hub_for(model, talk)
     from ..backends.memory import enough_memory
     from ..checkpoints.find import find

@@ -1,5 +1,6 @@
 """From a picture to the size that a network takes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +38,10 @@ class ShortestEdge:
             other = min(other, self.longest)
         return (target, other) if width < height else (other, target)
 
+    def __str__(self) -> str:
+        limit = "" if self.longest is None else f", but the longer side to at most {self.longest}"
+        return f"a shorter side of {self.shortest}{limit}"
+
 
 def shortest_edge(shortest: int) -> ShortestEdge:
     """DETR's rule for another size: the longer side may be as much longer as in the paper."""
@@ -70,7 +75,54 @@ class Within:
         scale = min(self.width / width, self.height / height)
         return max(1, int(width * scale)), max(1, int(height * scale))
 
+    def __str__(self) -> str:
+        return f"fit {self.width} × {self.height}"
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Resized by another rule, then padded at the right and the bottom to one size for all.
+
+    The padding is zero after normalization, and what the network predicts is relative to the padded image.
+
+    Attributes:
+        fit: the rule for the image.
+        width: with padding.
+        height: with padding.
+    """
+
+    fit: ResizeRule
+    width: int
+    height: int
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after resizing, without padding."""
+        fitted_width, fitted_height = self.fit.size(width, height)
+        return min(fitted_width, self.width), min(fitted_height, self.height)
+
+    def filled(self, sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Height and width that images of these heights and widths fill."""
+        return [self.size(width, height)[::-1] for height, width in sizes]
+
+    def __str__(self) -> str:
+        return f"{self.fit}, padded to {self.width} × {self.height}"
+
+
+def fit_and_pad(width: int, height: int) -> Padded:
+    """Aspect kept: as large as fits a frame, padded to fill it."""
+    return Padded(Within(width, height), width, height)
+
+
+def canvas_of(rule: ResizeRule) -> tuple[int, int] | None:
+    """Width and height of all that a network is given, or None where they depend on the image."""
+    return (rule.width, rule.height) if isinstance(rule, Exactly | Padded) else None
+
 
 def resized_pixels(image: Image.Image, rule: ResizeRule, resample: Image.Resampling) -> NDArray[np.uint8]:
-    """Resize an RGB picture by a rule: (height, width, 3) uint8."""
-    return np.asarray(image.resize(rule.size(image.width, image.height), resample))
+    """Resize an RGB picture by a rule: (height, width, 3) uint8, padding included."""
+    pixels = np.asarray(image.resize(rule.size(image.width, image.height), resample))
+    if not isinstance(rule, Padded):
+        return pixels
+    canvas = np.zeros((rule.height, rule.width, 3), np.uint8)
+    canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return canvas

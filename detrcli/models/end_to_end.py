@@ -36,26 +36,36 @@ class EndToEnd(nn.Module):
         self.register_buffer("factor", (scale / deviation).float())
         self.register_buffer("offset", (-torch.tensor(mean, dtype=torch.float64) / deviation).float())
 
-    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, sizes: Tensor, filled: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Detect objects.
 
         Args:
             images: (B, H, W, 3) uint8, RGB, resized.
             sizes: (B, 2) height and width of each picture before it was resized.
+            filled: (B, 2) height and width that each picture fills, or None where nothing is padded.
 
         Returns:
             Boxes (B, K, 4) as x1, y1, x2, y2 in pixels of the given sizes, scores (B, K), labels (B, K).
         """
-        predictions = self.network(self.normalise(images).to(next(self.network.parameters()).dtype))
+        predictions = self.network(self.normalise(images, filled).to(next(self.network.parameters()).dtype))
         scores, labels, boxes = self.select(Predictions(*(answer.float() for answer in predictions)))
+        if filled is not None:
+            sizes = sizes * filled.new_tensor(images.shape[1:3]) / filled
         return corners(boxes) * sizes.flip(1).repeat(1, 2)[:, None], scores, labels
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 → (B, 3, H, W) float32, channels last in memory."""
-        width = images.shape[2]
+    def normalise(self, images: Tensor, filled: Tensor | None = None) -> Tensor:
+        """(B, H, W, 3) uint8 → (B, 3, H, W) float32, channels last in memory, zero beyond what is filled (B, 2)."""
+        height, width = images.shape[1:3]
         rows = images.flatten(2).float()  # of all channels of a row at once: by threes it takes several times as long
         rows = rows.mul_(self.factor.repeat(width)).add_(self.offset.repeat(width))
-        return rows.view(*images.shape).permute(0, 3, 1, 2)
+        pixels = rows.view(*images.shape).permute(0, 3, 1, 2)
+        if filled is None:
+            return pixels
+        below, right = (
+            torch.arange(side, dtype=filled.dtype, device=filled.device) >= filled[:, axis, None]
+            for axis, side in enumerate((height, width))
+        )
+        return pixels.masked_fill((below[:, :, None] | right[:, None, :])[:, None], 0)
 
 
 class BestClass(nn.Module):

@@ -8,13 +8,14 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..checkpoints.preprocessing import Preprocessing
 from ..datasets import Example
 from ..errors import ImageError, TrainingError
 from ..images.decode import read_picture
-from ..images.resize import ResizeRule
+from ..images.resize import Padded, ResizeRule
 from .augment import Augmentation, annotated, as_target, normalised
 from .matcher import Target
 
@@ -130,7 +131,15 @@ class Pictures(Dataset[Item]):
             torch.manual_seed(draw.seed)
             image, objects = self._move(*annotated(picture, boxes, labels))
             resized = image.resize(draw.rule.size(image.width, image.height), self._rules.resample)
-            return normalised(self._recolour(resized), self._rules), as_target(image, objects)
+            pixels, target = normalised(self._recolour(resized), self._rules), as_target(image, objects)
+        return padded(pixels, target, draw.rule) if isinstance(draw.rule, Padded) else (pixels, target)
+
+
+def padded(pixels: Tensor, target: Target, rule: Padded) -> tuple[Tensor, Target]:
+    """An image (3, H, W) with its padding, and its objects relative to both."""
+    height, width = pixels.shape[1:]
+    share = torch.tensor([width / rule.width, height / rule.height] * 2)
+    return F.pad(pixels, (0, rule.width - width, 0, rule.height - height)), Target(target.labels, target.boxes * share)
 
 
 class _Order(Sampler[list[Draw]]):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..images.resize import Exactly, ResizeRule, ShortestEdge
+from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, Within, fit_and_pad
 from .augment import Augmentation
 from .optimizer import Decline, Rates
 
@@ -57,6 +57,9 @@ def sizes_around(rule: ResizeRule, stride: int) -> tuple[ResizeRule, ...]:
         case Exactly(width, height):
             shares = {(_near(width * share, stride), _near(height * share, stride)) for share in _SHARES}
             return tuple(Exactly(*sides) for sides in sorted(shares))
+        case Padded(Within(), width, height):
+            sizes = sizes_around(Exactly(width, height), stride)
+            return tuple(fit_and_pad(one.width, one.height) for one in sizes if isinstance(one, Exactly))
         case ShortestEdge(shortest, longest):
             return tuple(ShortestEdge(round(shortest * share), longest) for share in (0.6, 0.7, 0.8, 0.9, 1))
     return (rule,)

@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import detrcli
@@ -195,8 +196,123 @@ def save_with(target: Path, source: Path, key: str, value: str) -> None:
 def test_a_file_that_names_too_few_classes(place: Path) -> None:
     save_with(place / "few.onnx", place / "tiny.onnx", "classes", '["one"]')
     detector = detrcli.load(place / "few.onnx", device="cpu")
-    with pytest.raises(ModelError, match=r"few.onnx finds classes that it has no names for"):
+    with pytest.raises(ModelError, match=r"few.onnx finds classes that it has no names for; export it anew"):
         detector.predict([fill.image(seed, 80, 60) for seed in range(4)], threshold=0)
+
+
+DEEP = "[" * 200_000
+"""Deeper than any reader goes."""
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("classes", DEEP),
+        ("preprocessing", DEEP.replace("[", '{"a":')),
+        ("preprocessing", json.dumps({"size": 10**400})),
+        ("preprocessing", json.dumps({"size": 10**10})),
+        ("preprocessing", json.dumps({"rescale_factor": 10**400})),
+        ("preprocessing", '{"rescale_factor": Infinity}'),
+        ("preprocessing", '{"image_mean": [0, 0, NaN]}'),
+        ("preprocessing", json.dumps({"image_std": [1, 1, 0]})),
+        ("preprocessing", json.dumps({"resample": 10**400})),
+        ("preprocessing", json.dumps({"size": {"height": 64, "width": 96}})),
+        ("preprocessing", json.dumps({"size": 64, "max_size": 64, "pad_size": {"height": 64, "width": 64}})),
+        ("gflops", "nan"),
+        ("gflops", "1e999"),
+        ("form", "\n"),
+        ("precision", "fp64"),
+        ("detrcli", "\n" * 10_000),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_metadata_that_is_not_true(place: Path, key: str, value: str) -> None:
+    save_with(place / "untrue.onnx", place / "tiny.onnx", key, value)
+    if key == "detrcli":
+        save_with(place / "untrue.onnx", place / "untrue.onnx", "classes", "{")
+    with pytest.raises(ModelError, match=r"untrue.onnx (takes or gives other|was written by) [^\n]{1,160}$"):
+        detrcli.load(place / "untrue.onnx", device="cpu")
+
+
+def test_long_names_are_cut(place: Path) -> None:
+    names = ["x" * 1_000_000, "two\nlines\x1b[31m", *map(str, range(5))]
+    save_with(place / "long.onnx", place / "tiny.onnx", "classes", json.dumps(names))
+    first, second, *_ = detrcli.load(place / "long.onnx", device="cpu").class_names
+    assert first == "x" * 199 + "…"
+    assert second == "two lines [31m"
+
+
+def changed(graph: onnx.GraphProto, name: str, *, kind: int | None = None, dims: list[Any] | None = None) -> None:
+    """Let what a file takes or gives by a name be said to be something else."""
+    value = next(value for value in (*graph.input, *graph.output) if value.name == name)
+    tensor = value.type.tensor_type
+    if dims is None:
+        dims = [side.dim_param or side.dim_value for side in tensor.shape.dim]
+    value.CopyFrom(helper.make_tensor_value_info(name, tensor.elem_type if kind is None else kind, dims))
+
+
+def replaced(graph: onnx.GraphProto, **outputs: NDArray[Any]) -> None:
+    """Let a file give constants."""
+    for name, value in outputs.items():
+        for node in graph.node:
+            node.output[:] = [f"former_{one}" if one == name else one for one in node.output]
+        graph.initializer.append(numpy_helper.from_array(value, f"constant_{name}"))
+        graph.node.append(helper.make_node("Identity", [f"constant_{name}"], [name]))
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        changed(graph, name, kind=kind, dims=list(value.shape))
+
+
+BOXES, SCORES, LABELS = np.zeros((1, 5, 4), np.float32), np.full((1, 5), 0.9, np.float32), np.zeros((1, 5), np.int64)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "complaint"),
+    [
+        ({"boxes": BOXES[0, 0, 0]}, "takes or gives other things"),
+        ({"scores": SCORES[0, 0]}, "takes or gives other things"),
+        ({"labels": np.array([["a"] * 5], object)}, "takes or gives other things"),
+        ({"labels": LABELS.astype(np.int32)}, "takes or gives other things"),
+        ({"scores": SCORES.astype(np.float64)}, "takes or gives other things"),
+        ({"boxes": BOXES[..., :3]}, "gives other things"),
+        ({"scores": SCORES[:, :4]}, "gives other things"),
+        ({"boxes": np.tile(BOXES, (2, 1, 1))}, "gives other things"),
+        ({"boxes": BOXES + np.nan, "scores": SCORES, "labels": LABELS}, "computes nonsense"),
+        ({"boxes": BOXES + np.inf, "scores": SCORES, "labels": LABELS}, "computes nonsense"),
+        ({"boxes": BOXES, "scores": SCORES + np.nan, "labels": LABELS}, "computes nonsense"),
+        ({"boxes": BOXES, "scores": SCORES + np.inf, "labels": LABELS}, "computes nonsense"),
+        ({"boxes": BOXES, "scores": SCORES * 100, "labels": LABELS}, "computes nonsense"),
+        ({"boxes": BOXES, "scores": SCORES, "labels": LABELS - 1}, "no names for"),
+        ({"boxes": BOXES, "scores": SCORES, "labels": LABELS + 7}, "no names for"),
+    ],
+)
+def test_a_file_that_gives_nonsense(place: Path, outputs: dict[str, NDArray[Any]], complaint: str) -> None:
+    model = onnx.load(place / "tiny.onnx")
+    replaced(model.graph, **outputs)
+    onnx.save(model, place / "nonsense.onnx")
+    with pytest.raises(ModelError, match=rf"nonsense.onnx [^\n]*{complaint}[^\n]*$"):
+        detrcli.load(place / "nonsense.onnx", device="cpu").predict(fill.image(0, 80, 60), threshold=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("images", {"kind": TensorProto.FLOAT}),
+        ("images", {"dims": ["batch", "height", "width"]}),
+        ("images", {"dims": ["batch", "height", "width", 4]}),
+        ("images", {"dims": ["batch", 64, "width", 3]}),
+        ("images", {"dims": ["batch", 64, 96, 3]}),
+        ("images", {"dims": [0, "height", "width", 3]}),
+        ("sizes", {"kind": TensorProto.INT64}),
+        ("sizes", {"dims": [2]}),
+    ],
+    ids=str,
+)
+def test_a_file_that_takes_other_things(place: Path, name: str, change: dict[str, Any]) -> None:
+    model = onnx.load(place / "tiny.onnx")
+    changed(model.graph, name, **change)
+    onnx.save(model, place / "other.onnx")
+    with pytest.raises(ModelError, match=r"other.onnx[^\n]*$"):
+        detrcli.load(place / "other.onnx", device="cpu").predict(fill.image(0, 80, 60), threshold=0)
 
 
 def test_a_file_that_cannot_be_opened(place: Path) -> None:

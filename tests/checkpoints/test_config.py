@@ -16,7 +16,7 @@ from detrcli.checkpoints.find import Checkpoint
 from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from detrcli.checkpoints.preprocessing import preprocessing as family_preprocessing
 from detrcli.errors import ModelError
-from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge, Within
+from detrcli.images.resize import Exactly, Padded, ResizeRule, ShortestEdge, Within
 from detrcli.models.detr import Detr, DetrConfig
 
 from ..places import DATA
@@ -51,6 +51,9 @@ OLD = {
 def tensors_of(config: DetrConfig) -> dict[str, Tensor]:
     with torch.device("meta"):
         return Detr(config).state_dict()
+
+
+PAD: dict[str, Any] = {"pad_size": {"height": 512, "width": 640}}
 
 
 def checkpoint(
@@ -230,6 +233,16 @@ def test_published_preprocessor() -> None:
         ({"size": {"shortest_edge": 480}, "max_size": 640}, ShortestEdge(480, 640)),
         ({"size": {"height": 480, "width": 640}}, Exactly(640, 480)),
         ({"size": {"max_height": 480, "max_width": 640}}, Within(640, 480)),
+        ({"size": [480, 640]}, Exactly(640, 480)),
+        ({"size": 480.0, "max_size": 640}, ShortestEdge(480, 640)),
+        ({"size": {"longest_edge": 640}}, Within(640, 640)),
+        ({"size": {"max_height": 480, "max_width": 640}} | PAD, Padded(Within(640, 480), 640, 512)),
+        ({"size": {"max_height": 480, "max_width": 640}, "do_pad": False} | PAD, Within(640, 480)),
+        ({"size": {"max_height": 480, "max_width": 640}, "pad_and_return_pixel_mask": False} | PAD, Within(640, 480)),
+        ({"size": {"max_height": 480, "max_width": 640}, "pad_size": None}, Within(640, 480)),
+        ({"size": {"height": 512, "width": 640}} | PAD, Exactly(640, 512)),
+        ({"size": 400, "max_size": 512} | PAD, Padded(ShortestEdge(400, 512), 640, 512)),
+        ({"size": 480, "do_resize": False} | PAD, ShortestEdge(800, 1333)),
     ],
 )
 def test_sizes(settings: Mapping[str, Any], rule: ResizeRule) -> None:
@@ -257,13 +270,24 @@ def test_values() -> None:
         {"size": 800, "max_size": "large"},
         {"size": 800, "max_size": 0},
         {"size": {}},
-        {"size": {"longest_edge": 1333}},
         {"size": {"shortest_edge": "800"}},
         {"size": {"shortest_edge": 800, "longest_edge": "1333"}},
         {"size": {"shortest_edge": 0, "longest_edge": 1333}},
         {"size": {"height": 800}},
         {"size": {"height": 0, "width": 0}},
-        {"do_resize": False},
+        {"size": [800]},
+        {"size": {"longest_edge": 10**400}},
+        {"size": {"max_height": 480, "max_width": 641}} | PAD,
+        {"size": {"shortest_edge": 480}} | PAD,
+        {"size": 800} | PAD,
+        {"size": 400, "pad_size": 512},
+        {"image_mean": [0.5, 0.5, float("nan")]},
+        {"image_std": [0.5, 0.5, -0.5]},
+        {"image_std": [0.5, 0.5, 10**400]},
+        {"rescale_factor": float("inf")},
+        {"rescale_factor": 0},
+        {"rescale_factor": 10**400},
+        {"resample": 10**400},
         {"resample": 99},
         {"resample": "bilinear"},
         {"rescale_factor": "1/255"},

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,6 +145,9 @@ def test_known_names_come_before_folders(folder: Path, monkeypatch: pytest.Monke
     [
         ("config.json", b'{"model_type": "detr"', "is no JSON file"),
         ("config.json", b"", "is no JSON file"),
+        pytest.param("config.json", b'{"a":' * 200_000, "is no JSON file", id="deep"),
+        pytest.param("preprocessor_config.json", b"[" * 200_000, "is no JSON file", id="deep-preprocessor"),
+        pytest.param("config.json", b'{"a": ' + b"9" * 5000 + b"}", "is no JSON file", id="long-number"),
         ("config.json", b"\xff\xfe{\x00", "is no JSON file"),
         ("config.json", b'["detr"]', "holds no JSON object"),
         ("config.json", b'{"model_type": "yolos"}', "'yolos'"),
@@ -158,6 +162,28 @@ def test_broken_settings(folder: Path, file: str, content: bytes, complaint: str
         said = refused(str(model))
         assert str(folder / file) in said
         assert complaint in said
+
+
+@pytest.mark.parametrize("content", [b'{"image_processor": [1]}', b'{"image_processor": 1}', b"[", b"[1]"])
+def test_a_broken_file_of_transformers_5(folder: Path, content: bytes) -> None:
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "processor_config.json").write_bytes(content)
+    assert str(folder / "processor_config.json") in refused(str(folder))
+
+
+@pytest.mark.parametrize("content", [{"image_processor": {"size": 320}}, {"processor_class": "x"}])
+def test_the_file_of_transformers_5(folder: Path, content: dict[str, Any]) -> None:
+    (folder / "processor_config.json").write_text(json.dumps(content))
+    assert find(str(folder)).preprocessor == {"size": 480}
+    (folder / "preprocessor_config.json").unlink()
+    assert find(str(folder)).preprocessor == content.get("image_processor")
+
+
+def test_a_byte_order_mark(folder: Path) -> None:
+    for name in ("config.json", "preprocessor_config.json"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    found = find(str(folder))
+    assert (found.config, found.preprocessor) == (CONFIG, {"size": 480})
 
 
 def test_a_folder_whose_settings_tell_no_type(folder: Path) -> None:

@@ -114,6 +114,13 @@ def test_download(hub: Hub, user: User, model: str, repo: str) -> None:
     assert hub.downloads(repo) == ONCE_EACH
 
 
+def test_the_file_of_transformers_5(hub: Hub, user: User) -> None:
+    nested = json.dumps({"image_processor": PREPROCESSOR}).encode()
+    hub.add(REPO, without("preprocessor_config.json") | {"processor_config.json": nested})
+    assert user.find(REPO)[3] == PREPROCESSOR
+    assert user.find(REPO, offline=True)[3] == PREPROCESSOR
+
+
 def test_a_newer_revision_is_downloaded(hub: Hub, user: User) -> None:
     hub.add(REPO, WHOLE)
     user.find(REPO)

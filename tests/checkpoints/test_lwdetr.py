@@ -17,7 +17,7 @@ from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.names import KNOWN_MODELS, known_model
 from detrcli.checkpoints.save import LWDETR_NAMES, renamed
-from detrcli.errors import ModelError
+from detrcli.errors import ModelError, ModelWarning
 from detrcli.images.resize import Exactly
 from detrcli.models.lwdetr import SIZES, LwDetr, LwDetrConfig
 
@@ -78,6 +78,23 @@ def test_a_resize_rule_that_does_not_fit(folder: Path) -> None:
     with pytest.raises(ModelError, match="multiples of 64"):
         load_checkpoint(find(str(folder)))
     assert load_checkpoint(find(str(folder)), size=128).preprocessing.resize == Exactly(128, 128)
+
+
+def test_files_that_name_no_size(folder: Path) -> None:
+    with pytest.warns(ModelWarning, match=rf"{folder.name} has no preprocessor_config.json; .* resized to 640 × 640"):
+        load_checkpoint(find(str(folder)))
+    (folder / "preprocessor_config.json").write_text('{"do_resize": false, "size": {"height": 320, "width": 320}}')
+    with pytest.warns(ModelWarning, match=r"do_resize is false .*; images are resized to 640 × 640"):
+        load_checkpoint(find(str(folder)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_files_that_name_no_size_and_a_user_who_does(folder: Path) -> None:
+    assert load_checkpoint(find(str(folder)), size=128).preprocessing.resize == Exactly(128, 128)
+    (folder / "preprocessor_config.json").write_text('{"do_resize": false}')
+    assert load_checkpoint(find(str(folder)), size=128).preprocessing.resize == Exactly(128, 128)
+    (folder / "preprocessor_config.json").write_text('{"size": {"height": 320, "width": 320}}')
+    assert load_checkpoint(find(str(folder))).preprocessing.resize == Exactly(320, 320)
 
 
 @pytest.mark.parametrize(

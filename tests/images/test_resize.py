@@ -8,7 +8,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge, Within, resized_pixels, shortest_edge
+from detrcli.images.resize import (
+    Exactly,
+    ResizeRule,
+    ShortestEdge,
+    Within,
+    canvas_of,
+    fit_and_pad,
+    resized_pixels,
+    shortest_edge,
+)
 
 SIDE = st.one_of(st.integers(1, 4000), st.integers(1, 1_000_000))
 
@@ -72,6 +81,24 @@ def test_within_fits_the_frame_and_fills_one_side(width: int, height: int, frame
     scale = min(frame[0] / width, frame[1] / height)
     assert new_width == 1 or abs(new_width - width * scale) <= 1
     assert new_height == 1 or abs(new_height - height * scale) <= 1
+
+
+@given(width=SIDE, height=SIDE)
+@example(width=1000, height=1)
+@example(width=640, height=320)
+def test_an_image_fills_its_part_of_a_padded_one(width: int, height: int) -> None:
+    rule = fit_and_pad(640, 320)
+    assert canvas_of(rule) == (640, 320)
+    assert rule.size(width, height) == Within(640, 320).size(width, height)
+    assert rule.filled([(height, width)]) == [rule.size(width, height)[::-1]]
+
+
+def test_padding_is_below_and_at_the_right() -> None:
+    image = Image.new("RGB", (20, 20), (10, 200, 30))
+    pixels = resized_pixels(image, fit_and_pad(30, 10), Image.Resampling.BILINEAR)
+    assert pixels.shape == (10, 30, 3)
+    assert (pixels[:, :10] == [10, 200, 30]).all()
+    assert not pixels[:, 10:].any()
 
 
 @pytest.mark.parametrize("rule", [ShortestEdge(20, 33), Exactly(30, 20), Within(33, 20)], ids=lambda rule: str(rule))

@@ -3,18 +3,22 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from detrcli.checkpoints.preprocessing import Preprocessing
+from detrcli.datasets import Example
 from detrcli.errors import ImageError
-from detrcli.images.resize import Exactly, ShortestEdge
+from detrcli.images.resize import Exactly, ShortestEdge, fit_and_pad
 from detrcli.training.augment import Augmentation
-from detrcli.training.loader import Batch, Pictures, Schedule, batches
+from detrcli.training.loader import Batch, Draw, Pictures, Schedule, batches
 from detrcli.training.recipe import sizes_around
 
-from .few import few_scenes, small_detr
+from .few import PLAIN, few_scenes, small_detr
 
 RULE = Exactly(64, 64)
 
@@ -76,6 +80,27 @@ def test_smaller_pictures_are_padded(tmp_path: Path) -> None:
             assert min(height, width) == 64
             assert batch.pixels[index][:, batch.mask[index]].eq(0).all()
             assert ((target.boxes >= 0) & (target.boxes <= 1)).all()
+
+
+def test_a_model_that_pads_learns_from_padded_pictures(tmp_path: Path) -> None:
+    """A picture twice as wide as high fills the upper half of a square, its objects with it."""
+    Image.new("RGB", (40, 20), "white").save(tmp_path / "a.png")
+    box = np.array([[10, 5, 30, 20]], np.float32)
+    label, flag, area = np.array([0]), np.array([False]), np.array([300.0])
+    example = Example(tmp_path / "a.png", 1, 40, 20, boxes=box, labels=label, crowd=flag, areas=area)
+    pictures = Pictures([example], Preprocessing(), PLAIN)
+    for rule in sizes_around(fit_and_pad(64, 64), 64):
+        (batch,) = batches(pictures, [[Draw(0, 0, rule)]], workers=0, pin=False)
+        assert batch.mask is None
+        assert batch.pixels.shape == (1, 3, 64, 64)
+        assert batch.pixels[..., 32:, :].eq(0).all()
+        assert batch.pixels[..., :32, :].gt(1).all()
+        assert batch.targets[0].boxes.tolist() == [[0.5, 0.3125, 0.5, 0.375]]
+    assert sizes_around(fit_and_pad(256, 256), 64) == (
+        fit_and_pad(192, 192),
+        fit_and_pad(256, 256),
+        fit_and_pad(320, 320),
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
