@@ -12,24 +12,29 @@ from .exit_codes import UNUSABLE
 from .export import export
 from .merge import merge
 from .models import models
+from .narrow import Command, Group
 from .predict import predict
 from .train import train
 
 app = typer.Typer(
     name="detr",
+    cls=Group,
     help="Find objects in pictures with DETR.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(predict)
-app.command()(merge)
-app.command()(models)
-app.command()(train)
-app.command("eval")(evaluate)
-app.command()(export)
-app.command()(bench)
+for name, command in (
+    ("predict", predict),
+    ("merge", merge),
+    ("models", models),
+    ("train", train),
+    ("eval", evaluate),
+    ("export", export),
+    ("bench", bench),
+):
+    app.command(name, cls=Command, short_help=(command.__doc__ or "").partition("\n")[0])(command)
 
 
 def _print_version(wanted: bool) -> None:

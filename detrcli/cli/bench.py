@@ -13,6 +13,7 @@ from ..checkpoints.included import sample_picture
 from ..checkpoints.names import DEFAULT_MODEL
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
+from .narrow import print_fitting
 from .options import LogJson, Offline, OneDevice, PictureSize, Quiet, Revision, Verbose, at_home, each_of, parse_size
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _print_table(contenders: "list[Contender]", speeds: "list[Speed]", places: d
         )
     machine = _machine()
     console = Console()
-    console.print(table)
+    print_fitting(table)
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     console.print(
         "network: resized pixels to detections; whole: file to detections; of a batch, median and 95th of 100"

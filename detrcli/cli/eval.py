@@ -13,6 +13,7 @@ from ..checkpoints.names import DEFAULT_MODEL
 from ..files import atomic_file
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
+from .narrow import print_fitting
 from .options import (
     BatchSize,
     Device,
@@ -141,15 +142,15 @@ def _print_table(evaluation: "Evaluation") -> None:
     for title in figures:
         overall.add_column(title, justify="right")
     overall.add_row(*(_percent(value) for value in figures.values()))
-    classes.add_column("class")
+    classes.add_column("class", overflow="fold")
     for title in ("AP", "AP50"):
-        classes.add_column(title, justify="right")
+        classes.add_column(title, justify="right", no_wrap=True)
     known = sorted((item for item in evaluation.classes.items() if item[1][0] == item[1][0]), key=lambda item: item[1])
     for name, (ap, ap50) in known[:ROWS]:
         classes.add_row(Text(printable(name)), _percent(ap), _percent(ap50))
     console = Console()
     console.print(f"{evaluation.pictures} pictures, {evaluation.objects} objects; all figures in percent")
-    console.print(overall)
+    print_fitting(overall)
     console.print(classes)
     if len(known) > ROWS:
         console.print(f"and {len(known) - ROWS} classes with a higher AP")

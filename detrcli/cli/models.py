@@ -5,6 +5,7 @@ import sys
 from dataclasses import asdict
 
 from ..checkpoints.names import DEFAULT_MODEL, KNOWN_MODELS
+from .narrow import print_fitting
 from .options import LogJson
 
 
@@ -22,7 +23,6 @@ def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` heeds 
         return
 
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD)
@@ -43,5 +43,5 @@ def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` heeds 
             "yes" if cached else "no",
             style="bold" if model.name == DEFAULT_MODEL else None,
         )
-    Console().print(table)
+    print_fitting(table)
     print(f"{DEFAULT_MODEL} is the default. Any DETR or LW-DETR on the Hub, a folder or a file will do as well.")

@@ -1,12 +1,12 @@
 """One picture's detections as a short table on a terminal."""
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..labelled import Labelled
 from .console import printable
+from .narrow import print_fitting
 
 ROWS = 20
 """How many detections the table shows."""
@@ -24,6 +24,6 @@ def print_table(picture: Labelled) -> None:
     for one in picture.found[:ROWS]:
         x1, y1, x2, y2 = map(round, one.box)
         table.add_row(Text(printable(one.label)), f"{one.score:.3f}", f"{x1}, {y1} – {x2}, {y2}")
-    Console().print(table)
+    print_fitting(table)
     if len(picture.found) > ROWS:
         print(f"and {len(picture.found) - ROWS} more")

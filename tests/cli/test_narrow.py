@@ -1,0 +1,101 @@
+"""Help and tables on terminals of few columns."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+from typer.testing import CliRunner
+
+from detrcli.checkpoints.names import KNOWN_MODELS
+from detrcli.cli.app import app
+from detrcli.cli.narrow import print_fitting
+from detrcli.cli.table import print_table
+from detrcli.labelled import Found, Labelled
+
+COMMANDS = [[], ["predict"], ["merge"], ["models"], ["train"], ["eval"], ["export"], ["bench"]]
+
+
+def shown(columns: int, *arguments: str) -> str:
+    run = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": str(columns)})
+    assert run.exit_code == 0, run.output
+    return run.output
+
+
+@pytest.mark.parametrize("columns", [30, 40, 60])
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_fits_and_says_all_that_it_says_elsewhere(command: list[str], columns: int) -> None:
+    narrow, wide = shown(columns, *command), shown(100, *command)
+    assert max(map(len, narrow.splitlines())) <= columns
+    assert "".join(narrow.split()) == "".join(wide.split())
+
+
+def test_commands_are_described_whole() -> None:
+    for columns in (40, 100):
+        assert "List the known models: a table on a terminal, JSON lines in a pipe." in " ".join(shown(columns).split())
+
+
+def test_help_on_a_wide_terminal_has_descriptions_beside_the_options() -> None:
+    assert re.search(r"^  -r, --recursive +Go down", shown(100, "predict"), re.MULTILINE)
+
+
+def test_models_on_a_narrow_terminal(tmp_path: Path) -> None:
+    outer, inner = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "40", "TERM": "xterm", "HF_HOME": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-m", "detrcli", "models"], stdout=inner, env=environment):
+        os.close(inner)
+        pieces = []
+        while piece := _read(outer):
+            pieces.append(piece)
+    os.close(outer)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", b"".join(pieces).decode()).replace("\r\n", "\n")
+    *rows, note = re.split(r"\n *\n", text.rstrip())
+    assert "is the default" in note
+    assert max(map(len, "\n".join(rows).splitlines())) <= 40
+    assert len(rows) == len(KNOWN_MODELS)
+    for row, model in zip(rows, KNOWN_MODELS, strict=True):
+        for part in (
+            f"model: {model.name};",
+            f"data: {model.classes};",
+            f"params: {model.parameters:g} M;",
+            "cached: ",
+        ):
+            assert part in " ".join(row.split())
+        assert ("AP:" in row) == (model.ap is not None)
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 2**16)
+    except OSError:  # nobody writes any more
+        return b""
+
+
+@pytest.mark.parametrize("columns", [30, 40, 100])
+def test_a_table_is_shown_whole(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = Table("first title", "second title", "third title")
+    table.add_row("one [b]word[/b]", "9" * 12, "")
+    print_fitting(table)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= columns
+    assert "…" not in printed
+    assert all(word in " ".join(printed.split()) for word in ("first title", "second title", "9" * 12))
+    assert ("third title" in printed) == (columns == 100)
+
+
+def test_detections_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    found = Found(0, "traffic-light-" * 3, 0.5, (1000.0, 1000.0, 2000.0, 2000.0))
+    print_table(Labelled("a.jpg", "a.jpg", 4000, 4000, "model", (found,)))
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 40
+    squeezed = "".join(printed.split())
+    assert squeezed == f"class:{found.label};score:0.500;x1,y1–x2,y2:1000,1000–2000,2000"
