@@ -2,26 +2,31 @@
 
 import colorsys
 import io
+import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .detections import Detections
 from .errors import ImageError
 from .files import atomic_file, fitting
+from .fonts import Font, Fonts
 from .images.decode import Picture
 
 Box = tuple[float, float, float, float]
 GOLDEN_RATIO = 0.618034
+LONGEST = 100
+"""Letters of a class name that are drawn."""
 
 
-def draw(picture: Picture, detections: Detections) -> Image.Image:
+def draw(picture: Picture, detections: Detections, fonts: Fonts | None = None) -> Image.Image:
     """A copy of a picture with a box and a label for each detection, the best on top.
 
     Line width and text scale with the picture. A label stands at the first corner of its box where it stays inside the
-    picture and covers no other label, or where it covers the least.
+    picture and covers no other label, or where it covers the least. A class name with letters that no font has gives
+    way to the class's number.
     """
     image = picture.image.copy()
     image.info = {}  # Pillow would save by it: a grey picture's colour profile, a fax's compression
@@ -29,20 +34,25 @@ def draw(picture: Picture, detections: Detections) -> Image.Image:
     short, long = sorted(image.size)
     scale = min(long / 55, short / 12)
     line = max(1, round(scale / 7))
-    font = _font(max(8, round(scale)))
+    size = max(8, round(scale))
+    fonts = fonts or Fonts()
     placed: list[Box] = []
     plates = []
     for index in range(len(detections)):
         box = _on_pixels(detections.boxes[index].tolist(), image.size)
-        text = f"{detections.names[index]} {detections.scores[index]:.2f}"
-        plate = _place(box, _plate_size(text, font, line), image.size, placed)
+        label, score = int(detections.labels[index]), f" {detections.scores[index]:.2f}"
+        text = _laid_out(_visible(detections.names[index]), label, score, fonts, size)
+        plate = _place(box, (text.width + 4 * line, text.ascent + text.descent + 2 * line), image.size, placed)
         placed.append(plate)
-        plates.append((box, text, plate, class_colour(int(detections.labels[index]))))
+        plates.append((box, text, plate, class_colour(label)))
     for box, _, _, colour in reversed(plates):
         canvas.rectangle(box, outline=colour, width=line)
     for _, text, plate, colour in reversed(plates):
         canvas.rectangle(plate, fill=colour)
-        canvas.text((plate[0] + 2 * line, plate[1] + line), text, fill=_ink_on(colour), font=font, anchor="la")
+        x, y = plate[0] + 2 * line, plate[1] + line + text.ascent
+        for part, font in text.runs:
+            canvas.text((x, y), part, fill=_ink_on(colour), font=font, anchor="ls")
+            x += font.getlength(part)
     return image
 
 
@@ -92,15 +102,38 @@ def _writable() -> frozenset[str]:
     return frozenset(("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")) & set(Image.SAVE)
 
 
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+@dataclass(frozen=True)
+class _Text:
+    """One line of text in several fonts.
+
+    Attributes:
+        runs: its pieces, each with its font.
+        width: in pixels.
+        ascent: pixels above the baseline, as many for all texts of one font.
+        descent: pixels below it.
+    """
+
+    runs: list[tuple[str, Font]]
+    width: float
+    ascent: float
+    descent: float
 
 
-def _plate_size(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, line: int) -> tuple[float, float]:
-    left, _, right, _ = font.getbbox(text)
-    _, top, _, bottom = font.getbbox("Âgjp|")
-    return right - left + 4 * line, bottom - min(0, top) + 2 * line
+def _visible(name: str) -> str:
+    """A name in one line, not too long, with a mark in place of what no font can have."""
+    whole = " ".join(name[: 4 * LONGEST].split())
+    marked = "".join("\ufffd" if unicodedata.category(one) in ("Cc", "Cs") else one for one in whole)
+    letters = unicodedata.normalize("NFC", marked)
+    return letters if len(letters) <= LONGEST else letters[:LONGEST] + "…"
+
+
+def _laid_out(name: str, label: int, score: str, fonts: Fonts, size: int) -> _Text:
+    base = fonts.base(size)
+    runs = fonts.runs(name, score, size) or [(f"#{label}{score}", base)]
+    ends = [font.getbbox(part, anchor="ls") for part, font in (*runs, ("Âgjp|", base))]
+    lengths = [font.getlength(part) for part, font in runs]
+    width = max(sum(lengths), sum(lengths[:-1]) + ends[len(runs) - 1][2])
+    return _Text(runs, width, -min(end[1] for end in ends), max(end[3] for end in ends))
 
 
 def _on_pixels(box: Sequence[float], size: tuple[int, int]) -> Box:

@@ -75,3 +75,7 @@ class DeviceWarning(DetrWarning):
 
 class ModelWarning(DetrWarning):
     """Something that a model's files do not say, and what is assumed instead."""
+
+
+class FontWarning(DetrWarning):
+    """A class name that cannot be drawn as it is written."""

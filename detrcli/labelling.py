@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from reprlib import Repr
 from secrets import token_hex
 from shutil import rmtree
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 import numpy as np
@@ -30,6 +30,9 @@ from .journal import FOLDER, Entry, Failure, Journal, Record, check_that_nobody_
 from .labelled import Labelled
 from .output_settings import CocoId, OutputSettings
 from .shards import Shard, parse_shard
+
+if TYPE_CHECKING:
+    from .fonts import Fonts
 
 JOURNAL = "journal.jsonl"
 FAILURES = "failures.jsonl"
@@ -84,6 +87,7 @@ class Labelling:
         keep: whether someone may go on with it; else it leaves its outputs alone.
         resume: True to go on with the run that was stopped, if there is one; False to begin anew; None to begin anew
             unless one was stopped.
+        fonts: for class names in annotated images.
 
     Attributes:
         before: how many pictures had been done before.
@@ -95,8 +99,10 @@ class Labelling:
         OutputError: the folder cannot be written to.
     """
 
-    def __init__(self, output: Path, plan: Plan, *, keep: bool = True, resume: bool | None = None) -> None:
-        self._output, self._plan, self._keep = output, plan, keep
+    def __init__(
+        self, output: Path, plan: Plan, *, keep: bool = True, resume: bool | None = None, fonts: "Fonts | None" = None
+    ) -> None:
+        self._output, self._plan, self._keep, self._fonts = output, plan, keep, fonts
         self._settings = OutputSettings(plan.class_names, output, plan.image_root, plan.category_ids)
         self._folder = _folder_of(output, plan.shard) if keep else output / FOLDER / f"single-{token_hex(8)}"
         if not keep:
@@ -201,7 +207,7 @@ class Labelling:
                 f"{reference.path}: its drawing would overwrite it; choose another --output", "not written"
             )
         with clock.timing("draw"):
-            return save_drawing(draw(picture, detections), picture, target, staging=self._folder)
+            return save_drawing(draw(picture, detections, self._fonts), picture, target, staging=self._folder)
 
     def _write_one(self, name: str, reference: ImageReference, labelled: Labelled) -> None:
         if name in BY_STEM and (other := _namesake(reference.path)):

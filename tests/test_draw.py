@@ -4,18 +4,25 @@ import colorsys
 import io
 import os
 import resource
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.ttLib import TTFont
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageDraw
 
+from detrcli import fonts
 from detrcli.detections import Detections
 from detrcli.draw import class_colour, draw, save_drawing
-from detrcli.errors import OutputError
+from detrcli.errors import FontWarning, OutputError, UsageError
+from detrcli.fonts import Fonts
 from detrcli.images.decode import Picture, read_picture
 
 Pixels = NDArray[np.uint8]
@@ -335,3 +342,154 @@ def test_a_drawing_that_the_disk_has_no_room_for_is_an_error_and_no_file(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
     assert os.listdir(tmp_path / "out") == ["a.ext"]
+
+
+@pytest.fixture
+def letters(tmp_path: Path) -> str:
+    """A font file with glyphs for 猫 and ক alone, boxes of their own kind, and another box for all that it lacks."""
+    return font_with(tmp_path / "few.ttf", "猫ক")
+
+
+def font_with(path: Path, letters: str) -> str:
+    def box(width: int) -> Any:
+        pen = TTGlyphPen(None)
+        pen.moveTo((100, 0))
+        for point in ((100, 700), (100 + width, 700), (100 + width, 0)):
+            pen.lineTo(point)
+        pen.closePath()
+        return pen.glyph()
+
+    names = {ord(letter): f"letter{number}" for number, letter in enumerate(letters)}
+    glyphs = {".notdef": box(500), **{name: box(200 + 100 * number) for number, name in enumerate(names.values())}}
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(list(glyphs))
+    builder.setupCharacterMap(names)
+    builder.setupGlyf(glyphs)
+    builder.setupHorizontalMetrics(dict.fromkeys(glyphs, (900, 100)))
+    builder.setupHorizontalHeader(ascent=900, descent=-200)
+    builder.setupNameTable({"familyName": "Few", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+    return str(path)
+
+
+@pytest.fixture
+def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system without fonts."""
+    monkeypatch.setattr(fonts, "_installed", lambda: ())
+
+
+def pieces(name: str, **options: Any) -> list[tuple[str, str]] | None:
+    """What of a label is drawn in which font."""
+    runs = Fonts(**options).runs(name, " 0.90", 20)
+    return None if runs is None else [(part, str(font.getname()[0])) for part, font in runs]
+
+
+@pytest.mark.usefixtures("nothing_installed")
+@pytest.mark.parametrize("name", ["cat", "naïve Ærø ÿ", "Ελληνικά", "кошка щётка ґ", "Ünïcödé — “x”", "Việt đ ơ"])
+def test_latin_greek_and_cyrillic_are_always_drawn(name: str, recwarn: pytest.WarningsRecorder) -> None:
+    assert pieces(name) == [(f"{name} 0.90", "DejaVu Sans")]
+    assert not recwarn
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_each_letter_is_one_of_its_font_and_no_box() -> None:
+    """Against the table of letters that the font itself has."""
+    path = Fonts().base(20).path
+    assert isinstance(path, str)
+    table = TTFont(path).getBestCmap()
+    for code in (*range(0x21, 0x7F), *range(0xA1, 0x530), 0x4E2D, 0x0905, 0x1F98A, 0xE01, 0x25A1, 0xFFFD):
+        letter = chr(code)
+        if letter.isprintable():
+            assert fonts.Face(path).has(letter) == (code in table), hex(code)
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_a_font_of_the_users_has_the_first_word(letters: str) -> None:
+    assert pieces("猫 cat", file=letters) == [("猫", "Few"), (" cat 0.90", "DejaVu Sans")]
+    assert pieces("ক猫", file=letters) == [("ক猫", "Few"), (" 0.90", "DejaVu Sans")]
+
+
+def test_a_file_that_is_no_font(tmp_path: Path) -> None:
+    (tmp_path / "a.ttf").write_text("no font")
+    for name in ("a.ttf", "absent.ttf"):
+        with pytest.raises(UsageError, match=f"cannot read the font .*{name}"):
+            Fonts(str(tmp_path / name))
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_what_no_font_has_becomes_a_number_and_a_word_once(recwarn: pytest.WarningsRecorder) -> None:
+    chosen, picture = Fonts(), Picture(Image.new("RGB", SIZE, GREY))
+
+    def shown(name: str) -> Pixels:
+        return np.asarray(draw(picture, replace(detections([BOX], [17]), names=(name,)), chosen))
+
+    assert (shown("猫") == shown("#17")).all()
+    assert (shown("cat 🦊") == shown("#17")).all()
+    assert (shown("cat") != shown("#17")).any()
+    (told,) = recwarn
+    assert told.category is FontWarning
+    assert "'猫'" in str(told.message)
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_names_that_are_not_one_short_line(recwarn: pytest.WarningsRecorder) -> None:
+    def shown(name: str) -> Pixels:
+        return drawn([BOX], name=name)
+
+    assert (shown("two\n lines\t") == shown("two lines")).all()
+    assert (shown("e\u0301le\u0301phant") == shown("éléphant")).all()
+    assert (shown("a\0b\ud800") == shown("a\ufffdb\ufffd")).all()
+    assert (shown("a" * 1_000_000) == shown("a" * 100 + "…")).all()
+    assert not recwarn
+
+
+def test_letters_that_need_raqm_are_told_of_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr("PIL.features.check_feature", lambda name: name != "raqm")
+    pieces("Кот")
+    assert not recwarn
+    pieces("قطة")
+    (told,) = recwarn
+    assert "Raqm" in str(told.message)
+
+
+@pytest.fixture
+def one_installed(letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A system on which fontconfig knows one font alone, and a file that tells how often it was asked."""
+    program, asked = tmp_path / "bin" / "fc-match", tmp_path / "asked"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\n"
+        f"echo >> '{asked}'\n"
+        f"printf '%s\\t0\\tTrue\\tFalse\\t%s\\n' '{tmp_path}/absent.ttf' '732b 72ac' '{letters}' '995 732b'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    fonts._installed.cache_clear()
+    yield asked
+    fonts._installed.cache_clear()
+
+
+def test_a_font_of_the_system_is_found_by_its_letters(one_installed: Path, recwarn: pytest.WarningsRecorder) -> None:
+    assert pieces("Кот") == [("Кот 0.90", "DejaVu Sans")]
+    assert not one_installed.exists()  # nobody was asked
+    assert pieces("猫 ক") == [("猫", "Few"), (" ", "DejaVu Sans"), ("ক", "Few"), (" 0.90", "DejaVu Sans")]
+    assert not recwarn
+    assert pieces("犬") is None  # of a font that is not there any more
+    assert [one.category for one in recwarn] == [FontWarning]
+    assert one_installed.read_text() == "\n"
+
+
+@pytest.mark.skipif(shutil.which("fc-match") is None, reason="fontconfig is not installed")
+def test_the_fonts_of_this_very_system_have_the_letters_that_fontconfig_says() -> None:
+    fonts._installed.cache_clear()
+    for face in fonts._installed()[:5]:
+        assert face.ranges is not None
+        assert face.path is not None
+        table = TTFont(face.path, fontNumber=face.index).getBestCmap()
+        visible = [code for first, last in face.ranges for code in range(first, last + 1)]
+        assert visible
+        assert set(visible) <= table.keys()

@@ -95,6 +95,10 @@ def predict(
         Path, typer.Option("--output", "-o", callback=at_home, help="Folder for drawings and files.")
     ] = Path("detections"),
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw what was found onto copies.")] = True,
+    font: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", callback=at_home, help="Font for class names.  [default: one with their letters]"),
+    ] = None,
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -163,6 +167,9 @@ def predict(
         talk.detail(printable(f"{output} is passed over, for the outputs go there"))
     many = listed or len(first) > 1
 
+    from ..fonts import Fonts
+
+    fonts = Fonts(None if font is None else str(font))
     hush_hub_for(model, talk)
     began = time.perf_counter()
     from ..allocator import keep_freed_memory
@@ -202,6 +209,7 @@ def predict(
             "size": size,
             "device": ", ".join(sorted({backend.kind for backend in detector.backends})),
             "precision": detector.backend.precision,
+            "font": None if font is None else str(font),
         }
         plan = Plan(
             model=detector.name,
@@ -216,7 +224,7 @@ def predict(
             image_ids=ids.digest if ids else "",
             category_ids=category_ids,
         )
-        labelling = Labelling(output, plan, keep=keep, resume=resume)
+        labelling = Labelling(output, plan, keep=keep, resume=resume, fonts=fonts)
 
     def remaining(all_pictures: Iterable[ImageReference]) -> Iterator[Indexed]:
         indexed = enumerate(ids.assigned(all_pictures) if ids else all_pictures)
