@@ -3,7 +3,7 @@
 import colorsys
 import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,14 @@ def class_colour(label: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def save_drawing(image: Image.Image, picture: Picture, path: Path, *, staging: Path | None = None) -> Path:
+def save_drawing(
+    image: Image.Image,
+    picture: Picture,
+    path: Path,
+    *,
+    staging: Path | None = None,
+    admit: Callable[[Path, Path], None] | None = None,
+) -> Path:
     """Save a drawing in the format of its picture, as PNG where that format cannot be written.
 
     Args:
@@ -72,6 +79,7 @@ def save_drawing(image: Image.Image, picture: Picture, path: Path, *, staging: P
         picture: what was drawn on.
         path: where to, with the name of the picture.
         staging: see `atomic_file`.
+        admit: see `atomic_file`.
 
     Returns:
         Where it went: `path`, or `path` with `.png` behind it.
@@ -93,7 +101,7 @@ def save_drawing(image: Image.Image, picture: Picture, path: Path, *, staging: P
         image.save(encoded, format=kind, **options)
     except (KeyError, ValueError, OSError) as error:
         raise ImageError(f"cannot write {path} as {kind}: {error}", "not written") from error
-    with atomic_file(path, staging=staging) as file:
+    with atomic_file(path, staging=staging, admit=admit) as file:
         file.write(encoded.getbuffer())
     return path
 

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -13,6 +13,8 @@ from .errors import OutputError, UsageError
 
 LONGEST_NAME = 255
 """Bytes that a file's name may have."""
+FOLDER = ".detr"
+"""Where below the output folder a run keeps its journal, and files that are not whole yet; a shard in one below it."""
 PART = ".part"
 """What the name of a file ends with that is not whole yet."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -23,7 +25,9 @@ NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
 @contextmanager
-def atomic_file(path: Path, *, staging: Path | None = None) -> Iterator[IO[bytes]]:
+def atomic_file(
+    path: Path, *, staging: Path | None = None, admit: Callable[[Path, Path], None] | None = None
+) -> Iterator[IO[bytes]]:
     """Open a new file for writing bytes; it takes its name when the block ends, and vanishes if the block fails.
 
     Missing folders are made. The bytes go to a hidden file, which is renamed once the disk has it all.
@@ -32,6 +36,7 @@ def atomic_file(path: Path, *, staging: Path | None = None) -> Iterator[IO[bytes
         path: of the file.
         staging: an existing folder for the hidden file, which a kill leaves behind; None for that of the file, which
             also serves where the other is on another disk.
+        admit: is called with the hidden file and the path before the file takes its name; it may refuse.
 
     Raises:
         OutputError: the file cannot be written.
@@ -47,6 +52,8 @@ def atomic_file(path: Path, *, staging: Path | None = None) -> Iterator[IO[bytes
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            if admit is not None:
+                admit(hidden, path)
             hidden.replace(path)
         except BaseException:
             with suppress(OSError):

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -27,8 +27,6 @@ from .labelled import Labelled, of_record
 
 Setting = Mapping[str, Any]
 
-FOLDER = ".detr"
-"""Where below the output folder a run keeps its journal, and files that are not whole yet; a shard in one below it."""
 SYNC_AFTER = 1.0
 """Seconds of work that a power cut may cost."""
 
@@ -121,6 +119,17 @@ class Names:
         self._left[place] -= 1
         return True
 
+    def drop(self, name: str) -> None:
+        """Let none of this name be left."""
+        place = self._place(name)
+        if place is not None:
+            self._left[place] = 0
+
+    @property
+    def left(self) -> int:
+        """How many different names are left."""
+        return int(np.count_nonzero(self._left))
+
     def __contains__(self, name: str) -> bool:
         return self._place(name) is not None
 
@@ -198,6 +207,7 @@ class Journal:
         setting: what decides the run's outputs.
         before: the journal of the run to go on with, or None to begin anew.
         folders: those in which its own folder, and what holds it, were given their names.
+        before_sync: is called before what was written is made to last.
 
     Raises:
         OutputError: it cannot be written.
@@ -205,7 +215,12 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, setting: Setting, before: Record | None = None, folders: Iterable[Path] = ()
+        self,
+        path: Path,
+        setting: Setting,
+        before: Record | None = None,
+        folders: Iterable[Path] = (),
+        before_sync: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
         with writing(path):
@@ -220,7 +235,7 @@ class Journal:
                 raise
         self._setting, self._done = setting, before.done if before else 0
         self._synced = time.monotonic()
-        self._folders = {path.parent, *folders}
+        self._folders, self._before_sync = {path.parent, *folders}, before_sync
 
     def add(self, entry: Entry, folders: Iterable[Path] = ()) -> None:
         """Write what became of a picture, whose own outputs are on the disk.
@@ -282,6 +297,7 @@ class Journal:
 
     def _sync(self) -> None:
         self._check_place()
+        self._before_sync()
         for folder in self._folders:
             sync_folder(folder)
         self._folders.clear()

@@ -4,11 +4,12 @@ import errno
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import merge
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from reprlib import Repr
 from secrets import token_hex
@@ -21,15 +22,16 @@ import numpy as np
 from .clock import Clock
 from .detections import Detections
 from .errors import ImageError, OutputError, UsageError
-from .files import PART, atomic_file, fitting, writing
+from .files import FOLDER, PART, atomic_file, fitting, writing
 from .formats import BY_STEM, FOR_ALL, FOR_EACH, FORMATS, picture_format, run_format
 from .images.decode import Picture
 from .images.fetch import is_address
-from .images.sources import SUFFIXES, ImageReference
-from .journal import FOLDER, Entry, Failure, Journal, Record, check_that_nobody_writes, recorded, setting_of
+from .images.sources import SUFFIXES, ImageReference, original
+from .journal import Entry, Failure, Journal, Names, Record, check_that_nobody_writes, recorded, setting_of
 from .labelled import Labelled
 from .output_settings import CocoId, OutputSettings
 from .shards import Shard, parse_shard
+from .written import OverwriteError, Written
 
 if TYPE_CHECKING:
     from .fonts import Fonts
@@ -85,8 +87,13 @@ class Labelling:
         output: the folder.
         plan: what to write.
         keep: whether someone may go on with it; else it leaves its outputs alone.
+        list_failures: whether to write what failed, if someone may go on with it.
         resume: True to go on with the run that was stopped, if there is one; False to begin anew; None to begin anew
             unless one was stopped.
+        overwrite: whether to overwrite files that no run wrote, or that have changed since, and files for other
+            pictures.
+        coming: gives all pictures, each with its place among all, or only the first where they cannot be listed yet.
+        listable: whether it gives all.
         fonts: for class names in annotated images.
 
     Attributes:
@@ -95,24 +102,30 @@ class Labelling:
 
     Raises:
         UsageError: there is a run that was stopped, and it is not said what to do with it, or it was another one, or
-            another process is at it.
+            another process is at it; or files would be overwritten.
         OutputError: the folder cannot be written to.
     """
 
     def __init__(
-        self, output: Path, plan: Plan, *, keep: bool = True, resume: bool | None = None, fonts: "Fonts | None" = None
+        self,
+        output: Path,
+        plan: Plan,
+        *,
+        keep: bool = True,
+        list_failures: bool = True,
+        resume: bool | None = None,
+        overwrite: bool = False,
+        coming: Callable[[], Iterable[tuple[int, ImageReference]]] = tuple,
+        listable: bool = True,
+        fonts: "Fonts | None" = None,
     ) -> None:
         self._output, self._plan, self._keep, self._fonts = output, plan, keep, fonts
         self._settings = OutputSettings(plan.class_names, output, plan.image_root, plan.category_ids)
-        self._folder = _folder_of(output, plan.shard) if keep else output / FOLDER / f"single-{token_hex(8)}"
-        if not keep:
-            self._discard = finalize(self, _remove, self._folder)
-        with writing(output):
-            new = [one for one in (self._folder, *self._folder.parents) if not one.exists()]
-            self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / JOURNAL
-        record = _run_in(path)
-        if record is not None and resume is None and not record.finished:
+        self._place, self._folder = os.path.realpath(output), _folder_of(output, plan.shard)
+        _check_own_folder(self._folder, self._place)
+        path, shard = self._folder / JOURNAL, plan.shard
+        record = _run_in(path) if keep else None
+        if record is not None and resume is None and record.done and not record.finished:
             check_that_nobody_writes(path)
             raise UsageError(
                 f"{output} holds a run that was stopped; go on with --resume, begin anew with --no-resume, "
@@ -120,19 +133,59 @@ class Labelling:
             )
         if record is not None and resume:
             _check_same(record, plan, output)
-        shard = plan.shard
-        self.failures = f"failures-{shard.index}-of-{shard.count}.jsonl" if shard else FAILURES
-        self._reserved = {
-            output / name
-            for name in (FAILURES, *(name for one in plan.formats if one in FOR_ALL for name in run_format(one).FILES))
-        }
         self._record = record if resume else None
+        self._written = Written(output, self._folder, overwrite=overwrite)
+        self.failures = f"failures-{shard.index}-of-{shard.count}.jsonl" if shard else FAILURES
+        self._lists_failures = keep and list_failures
+        self._reserved = {output / name for name in (FAILURES, self.failures, *files_for_all(plan.formats))}
+        self._others: Names | None = None
+        if not overwrite and _is_occupied(output):
+            if not resume:
+                self._check_other_pictures(path, coming(), listable=listable)
+            self._check_foreign(self.remaining(iter(coming())) if listable else ())
+        if not keep:
+            self._folder = output / FOLDER / f"single-{token_hex(8)}"
+            self._discard = finalize(self, _remove, self._folder)
+        with writing(output):
+            new = [one for one in (self._folder, *self._folder.parents) if not one.exists()]
+            self._folder.mkdir(parents=True, exist_ok=True)
         holding = {output, self._folder.parent, *(one.parent for one in new)}
-        self._journal = Journal(path, plan.as_setting(), self._record, holding)
+        path = self._folder / JOURNAL
+        self._journal = Journal(path, plan.as_setting(), self._record, holding, self._written.sync)
         for part in self._folder.glob(f"*{PART}"):  # what a kill left; the journal is ours alone now
             with suppress(OSError):
                 part.unlink()
         self.before = self._record.done if self._record else 0
+
+    def _check_foreign(self, coming: Iterable[tuple[int, ImageReference]]) -> None:
+        """Refuse to begin where files would be overwritten that no run wrote, or that have changed since."""
+        for_all = () if self._plan.shard else files_for_all(self._plan.formats)
+        names = (*for_all, self.failures) if self._lists_failures else for_all
+        own = (self._output / place for _, one in coming for place in self._places(PurePosixPath(one.relative)))
+        own = (path for path in map(fitting, own) if path not in self._reserved)
+        _refuse_foreign(self._written, chain((self._output / name for name in names), own))
+
+    def _check_other_pictures(
+        self, journal: Path, coming: Iterable[tuple[int, ImageReference]], *, listable: bool
+    ) -> None:
+        """Refuse to begin where what is kept of other pictures would be overwritten."""
+        if self._plan.shard:
+            self._over_others, journals = journal, [journal]
+        else:
+            files = [self._output / name for name in files_for_all(self._plan.formats, only_over_pictures=True)]
+            files = [path for path in files if path.exists()]
+            if not files:
+                return
+            self._over_others, journals = files[0], sorted((self._output / FOLDER).glob(f"**/{JOURNAL}"))
+        records = [one for path in journals if (one := _run_in(path)) is not None and one.finished]
+        names = (_name_of(one.path) for _, one in coming)
+        if listable:
+            _refuse_other_pictures(self._over_others, records, names)
+        elif records:
+            # whether all of them come again will be known when the list ends
+            self._others = Names(name for name, _ in _named(records))
+            if any(name not in self._others for name in names):
+                _refuse_other_pictures(self._over_others, records, ())
 
     def remaining(self, pictures: Iterator[tuple[int, ImageReference]]) -> Iterator[tuple[int, ImageReference]]:
         """Those of the pictures, each with its place among all, that this run is still to look at."""
@@ -162,13 +215,16 @@ class Labelling:
                     if name in FOR_EACH:
                         self._write_one(name, reference, labelled)
         except OutputError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in OF_THIS_PICTURE:
+            cause = error.__cause__
+            if isinstance(error, OverwriteError) or (isinstance(cause, OSError) and cause.errno in OF_THIS_PICTURE):
                 raise ImageError(f"{reference.path}: {error}", "not written") from error
             raise
         return drawing
 
     def add(self, index: int, result: Labelled | Failure) -> None:
         """Take note that a picture is done."""
+        if self._others is not None:
+            self._others.drop(_name_of(result.path))
         self._journal.add(Entry(index, result), self._folders(result))
 
     def close(self, *, finished: bool) -> Counter[str]:
@@ -187,13 +243,19 @@ class Labelling:
         """
         with closing(self._journal):
             records = [self._journal.so_far()]
+            if finished and self._others is not None and (left := self._others.left):
+                raise OutputError(
+                    f"the list lacks {left} of the images of {self._over_others}; --overwrite replaces it"
+                )
             if finished and self._plan.shard is None:
-                write_for_all(self._plan.formats, records, self._settings, staging=self._folder)
+                write_for_all(self._plan.formats, records, self._settings, self._written, staging=self._folder)
             kinds = Counter[str]()
-            if self._keep:
-                kinds = write_failures(records, self._output / self.failures, staging=self._folder)
-                if finished:
-                    self._journal.finish([self._output])
+            if self._lists_failures:
+                path = self._output / self.failures
+                kinds = write_failures(records, path, self._written, staging=self._folder)
+            if finished:
+                self._journal.finish([self._output])
+        self._written.close()
         if not self._keep:
             self._discard()
         return kinds
@@ -207,7 +269,9 @@ class Labelling:
                 f"{reference.path}: its drawing would overwrite it; choose another --output", "not written"
             )
         with clock.timing("draw"):
-            return save_drawing(draw(picture, detections, self._fonts), picture, target, staging=self._folder)
+            return save_drawing(
+                draw(picture, detections, self._fonts), picture, target, staging=self._folder, admit=self._written.admit
+            )
 
     def _write_one(self, name: str, reference: ImageReference, labelled: Labelled) -> None:
         if name in BY_STEM and (other := _namesake(reference.path)):
@@ -230,20 +294,27 @@ class Labelling:
         """Those that hold a picture's own outputs, and those that hold these, from the output folder on."""
         if isinstance(result, Failure):
             return set()
-        relative = PurePosixPath(result.relative)
-        places = [picture_format(name).place(relative) for name in self._plan.formats if name in FOR_EACH]
-        if self._plan.draw:
-            places.append(relative)
+        places = self._places(PurePosixPath(result.relative))
         return {self._output / folder for place in places for folder in place.parents}
 
+    def _places(self, relative: PurePosixPath) -> list[PurePosixPath]:
+        """Where the outputs of a picture belong, below the output folder."""
+        places = [picture_format(name).place(relative) for name in self._plan.formats if name in FOR_EACH]
+        return [*places, relative] if self._plan.draw else places
+
     def _checked(self, path: Path, reference: ImageReference) -> Path:
-        """A path that no file of the whole run needs, not too long."""
+        """A path that no file of the whole run needs, not too long, in the output folder though links be followed."""
         if path in self._reserved:
             raise ImageError(f"{reference.path}: its outputs would overwrite {path}; rename it", "not written")
+        folder = os.path.realpath(path.parent)
+        if not _is_within(folder, self._place):
+            if os.path.realpath(self._output) != self._place:
+                raise OutputError(f"{self._output} was replaced while it was written to")
+            raise ImageError(f"{reference.path}: {path.parent} leads out of the output folder", "not written")
         return fitting(path)
 
     def _write_file(self, path: Path, content: bytes) -> None:
-        with atomic_file(path, staging=self._folder) as file:
+        with atomic_file(path, staging=self._folder, admit=self._written.admit) as file:
             file.write(content)
 
 
@@ -262,16 +333,18 @@ class Merged:
     elsewhere: list[Path]
 
 
-def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None) -> Merged:
+def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None, *, overwrite: bool = False) -> Merged:
     """Write what one run would have written for all pictures together, from the journals of its shards.
 
     Args:
         folders: what the shards had as output folders.
         output: where to write.
         formats: what to write, or None for what the shards were told.
+        overwrite: whether to overwrite files that no run wrote, or that have changed since, and files for other
+            pictures.
 
     Raises:
-        UsageError: a shard is missing, has not come to its end, or is of another run.
+        UsageError: a shard is missing, has not come to its end, or is of another run; or files would be overwritten.
         OutputError: a file cannot be written.
     """
     records = _all_shards(folders)
@@ -284,10 +357,20 @@ def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None)
         setting.get("image_root", ""),
         None if categories is None else tuple(categories),
     )
-    written = write_for_all(chosen, records, settings)
+    _check_own_folder(output / FOLDER, os.path.realpath(output))
+    written = Written(output, output / FOLDER, overwrite=overwrite)
+    if not overwrite and _is_occupied(output):
+        _refuse_foreign(written, (output / name for name in (*files_for_all(chosen), FAILURES)))
+        whole = _run_in(output / FOLDER / JOURNAL)
+        files = [output / name for name in files_for_all(chosen, only_over_pictures=True)]
+        if whole is not None and whole.finished and (there := [path for path in files if path.exists()]):
+            _refuse_other_pictures(there[0], [whole], (name for name, _ in _named(records)))
+    files = write_for_all(chosen, records, settings, written)
     of_each = setting["draw"] or any(name in FOR_EACH for name in setting["formats"])
     elsewhere = [one for one in folders if of_each and os.path.realpath(one) != os.path.realpath(output)]
-    return Merged(written, write_failures(records, output / FAILURES), elsewhere)
+    failed = write_failures(records, output / FAILURES, written)
+    written.close()
+    return Merged(files, failed, elsewhere)
 
 
 def _all_shards(folders: Sequence[Path]) -> list[Record]:
@@ -326,6 +409,7 @@ def write_for_all(
     formats: Iterable[str],
     records: Sequence[Record],
     settings: OutputSettings,
+    written: Written,
     *,
     staging: Path | None = None,
 ) -> list[Path]:
@@ -335,27 +419,29 @@ def write_for_all(
         The files.
 
     Raises:
-        OutputError: one cannot be written.
+        OutputError: one cannot be written, or would overwrite what is not in `written`.
     """
-    written = []
+    files = []
     for name in formats:
         if name in FOR_ALL:
             for file_name, write in run_format(name).FILES.items():
                 path = settings.folder / file_name
-                with atomic_file(path, staging=staging) as file:
+                with atomic_file(path, staging=staging, admit=written.admit) as file:
                     write(file, _Pictures(records), settings)
-                written.append(path)
-    return written
+                files.append(path)
+    return files
 
 
-def write_failures(records: Sequence[Record], path: Path, *, staging: Path | None = None) -> Counter[str]:
+def write_failures(
+    records: Sequence[Record], path: Path, written: Written, *, staging: Path | None = None
+) -> Counter[str]:
     """Write a line for each picture that failed, or take the file away if none did; see `atomic_file` for `staging`.
 
     Returns:
         How many failed in which way.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or would overwrite what is not in `written`.
     """
     kinds: Counter[str] = Counter()
     with ExitStack() as stack:
@@ -363,9 +449,10 @@ def write_failures(records: Sequence[Record], path: Path, *, staging: Path | Non
         for entry in _in_order(records):
             if isinstance(entry.result, Failure):
                 kinds[entry.result.kind] += 1
-                file = file or stack.enter_context(atomic_file(path, staging=staging))
+                file = file or stack.enter_context(atomic_file(path, staging=staging, admit=written.admit))
                 file.write(json.dumps(vars(entry.result)).encode() + b"\n")
     if not kinds:
+        written.check(path)
         with writing(path):
             path.unlink(missing_ok=True)
     return kinds
@@ -392,6 +479,69 @@ def _run_in(journal: Path) -> Record | None:
         return record if known and all(isinstance(name, str) for name in names) else None
     except (KeyError, TypeError, UsageError):
         return None
+
+
+def files_for_all(formats: Iterable[str], *, only_over_pictures: bool = False) -> list[str]:
+    """Names of the files that formats have for all pictures; only those that say something of each, or all."""
+    chosen = FOR_ALL - FOR_EACH if only_over_pictures else FOR_ALL
+    return [name for one in formats if one in chosen for name in run_format(one).FILES]
+
+
+def _is_occupied(folder: Path) -> bool:
+    """Whether a folder holds anything but what runs keep to themselves."""
+    try:
+        with os.scandir(folder) as listing:
+            return any(entry.name != FOLDER for entry in listing)
+    except OSError:
+        return False
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return Path(path).is_relative_to(folder)
+
+
+def _check_own_folder(folder: Path, output: str) -> None:
+    if not _is_within(os.path.realpath(folder), output):
+        raise UsageError(f"{folder} leads out of the output folder; remove that link, or name another --output")
+
+
+def _refuse_foreign(written: Written, paths: Iterable[Path]) -> None:
+    foreign = (path for path in paths if written.is_foreign(path))
+    first = next(foreign, None)
+    if first is not None:
+        more = sum(1 for _ in foreign)
+        files = f"{first} and {more} more were" if more else f"{first} was"
+        raise UsageError(
+            f"{files} not written by detr, or changed since; replace with --overwrite, or name another --output"
+        )
+
+
+def _refuse_other_pictures(file: Path, records: Sequence[Record], coming: Iterable[str]) -> None:
+    """Refuse to overwrite a file with one that lacks pictures that are still there."""
+    names = Names(coming)
+    lost = (path for name, path in _named(records) if name not in names and (is_address(path) or os.path.lexists(name)))
+    first = next(lost, None)
+    if first is not None:
+        count = 1 + sum(1 for _ in lost)
+        others = f"{count} other images, such as {first}" if count > 1 else f"another image, {first}"
+        raise UsageError(
+            f"{file} is of {others}; name all images in one run (… | detr predict -), add to it with --resume, "
+            "or replace it with --overwrite"
+        )
+
+
+def _named(records: Iterable[Record]) -> Iterator[tuple[str, str]]:
+    """Of each picture that runs have looked at, what tells it from others, and its path as the user named it."""
+    for record in records:
+        root = str(record.setting.get("root"))
+        for entry in record.entries():
+            if isinstance(entry.result, Labelled):
+                path = entry.result.path
+                yield path if is_address(path) else original(root, entry.result.relative), path
+
+
+def _name_of(path: str) -> str:
+    return path if is_address(path) else os.path.abspath(path)
 
 
 def _in_order(records: Sequence[Record]) -> Iterator[Entry]:

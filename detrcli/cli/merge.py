@@ -9,7 +9,7 @@ from ..formats import FOR_ALL
 from ..interruption import in_good_order
 from .console import Talk, counted, printable
 from .exit_codes import SOME_FAILED
-from .options import LogJson, Quiet, at_home, each_of
+from .options import LogJson, Overwrite, Quiet, at_home, each_of
 
 
 def merge(
@@ -33,6 +33,7 @@ def merge(
             help="Write files. Repeatable.  [default: as the shards were told]",
         ),
     ] = None,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
     log_json: LogJson = False,
 ) -> None:
@@ -46,7 +47,7 @@ def merge(
     talk = Talk(quiet=quiet, verbose=False, as_json=log_json)
     target = output or folders[0]
     with in_good_order():
-        result = merged(folders, target, formats or None)
+        result = merged(folders, target, formats or None, overwrite=overwrite)
     for path in result.written:
         talk.say(printable(f"wrote {path}"))
     if result.elsewhere:

@@ -40,6 +40,13 @@ BatchSize: TypeAlias = Annotated[
 Workers: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="Threads that read, draw and write.  [default: as many as there are cores]")
 ]
+Overwrite: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace files that no run wrote, that were changed since, or that are of other images.",
+    ),
+]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 LogJson: TypeAlias = Annotated[bool, typer.Option("--log-json", help="Say everything on stderr as JSON lines.")]

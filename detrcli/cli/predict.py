@@ -29,6 +29,7 @@ from .options import (
     LogJson,
     Model,
     Offline,
+    Overwrite,
     PictureSize,
     Precision,
     Quiet,
@@ -118,6 +119,7 @@ def predict(
         bool | None,
         typer.Option("--resume/--no-resume", help="Go on where a run into the same folder was stopped, or begin anew."),
     ] = None,
+    overwrite: Overwrite = False,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Take part I of N, counted from 0, of the pictures; see `detr merge`."),
@@ -179,7 +181,7 @@ def predict(
     from ..detector import load
     from ..files import digest_of
     from ..images.decode import read_picture
-    from ..labelling import Labelling, Plan
+    from ..labelling import Labelling, Plan, files_for_all
     from .report import Report
 
     keep_freed_memory()
@@ -199,8 +201,13 @@ def predict(
                     f"{', '.join(unknown[:5])}{more}"
                 )
             )
+
+    def mine(all_pictures: Iterable[ImageReference]) -> Iterator[Indexed]:
+        return (one for one in enumerate(all_pictures) if part is None or part.takes(one[1].relative.as_posix()))
+
     labelling = None
-    keep = many or part is not None or bool(resume)
+    lists_failures = many or part is not None or bool(resume)
+    keep = lists_failures or bool(files_for_all(formats or (), only_over_pictures=True))
     if draw or formats:
         answers = {
             "threshold": threshold,
@@ -224,12 +231,21 @@ def predict(
             image_ids=ids.digest if ids else "",
             category_ids=category_ids,
         )
-        labelling = Labelling(output, plan, keep=keep, resume=resume, fonts=fonts)
+        labelling = Labelling(
+            output,
+            plan,
+            keep=keep,
+            list_failures=lists_failures,
+            resume=resume,
+            fonts=fonts,
+            overwrite=overwrite,
+            coming=lambda: mine(pictures if pictures.listable else first),
+            listable=pictures.listable,
+        )
 
     def remaining(all_pictures: Iterable[ImageReference]) -> Iterator[Indexed]:
-        indexed = enumerate(ids.assigned(all_pictures) if ids else all_pictures)
-        mine = (one for one in indexed if part is None or part.takes(one[1].relative.as_posix()))
-        return labelling.remaining(mine) if labelling is not None else mine
+        indexed = mine(ids.assigned(all_pictures) if ids else all_pictures)
+        return labelling.remaining(indexed) if labelling is not None else indexed
 
     def read(source: Indexed) -> "Picture":
         if ids:

@@ -72,6 +72,11 @@ class Sources:
         """Whether the pictures can be counted without using them up."""
         return STDIN not in self.names and not self.lists and not any(map(is_address, self.names))
 
+    @property
+    def listable(self) -> bool:
+        """Whether the pictures can be listed before they are looked at, as often as it takes."""
+        return STDIN not in self.names and all(map(os.path.isfile, self.lists))
+
     def root(self) -> str:
         """The folder that the output tree mirrors: the deepest that holds all that was named; for lists, this one."""
         folders = [_folder(name) for name in self.names if not is_address(name)]
@@ -271,6 +276,12 @@ def _folder(name: str) -> str:
             name = os.path.dirname(name)
         return os.path.abspath(name)
     return os.path.dirname(os.path.abspath(name))
+
+
+def original(root: str, relative: str) -> str:
+    """Absolute path of a file whose outputs belong at a place below the output folder."""
+    first, _, rest = relative.partition("/")
+    return os.path.join(os.sep, rest) if first == _OUTSIDE else os.path.join(root, relative)
 
 
 def _below(root: str, path: str) -> Path:

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detrcli import journal
+from detrcli import journal, written
 from detrcli.clock import Clock
 from detrcli.detections import Detections
 from detrcli.errors import ImageError
+from detrcli.files import FOLDER
 from detrcli.formats import csv
 from detrcli.images.decode import Picture
 from detrcli.images.sources import ImageReference
-from detrcli.journal import FOLDER
 from detrcli.labelled import Labelled
 from detrcli.labelling import JOURNAL, Labelling, Plan
 from detrcli.shards import Shard
@@ -74,18 +74,19 @@ def test_what_is_not_whole_lies_where_the_next_run_takes_it_away(
         seen.append(Path(file.name).parent)
 
     seen: list[Path] = []
-    monkeypatch.setattr(csv, "write", stop)
+    monkeypatch.setitem(csv.FILES, "detections.csv", stop)
     Labelling(tmp_path, PLAN).close(finished=True)
     assert seen == [tmp_path / FOLDER]
 
 
 def test_single_pictures_keep_out_of_each_others_way_and_leave_nothing(tmp_path: Path) -> None:
     first, second = (Labelling(tmp_path, PLAN, keep=False) for _ in range(2))
-    assert len(list((tmp_path / FOLDER).iterdir())) == 2
+    assert len(list((tmp_path / FOLDER).glob("single-*"))) == 2
     first.close(finished=True)
-    assert len(list((tmp_path / FOLDER).iterdir())) == 1
+    assert len(list((tmp_path / FOLDER).glob("single-*"))) == 1
     del second  # as where an error ends it
-    assert [one.name for one in tmp_path.iterdir()] == ["detections.csv"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == [FOLDER, "detections.csv"]
+    assert [one.name for one in (tmp_path / FOLDER).iterdir()] == [written.LIST]
 
 
 @pytest.mark.parametrize(
