@@ -24,6 +24,7 @@ from detrcli.cli.console import printable
 from detrcli.images.decode import read_picture
 
 from ..tiny import QUERIES, save_tiny
+from .running import detr
 
 COMMAND = [sys.executable, "-m", "detrcli", "predict"]
 ENVIRONMENT = {
@@ -665,3 +666,27 @@ def test_a_terminal_shows_a_line_for_each_of_several_pictures(trio: Place) -> No
 def test_a_terminal_shows_nothing_of_several_pictures_if_quiet(trio: Place) -> None:
     assert trio.on_a_terminal("p", *trio.options, "--output", "out", "--quiet") == ""
     assert trio.files("out") == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+def test_names_that_cannot_be_drawn_are_told_of_once(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    config["id2label"] = dict.fromkeys(config["id2label"], "\U0001f98a")
+    config["label2id"] = {"\U0001f98a": 0}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (64, 64), "teal").save(tmp_path / name)
+    arguments = ("a.png", "b.png", "--model", "model", "--threshold", "0", "--device", "cpu")
+    command = [sys.executable, "-m", "detrcli", "predict", *arguments]
+    environment = {**os.environ, "PATH": str(tmp_path)}  # where there is no fontconfig
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("no font here has all letters of '\U0001f98a'") == 1
+    assert json.loads(run.stdout.splitlines()[0])["detections"][0]["label"] == "\U0001f98a"
+
+
+def test_a_font_that_is_none_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    run = detr("predict", "--model", "demo", "--font", "absent.ttf", cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "detr: cannot read the font absent.ttf: cannot open resource\n"
+    assert not any(tmp_path.iterdir())
