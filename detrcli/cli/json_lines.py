@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,13 +22,15 @@ GRACE = 1.0
 class JsonLines(io.TextIOBase):
     """A text stream that passes events on as they are and makes each other line an event of its own.
 
+    Threads may write at the same time; each has its own line.
+
     Args:
         file: file descriptor to write to; each event is one write.
     """
 
     def __init__(self, file: int) -> None:
         self._file = file
-        self._rest = ""
+        self._begun = threading.local()  # and no lock, which a forked process might inherit locked
 
     def writable(self) -> bool:
         """True."""
@@ -39,9 +42,10 @@ class JsonLines(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take text in pieces of any length; a line is written once its end has come."""
-        *lines, self._rest = (self._rest + text).replace("\r", "\n").split("\n")
-        if len(self._rest) > LONGEST and not self._rest.startswith(EVENT):
-            lines, self._rest = [*lines, self._rest], ""
+        *lines, rest = (getattr(self._begun, "line", "") + text).replace("\r", "\n").split("\n")
+        if len(rest) > LONGEST and not rest.startswith(EVENT):
+            lines, rest = [*lines, rest], ""
+        self._begun.line = rest
         for line in lines:
             for event in _events(line):
                 _write_whole(self._file, f"{event}\n".encode("ascii", "backslashreplace"))
@@ -49,7 +53,7 @@ class JsonLines(io.TextIOBase):
 
     def finish(self) -> None:
         """Write what came without the end of a line."""
-        if self._rest:
+        if getattr(self._begun, "line", ""):
             self.write("\n")
 
 

@@ -137,6 +137,22 @@ def test_progress_comes_with_figures(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert done["loss"] is None
 
 
+def test_lines_of_several_threads_stay_apart() -> None:
+    code = """
+import threading
+def write(number):
+    for _ in range(200):
+        for letter in 'abc' + str(number) + chr(10):
+            sys.stderr.write(letter)
+threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+sys.setswitchinterval(1e-6)
+[one.start() for one in threads]
+[one.join() for one in threads]
+"""
+    _, found = written(code)
+    assert sorted(one["text"] for one in found) == sorted(f"abc{number}" for number in range(4) for _ in range(200))
+
+
 def test_a_traceback_is_lines_of_text() -> None:
     status, found = written("import threading; t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()")
     assert status == 0
