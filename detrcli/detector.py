@@ -59,6 +59,7 @@ class Detector:
         class_names: the name of each label.
         backends: what runs the network, one for each device.
         weights: the file that they came from, if there is one.
+        notes: lines on what a user may want to check about the model.
 
     One that `detrcli.load` made can be pickled, as for a spawned process: it is loaded anew, with the same options,
     where it is unpickled, so the model's files must be there, too.
@@ -72,10 +73,12 @@ class Detector:
         resize: ResizeRule,
         resample: Image.Resampling = Image.Resampling.BILINEAR,
         weights: Path | None = None,
+        notes: tuple[str, ...] = (),
         reload: "Callable[[], Detector] | None" = None,
     ) -> None:
         self.name = name
         self.weights = weights
+        self.notes = notes
         self.backends = tuple(backends)
         self.class_names = class_names
         self._resize = resize
@@ -301,7 +304,7 @@ def load(
         runs = [OnnxBackend(checkpoint, device=one, precision=precision, size=size) for one in devices]
         card = runs[0].card
         rules = card.preprocessing
-        return Detector(checkpoint.name, runs, card.class_names, runs[0].resize, rules.resample, path, again)
+        return Detector(checkpoint.name, runs, card.class_names, runs[0].resize, rules.resample, path, reload=again)
     from .backends.torch import TorchBackend
     from .checkpoints.load import load_checkpoint
 
@@ -312,4 +315,4 @@ def load(
         for model, one in zip([loaded, *models], devices, strict=True)
     ]
     rules = loaded.preprocessing
-    return Detector(loaded.name, backends, loaded.class_names, rules.resize, rules.resample, path, again)
+    return Detector(loaded.name, backends, loaded.class_names, rules.resize, rules.resample, path, loaded.notes, again)

@@ -97,10 +97,13 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {os.strerror(error.errno)}; {advice}") from error
 
 
-def digest_of(path: Path) -> str:
-    """A digest of a file's contents."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def digest_of(*paths: Path) -> str:
+    """A digest of the contents of a file, or of several one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()[:16]
 
 
 def fitting(path: Path) -> Path:

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +22,7 @@ BATCH_NORM_EPS = 1e-5
 def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrConfig:
     """The sizes of a DETR: off its tensors (by our names), and what no shape tells off config.json.
 
-    A file without config.json is taken for DC5 if its name or its folder's says so, as the published ones do.
+    See `dilation_of` for DC5.
 
     Raises:
         ModelError: tensors are missing, or config.json asks for something that this DETR has not.
@@ -49,7 +48,7 @@ def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrCo
             num_classes=classes - 1,
             num_queries=tensors["object_queries.weight"].shape[0],
             depths=tuple(_count(tensors, rf"backbone\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)),
-            dilation=_dilation(checkpoint),
+            dilation=dilation_of(checkpoint)[0],
             hidden_dim=hidden,
             heads=_heads(heads, "encoder_attention_heads", hidden),
             feedforward=tensors["encoder.layers.0.feedforward.0.weight"].shape[0],
@@ -68,11 +67,23 @@ def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     return 1 + max((int(match[1]) for match in found if match), default=-1)
 
 
-def _dilation(checkpoint: Checkpoint) -> bool:
+def dilation_of(checkpoint: Checkpoint) -> tuple[bool, str]:
+    """Whether a DETR is of DC5, which no tensor tells, and what says so.
+
+    That is config.json, or else what the training was told, or else the file's own name, as of the published ones.
+    """
     if checkpoint.config is not None:
-        return bool(checkpoint.config.get("dilation")) or _nested(checkpoint.config).get("output_stride") == 16
-    place: Path = checkpoint.weights.absolute()
-    return "dc5" in f"{place.parent.name}/{place.name}".lower()
+        nested = _nested(checkpoint.config)
+        return bool(checkpoint.config.get("dilation")) or nested.get("output_stride") == 16, "config.json"
+    if checkpoint.arguments is not None and "dilation" in checkpoint.arguments:
+        return bool(checkpoint.arguments["dilation"]), "the arguments of its training"
+    return "dc5" in checkpoint.weights.name.lower(), "the file's name"
+
+
+def dilation_note(checkpoint: Checkpoint) -> str:
+    """A line on whether a DETR is of DC5, and what says so."""
+    dilated, source = dilation_of(checkpoint)
+    return f"the backbone is {'dilated (DC5)' if dilated else 'not dilated (no DC5)'}, by {source}"
 
 
 def lwdetr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LwDetrConfig:

@@ -11,7 +11,7 @@ from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, canvas_of
 from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 from ..models.vit import PATCH, WINDOWS
-from .config import detr_config, lwdetr_config
+from .config import detr_config, dilation_note, lwdetr_config
 from .find import Checkpoint
 from .layouts import DETR_HUB, DETR_ORIGINAL, LWDETR_HUB, LWDETR_ORIGINAL, Layout
 
@@ -30,6 +30,7 @@ class Family:
         resize: the paper's resize rule.
         sized: makes a resize rule of a size that a user wants; one number is what the paper counts pictures by.
         stride: both sides of what the network takes must be multiples of it.
+        notes: lines on what a user may want to check, as it was told by no tensor.
     """
 
     layouts: tuple[Layout, ...]
@@ -37,6 +38,7 @@ class Family:
     resize: ResizeRule
     sized: Callable[[int], ResizeRule]
     stride: int
+    notes: Callable[[Checkpoint], tuple[str, ...]]
 
     def rule_for(self, size: Size, usual: ResizeRule | None = None) -> ResizeRule:
         """The resize rule for a size that a user wants.
@@ -72,6 +74,7 @@ DETR = Family(
     resize=ShortestEdge(800, 1333),
     sized=shortest_edge,
     stride=1,
+    notes=lambda checkpoint: (dilation_note(checkpoint),),
 )
 LWDETR = Family(
     layouts=(LWDETR_ORIGINAL, LWDETR_HUB),
@@ -79,5 +82,6 @@ LWDETR = Family(
     resize=Exactly(640, 640),
     sized=lambda side: Exactly(side, side),
     stride=PATCH * WINDOWS,
+    notes=lambda _: (),
 )
 FAMILIES = (DETR, LWDETR)

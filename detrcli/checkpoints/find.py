@@ -11,16 +11,22 @@ from typing import Any
 
 from ..errors import ModelError
 from .included import included
+from .kin import KIN
 from .names import DEMO_MODEL, KNOWN_MODELS, known_model
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"
 """Holds the former since transformers 5, if there is more to process than images."""
+INDEX_SUFFIX = ".index.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+SHARDED = tuple(name + INDEX_SUFFIX for name in WEIGHTS)
 ONNX_SUFFIX = ".onnx"
-FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ONNX_SUFFIX)
-MODEL_TYPES = ("detr", "lw_detr")
+PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
+FILE_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES, INDEX_SUFFIX, ONNX_SUFFIX)
+TRAINER_STATE = "trainer_state.json"
+MODEL_TYPES = {"detr": "DETR", "lw_detr": "LW-DETR"}
+"""What config.json calls the models that this package runs → what people call them."""
 _DEMO = f"; --model {DEMO_MODEL} works offline"
 
 
@@ -30,15 +36,17 @@ class Checkpoint:
 
     Attributes:
         name: what the user called the model.
-        weights: path of the tensors.
+        weights: path of the tensors, or of the index of the files that share them.
         config: contents of config.json, or None.
         preprocessor: contents of preprocessor_config.json, or of that part of processor_config.json, or None.
+        arguments: what the training that wrote the weights was told, or None; known once they are read.
     """
 
     name: str
     weights: Path
     config: dict[str, Any] | None
     preprocessor: dict[str, Any] | None
+    arguments: Mapping[str, Any] | None = None
 
 
 def find(model: str, *, revision: str | None = None, offline: bool = False) -> Checkpoint:
@@ -94,9 +102,10 @@ def _suggestion(model: str) -> str:
 
 
 def _from_folder(folder: Path) -> Checkpoint:
-    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    weights = _weights_in(folder)
     if weights is None:
-        raise ModelError(f"{folder} holds no weights; it needs {' or '.join(WEIGHTS)}")
+        advice = _checkpoints_in(folder) or f"it needs {' or '.join(WEIGHTS)}"
+        raise ModelError(f"{folder} holds no weights; {advice}")
     return Checkpoint(folder.resolve().name, weights, _read_config(folder / CONFIG), _preprocessor_in(folder))
 
 
@@ -113,6 +122,69 @@ def _image_part(path: Path) -> dict[str, Any] | None:
     return part
 
 
+def _weights_in(folder: Path) -> Path | None:
+    return next((folder / name for name in WEIGHTS + SHARDED if (folder / name).is_file()), None)
+
+
+def _checkpoints_in(folder: Path) -> str | None:
+    """Which of a Trainer's checkpoints in a folder to name in its place, if there are any."""
+    numbered = {
+        int(match[1]): path
+        for path in folder.glob("checkpoint-*")
+        if (match := re.fullmatch(r"checkpoint-([0-9]{1,18})", path.name)) and _weights_in(path)
+    }
+    if not numbered:
+        return None
+    last = numbered[max(numbered)]
+    noted = (_read_json(last / TRAINER_STATE) or {}).get("best_model_checkpoint")
+    # a folder may have been moved since
+    best = folder / Path(noted).name if isinstance(noted, str) else None
+    if best == last:
+        return f"name its checkpoint {last}, the last and the best"
+    if best in numbered.values():
+        return f"name one of its checkpoints: {best} is the best, {last} the last"
+    return f"name one of its checkpoints: {last} is the last"
+
+
+def shard_names(index: Path) -> list[str]:
+    """The names of the files that share a model's tensors, and lie beside their index.
+
+    Raises:
+        ModelError: it is no such index, or names files elsewhere.
+    """
+    tensors = (_read_json(index) or {}).get("weight_map")
+    if not isinstance(tensors, dict) or not tensors:
+        raise ModelError(f"{index} is no index of weights: it has no weight_map")
+    names = list(dict.fromkeys(tensors.values()))
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith((".safetensors", ".bin")):
+            raise ModelError(f"{index} names {name!r}, which is no weights file beside it")
+    return names
+
+
+def files_of(weights: Path) -> list[Path]:
+    """The files whose contents a model's weights are: the shards where it is an index, else itself.
+
+    Raises:
+        ModelError: see `shards_of`.
+    """
+    return shards_of(weights) if weights.name.endswith(INDEX_SUFFIX) else [weights]
+
+
+def shards_of(index: Path) -> list[Path]:
+    """The files beside an index that share a model's tensors.
+
+    Raises:
+        ModelError: it is no such index, or they are not there.
+    """
+    names = shard_names(index)
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise ModelError(f"{index} names {missing[0]}{more}, which is not there; get it again")
+    return [index.parent / name for name in names]
+
+
 def _from_file(path: Path) -> Checkpoint:
     if path.suffix.lower() == ONNX_SUFFIX:
         return Checkpoint(path.stem, path, None, None)  # it holds everything itself
@@ -121,7 +193,8 @@ def _from_file(path: Path) -> Checkpoint:
         _check_type(config, path.parent / CONFIG)
     else:
         config = None  # or of something else that lies there
-    return Checkpoint(path.stem, path, config, preprocessor)
+    name = path.absolute().parent.name if path.name.endswith(INDEX_SUFFIX) else path.stem
+    return Checkpoint(name, path, config, preprocessor)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -153,10 +226,14 @@ def _read_config(path: Path) -> dict[str, Any] | None:
 
 
 def _check_type(config: Mapping[str, Any], path: Path) -> None:
-    if config.get("model_type") not in MODEL_TYPES:
-        raise ModelError(
-            f"{path} describes a model of type {config.get('model_type')!r}; this tool runs {', '.join(MODEL_TYPES)}"
-        )
+    kind = config.get("model_type")
+    runs = " and ".join(MODEL_TYPES.values())
+    if not isinstance(kind, str) or kind not in MODEL_TYPES:
+        title = KIN.get(kind) if isinstance(kind, str) else None
+        known = f" ({title})" if title else ""
+        raise ModelError(f"{path} describes a model of type {kind!r}{known}; this tool runs {runs}")
+    if any("Segmentation" in str(name) for name in config.get("architectures") or ()):
+        raise ModelError(f"{path} describes {MODEL_TYPES[kind]} for panoptic segmentation; this tool runs {runs}")
 
 
 def _from_hub(name: str, repo: str, revision: str | None, offline: bool) -> Checkpoint:
@@ -169,9 +246,13 @@ def _from_hub(name: str, repo: str, revision: str | None, offline: bool) -> Chec
     description = _read_config(config)
     hub = replace(hub, commit=config.parent.name)
     preprocessor = hub.fetch(PREPROCESSOR, PROCESSOR)
-    weights = hub.fetch(*WEIGHTS)
+    weights = hub.fetch(*WEIGHTS, *SHARDED)
     if weights is None:
         raise ModelError(f"{repo} has neither {' nor '.join(WEIGHTS)}")
+    if weights.name in SHARDED:
+        for shard in shard_names(weights):
+            if hub.fetch(shard) is None:
+                raise ModelError(f"{repo} has no {shard}, which its {weights.name} names")
     return Checkpoint(name, weights, description, _preprocessor_in(preprocessor.parent) if preprocessor else None)
 
 
@@ -256,4 +337,4 @@ def is_cached(repo: str) -> bool:
     """Whether the weights of a repository lie in the Hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    return any(isinstance(try_to_load_from_cache(repo, name), str) for name in WEIGHTS)
+    return any(isinstance(try_to_load_from_cache(repo, name), str) for name in WEIGHTS + SHARDED)

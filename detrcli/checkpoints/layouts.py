@@ -84,7 +84,7 @@ DETR_HUB = Layout(
         *((rf"\.layer\.{place}\.normalization\.", f".bn{place + 1}.") for place in range(3)),
         (r"\.shortcut\.convolution\.", ".downsample.0."),
         (r"\.shortcut\.normalization\.", ".downsample.1."),
-        (r"^model\.backbone\.conv_encoder\.model\.", "backbone."),
+        (r"^model\.backbone\.(?:conv_encoder\.)?model\.", "backbone."),
         (r"^model\.", ""),
         (r"^query_position_embeddings\.", "object_queries."),
         (r"^class_labels_classifier\.", "class_head."),
@@ -94,14 +94,14 @@ DETR_HUB = Layout(
         (r"\.q_proj\.", ".query."),
         (r"\.k_proj\.", ".key."),
         (r"\.v_proj\.", ".value."),
-        (r"\.out_proj\.", ".output."),
+        (r"\.(?:out|o)_proj\.", ".output."),
         (r"\.self_attn_layer_norm\.", ".norm1."),
         (r"\.encoder_attn_layer_norm\.", ".norm2."),
         (r"^(encoder.*)\.final_layer_norm\.", r"\1.norm2."),
         (r"^(decoder.*)\.final_layer_norm\.", r"\1.norm3."),
         (r"^decoder\.layernorm\.", "decoder.norm."),
-        (r"\.fc1\.", ".feedforward.0."),
-        (r"\.fc2\.", ".feedforward.3."),
+        (r"(?:\.mlp)?\.fc1\.", ".feedforward.0."),
+        (r"(?:\.mlp)?\.fc2\.", ".feedforward.3."),
     ),
 )
 
@@ -159,6 +159,8 @@ LWDETR_HUB = Layout(
     mark="model.reference_point_embed.weight",
     renames=(
         (r"^model\.", ""),
+        *((rf"\.attention\.{short}_proj\.", f".attention.{part}.")
+          for short, part in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "output"))),
         (r"^reference_point_embed\.", "query_boxes."),
         *_DECODER_PARTS,
         *((rf"\.self_attention\.{short}_proj\.", f".self_attention.{part}.")

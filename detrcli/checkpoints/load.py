@@ -13,11 +13,13 @@ from torch.overrides import TorchFunctionMode
 from ..errors import ModelError, ModelWarning
 from .config import class_names
 from .families import FAMILIES, Family, Network, Size
-from .find import CONFIG, PREPROCESSOR, Checkpoint, find
+from .find import CONFIG, MODEL_TYPES, PREPROCESSOR, Checkpoint, find
+from .kin import kin_of
 from .layouts import Layout
 from .names import DEFAULT_MODEL
 from .preprocessing import Preprocessing, names_size, preprocessing
-from .read import read_tensors
+from .read import read_weights
+from .wrappers import network_names
 
 SHOWN = 4
 """How many keys an error names."""
@@ -35,12 +37,14 @@ class LoadedModel:
         network: the network, in float32, as trained.
         class_names: the name of each label.
         preprocessing: what becomes of a picture before the network sees it.
+        notes: lines on what a user may want to check, as it was told by no tensor.
     """
 
     name: str
     network: Network
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    notes: tuple[str, ...] = ()
 
 
 def load_checkpoint(checkpoint: Checkpoint, *, size: Size | None = None) -> LoadedModel:
@@ -53,8 +57,12 @@ def load_checkpoint(checkpoint: Checkpoint, *, size: Size | None = None) -> Load
     Raises:
         ModelError: the files are damaged, of another model, or their tensors do not fit one to one.
     """
-    family, layout, tensors = _read(checkpoint)
-    ours, origin = layout.translate(tensors)
+    contents = read_weights(checkpoint.weights)
+    checkpoint = replace(checkpoint, arguments=contents.arguments)
+    names = _network_names(contents.tensors, checkpoint)
+    family, layout = _kind(names, checkpoint)
+    ours, translated = layout.translate({name: contents.tensors[full] for name, full in names.items()})
+    origin = {name: names[theirs] for name, theirs in translated.items()}
     _check_values(ours, origin, checkpoint)
     with torch.device("meta"), _NoInitialValues():
         network = _built(family, checkpoint, ours)
@@ -65,8 +73,9 @@ def load_checkpoint(checkpoint: Checkpoint, *, size: Size | None = None) -> Load
     _check({name: wanted[name] for name in wanted if name not in counters}, ours, origin, checkpoint)
     network.load_state_dict({name: tensor.float() for name, tensor in ours.items()} | counters, assign=True)
     rules = _rules(checkpoint, family, size)
-    names = class_names(checkpoint, network.config.num_classes)
-    return LoadedModel(checkpoint.name, network.eval().to(memory_format=torch.channels_last), names, rules)
+    labels = class_names(checkpoint, network.config.num_classes)
+    network = network.eval().to(memory_format=torch.channels_last)
+    return LoadedModel(checkpoint.name, network, labels, rules, family.notes(checkpoint))
 
 
 def _check_values(ours: Mapping[str, Tensor], origin: Mapping[str, str], checkpoint: Checkpoint) -> None:
@@ -119,14 +128,23 @@ class _NoInitialValues(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _read(checkpoint: Checkpoint) -> tuple[Family, Layout, dict[str, Tensor]]:
-    tensors = read_tensors(checkpoint.weights)
+def _network_names(tensors: Collection[str], checkpoint: Checkpoint) -> dict[str, str]:
+    try:
+        return network_names(tensors, [layout.mark for family in FAMILIES for layout in family.layouts])
+    except ModelError as error:
+        raise ModelError(f"{checkpoint.weights} cannot be used: {error}") from error
+
+
+def _kind(names: Collection[str], checkpoint: Checkpoint) -> tuple[Family, Layout]:
+    kin = kin_of(names)
+    if kin is not None:
+        raise ModelError(f"{checkpoint.weights} is {kin}; this tool runs {' and '.join(MODEL_TYPES.values())}")
     for family in FAMILIES:
         for layout in family.layouts:
-            if layout.mark in tensors:
-                return family, layout, tensors
+            if layout.mark in names:
+                return family, layout
     marks = " or ".join(f"{layout.mark} ({layout.title})" for family in FAMILIES for layout in family.layouts)
-    raise ModelError(f"{checkpoint.weights} has no {marks}, so its layout is unknown; it holds {_some(tensors)}")
+    raise ModelError(f"{checkpoint.weights} has no {marks}, so its layout is unknown; it holds {_some(names)}")
 
 
 def _check(

@@ -1,8 +1,9 @@
 """From a file to named tensors. Nothing in a file is ever executed."""
 
-import argparse
 import pickle
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,41 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import ModelError
-from .find import ONNX_SUFFIX, cure
+from .find import INDEX_SUFFIX, ONNX_SUFFIX, PICKLE_SUFFIXES, cure, shards_of
+from .harmless import HARMLESS
+from .wrappers import arguments_in, weights_in
 
-PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
+
+@dataclass(frozen=True)
+class Contents:
+    """What a weights file holds that is of use.
+
+    Attributes:
+        tensors: by their names in the file.
+        arguments: what the training that wrote it was told, where the file keeps that.
+    """
+
+    tensors: dict[str, Tensor]
+    arguments: Mapping[str, Any] | None = None
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the weights in a `.safetensors` file, or in a PyTorch file with restricted unpickling.
+def read_weights(path: Path) -> Contents:
+    """Read the weights in a `.safetensors` file, in a PyTorch file with restricted unpickling, or in an index's shards.
 
-    Of a training checkpoint, the dictionary under the key `ema_model` is taken, or else that under `model`.
+    Of a training checkpoint, the averaged weights are taken where there are any.
 
     Raises:
         ModelError: the file is missing, damaged, of another kind, or holds more than plain data.
     """
+    if path.name.endswith(INDEX_SUFFIX):
+        tensors: dict[str, Tensor] = {}
+        for shard in shards_of(path):
+            tensors |= read_weights(shard).tensors
+        return Contents(tensors)
     if path.suffix == ".safetensors":
         try:
             path.open("rb").close()  # says more of why it cannot
-            return load_file(path)
+            return Contents(load_file(path))
         except SafetensorError as error:
             raise ModelError(f"{path} is damaged or no safetensors file ({error}); {cure(path)}") from error
         except OSError as error:
@@ -37,13 +56,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} is an ONNX file, which predicts and no more; name the model it was made of")
     if path.suffix not in PICKLE_SUFFIXES:
         raise ModelError(f"{path}: weights come as .safetensors or {', '.join(PICKLE_SUFFIXES)}")
-    return _tensors_in(_unpickle(path), path)
+    content = _unpickle(path)
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no dictionary of weights")
+    found = weights_in(content)
+    if not found:
+        raise ModelError(f"{path} holds no weights")
+    return Contents(found, arguments_in(content))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors alone; see `read_weights`."""
+    return read_weights(path).tensors
 
 
 def _unpickle(path: Path) -> Any:
     try:
-        # a training checkpoint keeps its command-line arguments, which are plain data
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(list(HARMLESS)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if re.search(r"\bGLOBAL\b|unrecognized function|Can only (create|build)", str(error)):
@@ -56,17 +85,3 @@ def _unpickle(path: Path) -> Any:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise ModelError(f"{path} is damaged or no PyTorch file; {cure(path)}") from error
-
-
-def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, dict):
-        # the averaged weights of a training are the ones to use
-        content = next((content[key] for key in ("ema_model", "model") if isinstance(content.get(key), dict)), content)
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds no dictionary of weights")
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    if all(name.startswith("module.") for name in tensors):  # as it is within a parallel or averaged model
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    if not tensors:
-        raise ModelError(f"{path} holds no weights")
-    return tensors

@@ -88,6 +88,8 @@ def evaluate(
         model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
     )
     talk.say(printable(f"{detector.name}, {len(data.examples)} pictures, on {detector.backend.description}"))
+    for note in detector.notes:
+        talk.detail(printable(f"{detector.name}: {note}"))
     from .progress import counting
 
     with ExitStack() as stack:

@@ -66,6 +66,8 @@ def export(
     from ..export import export_onnx
 
     loaded = load_checkpoint(find(model, revision=revision, offline=offline), size=parse_size(size))
+    for note in loaded.notes:
+        talk.detail(printable(f"{loaded.name}: {note}"))
     name = _file_name(loaded.name, model)
     known = known_model(model)
     with in_good_order(), enough_memory("this machine", "to export that; use a smaller --batch or --size"):

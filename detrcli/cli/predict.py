@@ -175,6 +175,7 @@ def predict(
     hush_hub_for(model, talk)
     began = time.perf_counter()
     from ..allocator import keep_freed_memory
+    from ..checkpoints.find import files_of
     from ..class_names import used_labels
     from ..clock import Clock
     from ..detections import Wanted, labels_of
@@ -189,6 +190,8 @@ def predict(
         model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
     )
     talk.detail(f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s")
+    for note in detector.notes:
+        talk.detail(printable(f"{detector.name}: {note}"))
     wanted = Wanted(threshold, labels_of(classes, detector.class_names) if classes else None, max_detections)
     category_ids = ids.category_ids(detector.class_names) if ids else None
     if category_ids is not None:
@@ -220,7 +223,7 @@ def predict(
         }
         plan = Plan(
             model=detector.name,
-            digest=digest_of(detector.weights) if keep and detector.weights else "",
+            digest=digest_of(*files_of(detector.weights)) if keep and detector.weights else "",
             class_names=detector.class_names,
             root=pictures.root(),
             shard=part,

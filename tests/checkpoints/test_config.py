@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from detrcli.checkpoints.classes import COCO
-from detrcli.checkpoints.config import class_names, detr_config
+from detrcli.checkpoints.config import class_names, detr_config, dilation_note
 from detrcli.checkpoints.find import Checkpoint
 from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from detrcli.checkpoints.preprocessing import preprocessing as family_preprocessing
@@ -103,7 +104,7 @@ def test_heads_and_dropout() -> None:
     [
         ("detr-r50-dc5-f0fb7ef5.pth", True),
         ("DETR-R101-DC5.pth", True),
-        ("detr-resnet-50-dc5/model.safetensors", True),
+        ("detr-resnet-50-dc5/model.safetensors", False),
         ("detr-r50-e632da11.pth", False),
         ("dc5/models/detr-r50.pth", False),
     ],
@@ -114,13 +115,18 @@ def test_lone_file_is_dilated_by_its_name(weights: str, dilation: bool) -> None:
     assert detr_config(checkpoint(OLD, weights=weights), tensors).dilation is False
 
 
-def test_whole_file_is_dilated_by_its_folder_however_it_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "detr-r50-dc5"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    assert detr_config(checkpoint(weights="model.safetensors"), tensors_of(DetrConfig(91))).dilation
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("name", ["detr-r50-dc5.pth", "detr-r50.pth"])
+def test_what_the_training_was_told_comes_before_the_name(name: str, told: bool) -> None:
+    told_so = replace(checkpoint(weights=name), arguments={"dilation": told, "lr": 1e-4})
+    assert detr_config(told_so, tensors_of(SMALL)).dilation is told
+    assert "training" in dilation_note(told_so)
+    said_otherwise = replace(told_so, config=OLD | {"dilation": not told})
+    assert detr_config(said_otherwise, tensors_of(SMALL)).dilation is not told
+    assert "config.json" in dilation_note(said_otherwise)
+    nothing_told = replace(told_so, arguments={"lr": 1e-4})
+    assert detr_config(nothing_told, tensors_of(SMALL)).dilation is ("dc5" in name)
+    assert "the file's name" in dilation_note(nothing_told)
 
 
 @pytest.mark.parametrize(

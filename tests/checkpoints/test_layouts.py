@@ -216,10 +216,10 @@ def test_missing_tensors_that_tell_sizes_are_named(tmp_path: Path, name: str) ->
 
 
 def test_unexpected_tensors_are_named_as_in_the_file(tmp_path: Path) -> None:
-    more = {f"mask_head.lay{number}.weight": torch.zeros(1) for number in range(6)}
+    more = {f"extra_head.lay{number}.weight": torch.zeros(1) for number in range(6)}
     said = said_of(constant("detr-resnet-50") | more, tmp_path)
-    assert "unexpected mask_head.lay0.weight, mask_head.lay1.weight" in said
-    assert "mask_head.lay3.weight and 2 more" in said
+    assert "unexpected extra_head.lay0.weight, extra_head.lay1.weight" in said
+    assert "extra_head.lay3.weight and 2 more" in said
     assert "missing" not in said
 
 

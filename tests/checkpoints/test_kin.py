@@ -1,0 +1,112 @@
+"""A model of another kind is told by its name, whichever way it was saved."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from detrcli.checkpoints.kin import kin_of
+from detrcli.checkpoints.load import load_model
+from detrcli.errors import ModelError
+
+from ..places import SHARED
+from .test_layouts import CONFIGS, shapes
+
+BACKBONE = {"backbone": "resnet18", "use_timm_backbone": True, "use_pretrained_backbone": False}
+LAYERS: dict[str, Any] = {
+    "d_model": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 8,
+    "decoder_attention_heads": 8,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "num_queries": 5,
+}
+MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "Conditional DETR": (transformers.ConditionalDetrForObjectDetection, BACKBONE | LAYERS),
+    "Deformable DETR": (transformers.DeformableDetrForObjectDetection, BACKBONE | LAYERS | {"decoder_layers": 2}),
+    "Table Transformer": (transformers.TableTransformerForObjectDetection, BACKBONE | LAYERS),
+    "DAB-DETR": (transformers.DabDetrForObjectDetection, BACKBONE | LAYERS | {"hidden_size": 64}),
+    "panoptic": (transformers.DetrForSegmentation, BACKBONE | LAYERS),
+    "YOLOS": (
+        transformers.YolosForObjectDetection,
+        {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8},
+    ),
+}
+
+
+def build(name: str) -> Any:
+    kind, settings = MODELS[name]
+    with torch.random.fork_rng(devices=[]):
+        return kind(kind.config_class(**settings))
+
+
+def refused(model: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_model(model)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.endswith("; this tool runs DETR and LW-DETR")
+    return said
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_folders_and_files_of_transformers(tmp_path: Path, name: str) -> None:
+    model: nn.Module = build(name)
+    model.save_pretrained(tmp_path / "folder")  # type: ignore[operator]
+    assert name in refused(tmp_path / "folder")
+    torch.save(model.state_dict(), tmp_path / "lone.pth")
+    assert name in refused(tmp_path / "lone.pth")
+    torch.save(
+        {"state_dict": {f"model.{key}": value for key, value in model.state_dict().items()}}, tmp_path / "l.ckpt"
+    )
+    assert name in refused(tmp_path / "l.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("kind", "title"),
+    [("rf_detr", "RF-DETR"), ("rt_detr", "RT-DETR"), ("d_fine", "D-FINE"), ("yolos", "YOLOS")],
+)
+def test_config_alone(tmp_path: Path, kind: str, title: str) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    assert f"of type {kind!r} ({title}" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "title"),
+    [
+        (["detr.query_embed.weight", "mask_head.lay1.weight"], "DETR for panoptic segmentation"),
+        (["query_embed.weight", "transformer.encoder.norm.weight"], "Table Transformer"),
+        (["refpoint_embed.weight", "backbone.0.encoder.encoder.encoder.layer.0.layer_scale1.lambda1"], "RF-DETR"),
+        (["query_embed.weight", "transformer.encoder.layers.0.self_attn.sampling_offsets.bias"], "Deformable DETR"),
+        (["query_embed.weight", "transformer.decoder.layers.0.ca_qcontent_proj.weight"], "Conditional DETR"),
+        (["decoder.denoising_class_embed.weight"], "RT-DETR"),
+        (["model.0.conv.weight", "model.22.cv2.0.0.conv.weight"], "YOLO"),
+    ],
+)
+def test_files_of_the_authors(tmp_path: Path, names: list[str], title: str) -> None:
+    for prefix in ("", "module."):
+        torch.save({"model": {prefix + name: torch.zeros(1) for name in names}}, tmp_path / "weights.pth")
+        assert title in refused(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("file", CONFIGS)
+def test_none_of_our_own_is_taken_for_kin(file: str) -> None:
+    assert kin_of(shapes(file)) is None
+
+
+GOLDEN = sorted((SHARED / "golden").rglob("*.keys.json"))
+
+
+@pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.name)
+def test_published_names(file: Path) -> None:
+    wanted = next(
+        (t for s, t in (("rfdetr", "RF-DETR"), ("table", "Table Transformer")) if file.name.startswith(s)), None
+    )
+    assert kin_of(json.loads(file.read_text())) == wanted
