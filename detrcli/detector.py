@@ -19,10 +19,10 @@ from .checkpoints.names import DEFAULT_MODEL, known_model
 from .clock import Clock
 from .cores import cores
 from .detections import Detections, Wanted, labels_of
-from .errors import DeviceError, ImageError, ModelError, UsageError
-from .images.decode import Picture, from_array, from_pillow, read_picture
+from .errors import ImageError, ModelError, UsageError
+from .images.decode import ImageFile, Picture, from_array, from_pillow, open_file
 from .images.resize import ResizeRule, resized_pixels
-from .pipeline import OneByOne, Pipeline, Prepared, Result, Source
+from .pipeline import OneByOne, Opened, Pipeline, Prepared, Result, Source
 
 if TYPE_CHECKING:
     from .backends.torch import Precision
@@ -142,7 +142,7 @@ class Detector:
         for outcome in self.stream(
             images,
             wanted,
-            read=open_picture,
+            open_image=open_image,
             then=lambda outcome: outcome,
             batch_size=most,
             workers=workers,
@@ -158,7 +158,7 @@ class Detector:
         sources: Iterable[Source],
         wanted: Wanted,
         *,
-        read: Callable[[Source], Picture],
+        open_image: Callable[[Source], ImageFile],
         then: Callable[[Outcome[Source]], Result],
         batch_size: BatchSize | None = None,
         workers: int | None = None,
@@ -171,7 +171,7 @@ class Detector:
         Args:
             sources: what to read.
             wanted: which answers to keep.
-            read: gives the picture of a source, or raises `ImageError`.
+            open_image: gives the image of a source, not decoded yet, or raises `ImageError`.
             then: what to do with each outcome, in any thread and order; what it gives is what iterating gives.
             batch_size: the most pictures to run at once, or None for what suits the device.
             workers: threads that read pictures and do what is then to be done, or None for as many as there are cores.
@@ -181,10 +181,15 @@ class Detector:
         """
         clock = clock or Clock()
 
-        def prepare(source: Source) -> Prepared:
-            picture = read(source)
-            with clock.timing("resize"):
-                return self._prepared(picture, keep_pictures)
+        def opened(source: Source) -> Opened:
+            image = open_image(source)
+
+            def prepare() -> Prepared:
+                picture = image.decode()
+                with clock.timing("resize"):
+                    return self._prepared(picture, image.name, keep_pictures)
+
+            return Opened(image.needed_bytes, prepare)
 
         def finish(source: Source, prepared: Prepared | None, answers: Answers | ImageError) -> Result:
             if isinstance(answers, ImageError):
@@ -196,10 +201,10 @@ class Detector:
             return then(Outcome(source, prepared.picture, result))
 
         if not many:
-            return OneByOne(sources, prepare=prepare, backend=self.backend, finish=finish, clock=clock)
+            return OneByOne(sources, opened=opened, backend=self.backend, finish=finish, clock=clock)
         return Pipeline(
             sources,
-            prepare=prepare,
+            opened=opened,
             backends=self.backends,
             finish=finish,
             batch_size=batch_size or BatchSize(self.backend.batch_size),
@@ -207,13 +212,12 @@ class Detector:
             clock=clock,
         )
 
-    def _prepared(self, picture: Picture, keep: bool) -> Prepared:
+    def _prepared(self, picture: Picture, name: str, keep: bool) -> Prepared:
         try:
             pixels = self.resized(picture.image)
         except MemoryError as error:
-            raise DeviceError(
-                "memory is too small for a picture of the size asked for; use a smaller --size"
-            ) from error
+            width, height = self._resize.size(picture.image.width, picture.image.height)
+            raise ImageError(f"{name}: not enough memory to resize it to {width} × {height}", "too large") from error
         return Prepared(pixels, (picture.image.height, picture.image.width), picture if keep else None)
 
     def _selected(self, answers: Answers, prepared: Prepared, wanted: Wanted) -> Detections:
@@ -243,17 +247,17 @@ def are_sound(answers: Answers) -> bool:
     return bool(((scores >= 0) & (scores <= 1 + ROUNDING)).all() and np.isfinite(answers.boxes).all())
 
 
-def open_picture(image: ImageLike) -> Picture:
-    """The picture that a path, a Pillow image or an array stands for.
+def open_image(image: ImageLike) -> ImageFile:
+    """The image that a path, a Pillow image or an array stands for, not decoded yet.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: it cannot be opened.
     """
     if isinstance(image, Image.Image):
         return from_pillow(image)
     if isinstance(image, np.ndarray):
         return from_array(image)
-    return read_picture(image)
+    return open_file(image)
 
 
 def load(

@@ -2,6 +2,7 @@
 
 import colorsys
 import io
+import struct
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def save_drawing(
     encoded = io.BytesIO()  # given a file, Pillow's encoders take a write cut short by a full disk for a whole one
     try:
         image.save(encoded, format=kind, **options)
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError, OverflowError, SystemError, struct.error) as error:
         raise ImageError(f"cannot write {path} as {kind}: {error}", "not written") from error
     with atomic_file(path, staging=staging, admit=admit) as file:
         file.write(encoded.getbuffer())

@@ -16,7 +16,7 @@ from .datasets import Dataset, Example
 from .detections import Wanted
 from .detector import Detector
 from .errors import DatasetError, ImageError
-from .images.decode import Picture, read_picture
+from .images.decode import ImageFile, open_file
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def evaluate(
     answers: list[Answer] = []
     most = BatchSize(batch_size)
     for outcome in detector.stream(
-        dataset.examples, wanted, read=_read, then=lambda outcome: outcome, batch_size=most, workers=workers
+        dataset.examples, wanted, open_image=_open, then=lambda outcome: outcome, batch_size=most, workers=workers
     ):
         if isinstance(outcome.result, ImageError):
             raise outcome.result
@@ -91,8 +91,8 @@ def evaluate(
     return average_precision(dataset, answers), answers
 
 
-def _read(example: Example) -> Picture:
-    return read_picture(example.path)
+def _open(example: Example) -> ImageFile:
+    return open_file(example.path)
 
 
 def _labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:

@@ -3,7 +3,9 @@
 import errno
 import hashlib
 import os
+import re
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,6 +24,46 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """What a system says of a folder, as of some networks, whose names it cannot make sure of."""
+OPEN_ALREADY = re.compile(r"/dev/stdin|(/dev|/proc/(self|\d+))/fd/\d+")
+"""Names of what is open already, such as the pipe of a shell's `<(command)`."""
+
+
+class NotAFileError(OSError):
+    """What was named is a device, a socket or a pipe, which might block forever."""
+
+
+def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a regular file, or a pipe that is open already, for reading bytes; opening never blocks.
+
+    Raises:
+        NotAFileError: it is anything else.
+        OSError: it cannot be opened.
+    """
+    _check_that_it_is_a_file(path, os.stat(path))  # before it is opened, which has a device do things
+    file = open(path, "rb", opener=_open_without_blocking)  # noqa: SIM115 (the caller closes it)
+    try:
+        _check_that_it_is_a_file(path, os.fstat(file.fileno()))
+        if hasattr(os, "O_NONBLOCK"):
+            os.set_blocking(file.fileno(), True)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _open_without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
+def _check_that_it_is_a_file(path: str | os.PathLike[str], status: os.stat_result) -> None:
+    kind = status.st_mode
+    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):  # opening a folder says by itself that it is one
+        return
+    if stat.S_ISFIFO(kind):
+        if OPEN_ALREADY.fullmatch(os.fspath(path)):
+            return
+        raise NotAFileError(errno.EINVAL, "a pipe, not a file", os.fspath(path))
+    raise NotAFileError(errno.EINVAL, "a device or socket, not a file", os.fspath(path))
 
 
 @contextmanager

@@ -269,9 +269,11 @@ class Labelling:
                 f"{reference.path}: its drawing would overwrite it; choose another --output", "not written"
             )
         with clock.timing("draw"):
-            return save_drawing(
-                draw(picture, detections, self._fonts), picture, target, staging=self._folder, admit=self._written.admit
-            )
+            try:
+                drawing = draw(picture, detections, self._fonts)
+                return save_drawing(drawing, picture, target, staging=self._folder, admit=self._written.admit)
+            except (OverflowError, ValueError, SystemError) as error:
+                raise ImageError(f"{reference.path}: cannot be annotated ({error})", "not written") from error
 
     def _write_one(self, name: str, reference: ImageReference, labelled: Labelled) -> None:
         if name in BY_STEM and (other := _namesake(reference.path)):

@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .allocator import give_back_freed_memory
 from .backends import Answers, Backend
 from .batches import BatchSize
 from .clock import Clock
@@ -20,13 +22,12 @@ from .images.decode import Picture
 
 Source = TypeVar("Source")
 Result = TypeVar("Result")
+Step = TypeVar("Step")
 
 LOOK_AHEAD = 4
 """How many batches' worth of pictures may wait for others of their shape."""
-HELD_BYTES = 2**27
-"""How much memory pictures on their way may hold for each worker before no more are begun."""
-SUPPOSED_BYTES = 2**25
-"""What a picture is supposed to hold while nothing is known."""
+HELD_BYTES = 2**28
+"""How much memory images on their way may hold for each worker; one that needs more than all of it has it to itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +44,24 @@ class Prepared:
     size: tuple[int, int]
     picture: Picture | None
 
-    @property
-    def held_bytes(self) -> int:
-        """Memory that it takes."""
-        whole = self.picture.image.width * self.picture.image.height * 3 if self.picture else 0
-        return whole + self.pixels.nbytes
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """An image whose size is known, but whose pixels have not been decoded.
+
+    Attributes:
+        needed_bytes: the most memory that it takes until it is finished.
+        prepare: makes it ready for the network, or raises `ImageError`.
+    """
+
+    needed_bytes: int
+    prepare: Callable[[], Prepared]
 
 
 @dataclass(eq=False)
 class _Job(Generic[Source, Result]):
     source: Source
+    opened: Opened | None = None
     prepared: Prepared | None = None
     held_bytes: int = 0
     results: list[Result] = field(default_factory=list)
@@ -64,11 +73,12 @@ class Pipeline(Generic[Source, Result]):
     """Reads, runs and finishes pictures in threads of their own; iterating gives the results in the sources' order.
 
     Only pictures of equal resized shape are run together. A picture waits for others of its shape until a batch is
-    full, until as many as a batch wait in all, or until no more are being prepared.
+    full, until as many as a batch wait in all, or until no more are being prepared. An image is decoded only when the
+    memory that it needs is free, so no thread ever waits for memory.
 
     Args:
         sources: what to read; taken one by one while work goes on.
-        prepare: makes a picture of a source ready for the network, or raises `ImageError`.
+        opened: reads the header of a source's image, or raises `ImageError`.
         backends: what runs the network; all take part.
         finish: makes the result of a source, of what was prepared, and of the answers to it; or of the error.
         batch_size: how many pictures a backend takes at once.
@@ -80,23 +90,26 @@ class Pipeline(Generic[Source, Result]):
         self,
         sources: Iterable[Source],
         *,
-        prepare: Callable[[Source], Prepared],
+        opened: Callable[[Source], Opened],
         backends: Sequence[Backend],
         finish: Callable[[Source, Prepared | None, Answers | ImageError], Result],
         batch_size: BatchSize,
         workers: int,
         clock: Clock,
     ) -> None:
-        self._sources, self._prepare_one, self._finish_one = sources, prepare, finish
+        self._sources, self._open_one, self._finish_one = sources, opened, finish
         self._batch_size, self._clock = batch_size, clock
         runners = [one for one in backends for _ in range(one.at_once)]
         self._backends = backends
         self._spare = 2 * workers + len(runners)
+        self._most_ahead = 2 * workers
         self._most_bytes = HELD_BYTES * workers
         self._changed = threading.Condition()
         # all that follows changes with `_changed` held
-        self._under_way = self._preparing = self._held_bytes = 0
-        self._usual_bytes: float = SUPPOSED_BYTES
+        self._under_way = self._held_bytes = 0
+        self._not_begun = 0  # of those under way, whose memory is not theirs yet
+        self._coming = 0  # of those under way, which will be waiting for a batch whatever becomes of others
+        self._for_memory: deque[_Job[Source, Result]] = deque()
         self._waiting: list[_Job[Source, Result]] = []
         self._stopped = self._closed = False
         self._ordered: queue.SimpleQueue[_Job[Source, Result] | BaseException | None] = queue.SimpleQueue()
@@ -128,7 +141,6 @@ class Pipeline(Generic[Source, Result]):
                     raise job.failure
                 with self._changed:
                     self._under_way -= 1
-                    self._held_bytes -= job.held_bytes
                     self._changed.notify_all()
                 yield job.results[0]
         except KeyboardInterrupt:
@@ -162,58 +174,109 @@ class Pipeline(Generic[Source, Result]):
                     if self._stopped:
                         return
                     self._under_way += 1
-                    self._preparing += 1
+                    self._not_begun += 1
+                    self._coming += 1
                 self._ordered.put(job)
-                self._tasks.put(partial(self._prepare, job))
+                self._tasks.put(partial(self._open, job))
             self._ordered.put(None)
         except BaseException as error:  # the iterating thread raises it
             self._ordered.put(error)
 
     def _has_room(self) -> bool:
         most = LOOK_AHEAD * self._batch_size.most + self._spare
-        bytes_then = self._held_bytes + (self._preparing + 1) * self._usual_bytes
-        return self._stopped or not self._under_way or (self._under_way < most and bytes_then <= self._most_bytes)
+        return self._stopped or (self._under_way < most and self._not_begun < self._most_ahead)
 
     def _work(self) -> None:
         while not self._closed and (task := self._tasks.get()) is not None:
             task()
+            del task  # and with it the job's source, which would stay until the next one comes
+
+    def _open(self, job: _Job[Source, Result]) -> None:
+        opened = self._tried(job, partial(self._open_one, job.source))
+        with self._changed:
+            self._coming -= 1
+            if isinstance(opened, Opened):
+                job.opened = opened
+                self._for_memory.append(job)
+            else:
+                self._not_begun -= 1
+            self._begin()
+        if isinstance(opened, ImageError):
+            self._finish(job, opened)
+
+    def _begin(self) -> None:
+        """Begin, in order, the jobs for which there is memory."""
+        while self._for_memory:
+            job = self._for_memory[0]
+            assert job.opened is not None
+            needed = job.opened.needed_bytes
+            if self._held_bytes and self._held_bytes + needed > self._most_bytes:
+                break
+            self._for_memory.popleft()
+            job.held_bytes = needed
+            self._held_bytes += needed
+            self._not_begun -= 1
+            self._coming += 1
+            self._tasks.put(partial(self._prepare, job))
+        self._changed.notify_all()
 
     def _prepare(self, job: _Job[Source, Result]) -> None:
-        error: ImageError | None = None
+        assert job.opened is not None
+        prepared = self._tried(job, job.opened.prepare)
+        job.opened = None
+        keeps = isinstance(prepared, Prepared) and prepared.picture is not None
+        if not keeps:
+            self._give_back(job)
+        with self._changed:
+            self._coming -= 1
+            if isinstance(prepared, Prepared):
+                job.prepared = prepared
+                job.held_bytes += prepared.pixels.nbytes
+                self._held_bytes += prepared.pixels.nbytes
+                self._waiting.append(job)
+            self._begin()
+        if isinstance(prepared, ImageError):
+            self._finish(job, prepared)
+
+    def _give_back(self, job: _Job[Source, Result]) -> None:
+        """Give back the memory that a job has held, so that others can begin."""
+        if job.held_bytes > HELD_BYTES:
+            give_back_freed_memory()
+        with self._changed:
+            self._held_bytes -= job.held_bytes
+            job.held_bytes = 0
+            self._begin()
+
+    def _tried(self, job: _Job[Source, Result], step: Callable[[], Step]) -> Step | ImageError | None:
+        """What a step of a job gives or is refused with, or None where it failed for good."""
         try:
-            job.prepared = self._prepare_one(job.source)
-            job.held_bytes = job.prepared.held_bytes
-        except ImageError as problem:
-            error = problem
+            return step()
+        except ImageError as error:
+            return error
         except BaseException as failure:
             job.failure = failure
             job.done.set()
-        with self._changed:
-            self._preparing -= 1
-            if job.prepared is not None:
-                self._held_bytes += job.held_bytes
-                self._usual_bytes += (job.held_bytes - self._usual_bytes) / 8  # of late
-                self._waiting.append(job)
-            self._changed.notify_all()
-        if error is not None:
-            self._finish(job, error)
+            return None
 
     def _run(self, backend: Backend) -> None:
         while batch := self._take():
-            try:
-                prepared = [job.prepared for job in batch if job.prepared is not None]
-                began = time.perf_counter()
-                with self._clock.timing("network"):
-                    answers = self._answers(backend, prepared)
-                work = sum(one.pixels.size for one in prepared)
-                self._batch_size.note(len(batch), work, time.perf_counter() - began)
-            except BaseException as failure:
-                for job in batch:
-                    job.failure = failure
-                    job.done.set()
-                continue
-            for job, answer in zip(batch, answers, strict=True):
-                self._tasks.put(partial(self._finish, job, answer))
+            self._run_batch(backend, batch)
+
+    def _run_batch(self, backend: Backend, batch: Sequence[_Job[Source, Result]]) -> None:
+        try:
+            prepared = [job.prepared for job in batch if job.prepared is not None]
+            began = time.perf_counter()
+            with self._clock.timing("network"):
+                answers = self._answers(backend, prepared)
+            work = sum(one.pixels.size for one in prepared)
+            self._batch_size.note(len(batch), work, time.perf_counter() - began)
+        except BaseException as failure:
+            for job in batch:
+                job.failure = failure
+                job.done.set()
+            return
+        for job, answer in zip(batch, answers, strict=True):
+            self._tasks.put(partial(self._finish, job, answer))
 
     def _answers(self, backend: Backend, prepared: Sequence[Prepared]) -> list[Answers]:
         try:
@@ -250,7 +313,7 @@ class Pipeline(Generic[Source, Result]):
             group.append(job)
             if len(group) >= most:
                 return group
-        if not self._waiting or (self._preparing and len(self._waiting) < most):
+        if not self._waiting or (self._coming and len(self._waiting) < most):
             return []
         return next(iter(alike.values()))
 
@@ -260,6 +323,7 @@ class Pipeline(Generic[Source, Result]):
         except BaseException as failure:
             job.failure = failure
         job.prepared = None
+        self._give_back(job)
         job.done.set()
 
 
@@ -268,7 +332,7 @@ class OneByOne(Generic[Source, Result]):
 
     Args:
         sources: what to read; each is taken when it is its turn.
-        prepare: as of `Pipeline`.
+        opened: as of `Pipeline`.
         backend: what runs the network.
         finish: as of `Pipeline`.
         clock: is told what the network takes.
@@ -278,12 +342,12 @@ class OneByOne(Generic[Source, Result]):
         self,
         sources: Iterable[Source],
         *,
-        prepare: Callable[[Source], Prepared],
+        opened: Callable[[Source], Opened],
         backend: Backend,
         finish: Callable[[Source, Prepared | None, Answers | ImageError], Result],
         clock: Clock,
     ) -> None:
-        self._sources, self._prepare, self._finish = sources, prepare, finish
+        self._sources, self._open, self._finish = sources, opened, finish
         self._backend, self._clock = backend, clock
         self._stopped = False
 
@@ -296,7 +360,7 @@ class OneByOne(Generic[Source, Result]):
             if self._stopped:
                 return
             try:
-                prepared = self._prepare(source)
+                prepared = self._open(source).prepare()
             except ImageError as error:
                 yield self._finish(source, None, error)
                 continue

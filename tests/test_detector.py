@@ -23,10 +23,10 @@ from detrcli.batches import BatchSize
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.detections import Detections, Wanted
-from detrcli.detector import open_picture
+from detrcli.detector import open_image
 from detrcli.errors import ClassError, ImageError, ModelError, UsageError
 from detrcli.export import export_onnx
-from detrcli.images.decode import Picture
+from detrcli.images.decode import ImageFile, from_array
 from detrcli.images.resize import ResizeRule
 
 from . import fill
@@ -122,11 +122,11 @@ def test_as_many_threads_read_images_as_there_are_cores(
     alone = detector.predict(paths, threshold=0, workers=1)
     together = threading.Barrier(3, timeout=20)
 
-    def read(path: Path) -> Picture:
+    def open_together(path: Path) -> ImageFile:
         together.wait()  # until three are being read at once
-        return open_picture(path)
+        return open_image(path)
 
-    monkeypatch.setattr("detrcli.detector.open_picture", read)
+    monkeypatch.setattr("detrcli.detector.open_image", open_together)
     monkeypatch.setattr("detrcli.detector.cores", lambda: 3)
     for one, other in zip(alone, detector.predict(paths, threshold=0), strict=True):
         same(one, other)
@@ -210,18 +210,18 @@ class AsIs:
 Source = tuple[int, int] | None  # brightness and width, or one that cannot be read
 
 
-def read(source: Source) -> Picture:
+def opened(source: Source) -> ImageFile:
     if source is None:
         raise ImageError("no picture")
     brightness, width = source
-    return Picture(Image.new("RGB", (width, 2), (brightness, 0, 0)))
+    return from_array(np.full((2, width, 3), brightness, np.uint8))
 
 
 def run(sources: Sequence[Source], batch_size: int, rule: ResizeRule) -> tuple[list[float | None], Scribe]:
     scribe = Scribe()
     detector = Detector("m", [scribe], ("thing",), rule)
     outcomes = detector.stream(
-        sources, Wanted(0), read=read, then=lambda outcome: outcome, batch_size=BatchSize(batch_size), workers=2
+        sources, Wanted(0), open_image=opened, then=lambda outcome: outcome, batch_size=BatchSize(batch_size), workers=2
     )
     scores: list[float | None] = []
     for source, outcome in zip(sources, outcomes, strict=True):

@@ -5,6 +5,7 @@ import io
 import os
 import resource
 import shutil
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from PIL import ExifTags, Image, ImageCms, ImageDraw
 from detrcli import fonts
 from detrcli.detections import Detections
 from detrcli.draw import class_colour, draw, save_drawing
-from detrcli.errors import FontWarning, OutputError, UsageError
+from detrcli.errors import FontWarning, ImageError, OutputError, UsageError
 from detrcli.fonts import Fonts
 from detrcli.images.decode import Picture, read_picture
 
@@ -324,6 +325,20 @@ def test_a_transparent_animation_is_saved_as_a_still(tmp_path: Path) -> None:
     with Image.open(saved(tmp_path, data, "a.gif")) as image:
         assert getattr(image, "n_frames", 1) == 1
         assert image.convert("RGB").getpixel((60, 45)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("error", [OverflowError("x"), ValueError("x"), SystemError("x"), struct.error("x")], ids=repr)
+def test_an_encoder_that_fails_in_its_own_way(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    image = Image.new("RGB", (8, 8))
+    with pytest.raises(ImageError, match=r"cannot write .* as PNG: x"):
+        save_drawing(image, Picture(image), tmp_path / "a.png")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("missing", [10, 4000])

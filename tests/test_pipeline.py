@@ -1,12 +1,16 @@
 """Pictures on their way through threads: in order, bounded, and over when they should be."""
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,7 +20,7 @@ from detrcli.batches import BatchSize
 from detrcli.clock import Clock
 from detrcli.errors import DeviceMemoryError, ImageError
 from detrcli.images.decode import Picture
-from detrcli.pipeline import HELD_BYTES, LOOK_AHEAD, OneByOne, Pipeline, Prepared
+from detrcli.pipeline import LOOK_AHEAD, OneByOne, Opened, Pipeline, Prepared
 
 PATIENCE = 60
 
@@ -47,6 +51,11 @@ class Echo:
         return [Answers(*nothing, np.array([one[0, 0, 0]])) for one in pixels]
 
 
+def opening(prepare: Callable[[int], Prepared], needed: Callable[[int], int] = lambda _: 0) -> Callable[[int], Opened]:
+    """Opens any source, and prepares it so."""
+    return lambda number: Opened(needed(number), partial(prepare, number))
+
+
 def prepare(number: int) -> Prepared:
     if number % 7 == 3:
         raise ImageError(f"{number} is broken")
@@ -63,12 +72,13 @@ def pipeline(
     batch: BatchSize | None = None,
     workers: int = 3,
     prepare: Callable[[int], Prepared] = prepare,
+    opened: Callable[[int], Opened] | None = None,
     finish: Callable[[int, Prepared | None, Answers | ImageError], Any] = finish,
     clock: Clock | None = None,
 ) -> Pipeline[int, Any]:
     return Pipeline(
         sources,
-        prepare=prepare,
+        opened=opened or opening(prepare),
         backends=backends or [Echo()],
         finish=finish,
         batch_size=batch or BatchSize(1),
@@ -116,7 +126,7 @@ def test_a_single_picture_too_large_for_the_memory_is_an_error() -> None:
         list(pipeline(range(20), Echo(holds=0)))
 
 
-@pytest.mark.parametrize("where", ["sources", "prepare", "run", "finish"])
+@pytest.mark.parametrize("where", ["sources", "opened", "prepare", "run", "finish"])
 def test_what_goes_wrong_anywhere_ends_it(where: str) -> None:
     def fail(*_: Any) -> Any:
         raise ZeroDivisionError(where)
@@ -133,6 +143,7 @@ def test_what_goes_wrong_anywhere_ends_it(where: str) -> None:
     run = pipeline(
         sources(),
         Failing() if where == "run" else Echo(),
+        opened=fail if where == "opened" else None,
         prepare=fail if where == "prepare" else prepare,
         finish=fail if where == "finish" else finish,
     )
@@ -157,42 +168,116 @@ def test_only_so_many_are_begun() -> None:
     results.close()
 
 
-def test_large_pictures_are_begun_only_as_memory_allows() -> None:
-    done: list[int] = []
-    under_way: list[int] = []
-
-    def counted() -> Iterator[int]:
-        for number in range(100):
-            yield number
-            under_way.append(number + 1 - len(done))
-
-    def large(number: int) -> Prepared:
-        return Prepared(np.empty((1, HELD_BYTES // 12, 3), np.uint8), (2, 2), None)
-
-    results = pipeline(counted(), Echo(), batch=BatchSize(64), workers=2, prepare=large)
-    for result in results:
-        done.append(result)
-    assert len(done) == 100
-    assert max(under_way) <= 2 * 4 + 1
+KEPT = Picture(Image.new("RGB", (1, 1)))
 
 
-def test_memory_that_is_given_back_can_be_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HELD_BYTES", 2 * 12)  # for each of two workers
-    monkeypatch.setattr(module, "SUPPOSED_BYTES", 12)
+class Memory:
+    """Notes how much the images on their way need together; `needs[number]` for each source."""
+
+    def __init__(self, needs: Sequence[int]) -> None:
+        self.needs, self.now, self.peak, self.at_once, self.under_way = needs, 0, 0, 0, 0
+        self.lock = threading.Lock()
+
+    def add(self, number: int, direction: int) -> None:
+        with self.lock:
+            self.now += direction * self.needs[number]
+            self.under_way += direction
+            self.peak, self.at_once = max(self.peak, self.now), max(self.at_once, self.under_way)
+
+    def prepare(self, number: int) -> Prepared:
+        self.add(number, 1)
+        return Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), KEPT)
+
+    def finish(self, number: int, _: Prepared | None, answers: Answers | ImageError) -> int:
+        assert isinstance(answers, Answers)
+        self.add(number, -1)
+        return int(answers.labels[0])
+
+    def run(self, workers: int, batch: int) -> list[Any]:
+        opened = opening(self.prepare, lambda number: self.needs[number])
+        sources = range(len(self.needs))
+        return list(pipeline(sources, batch=BatchSize(batch), workers=workers, opened=opened, finish=self.finish))
+
+
+@given(st.lists(st.integers(0, 900), max_size=40), st.integers(1, 4), st.integers(1, 8))
+@settings(deadline=None, max_examples=50)
+def test_images_are_begun_only_with_the_memory_that_they_need(needs: list[int], workers: int, batch: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "HELD_BYTES", 200)
+        memory = Memory(needs)
+        assert memory.run(workers, batch) == list(range(len(needs)))
+    assert memory.peak <= max(200 * workers, *needs, 0)
+
+
+def test_an_image_that_needs_more_than_all_memory_has_it_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_BYTES", 200)
+    memory = Memory([10**9] * 16)
+    assert memory.run(16, 1) == list(range(16))
+    assert memory.at_once == 1
+
+
+def test_memory_for_several_is_used_by_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_BYTES", 200)
     meet = threading.Barrier(2, timeout=PATIENCE)
 
     def in_pairs(number: int) -> Prepared:
-        if number >= 20:
-            meet.wait()
-        return Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), None)
+        meet.wait()
+        return prepare(0)
 
-    assert list(pipeline(range(40), workers=2, prepare=in_pairs)) == list(range(40))
+    opened = opening(in_pairs, lambda _: 200)
+    assert list(pipeline(range(40), workers=2, opened=opened)) == [0] * 40
 
 
-def test_a_picture_that_is_kept_counts_as_held() -> None:
-    pixels = np.zeros((2, 3, 3), np.uint8)
-    assert Prepared(pixels, (20, 30), None).held_bytes == 18
-    assert Prepared(pixels, (20, 30), Picture(Image.new("RGB", (30, 20)))).held_bytes == 18 + 1800
+def test_an_image_that_is_not_kept_gives_its_memory_back_once_it_is_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_BYTES", 1000)
+    both_prepared = threading.Event()
+
+    class Waiting(Echo):
+        def run(self, pixels: Any, sizes: Any) -> list[Answers]:
+            assert both_prepared.wait(PATIENCE)
+            return super().run(pixels, sizes)
+
+    def noting(number: int) -> Prepared:
+        if number == 1:
+            both_prepared.set()
+        return Prepared(np.full((2, 2 + number, 3), number, np.uint8), (2, 2), None)
+
+    opened = opening(noting, lambda _: 900)
+    assert list(pipeline(range(2), Waiting(), workers=1, opened=opened)) == [0, 1]
+
+
+def test_nothing_keeps_an_image_once_it_is_finished() -> None:
+    images: list[weakref.ref[Image.Image]] = []
+    gone: list[bool] = []
+
+    def kept(number: int) -> Prepared:
+        image = Image.new("RGB", (8, 8))
+        images.append(weakref.ref(image))
+        return Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), Picture(image))
+
+    def slow() -> Iterator[int]:
+        yield 0
+        assert finished.wait(PATIENCE)
+        for _ in range(100):
+            gone.append(images[0]() is None)
+            if gone[-1]:
+                break
+            threading.Event().wait(0.01)
+        yield 1
+
+    finished = threading.Event()
+    for _ in pipeline(slow(), prepare=kept, workers=1):
+        finished.set()
+    assert gone[-1]
+
+
+def test_what_cannot_be_opened_is_finished_as_an_error() -> None:
+    def opened(number: int) -> Opened:
+        if number % 2:
+            raise ImageError(f"{number} is no image")
+        return Opened(0, lambda: Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), None))
+
+    assert list(pipeline(range(6), opened=opened)) == [0, "1 is no image", 2, "3 is no image", 4, "5 is no image"]
 
 
 def test_the_batch_size_is_told_how_long_batches_take() -> None:
@@ -290,7 +375,7 @@ def test_the_clock_knows_what_the_network_took() -> None:
     clock = Clock()
     run = Pipeline(
         range(3),
-        prepare=prepare,
+        opened=opening(prepare),
         backends=[Echo()],
         finish=finish,
         batch_size=BatchSize(1),
@@ -308,14 +393,14 @@ def test_one_by_one_nothing_leaves_the_thread() -> None:
         threads.add(threading.get_ident())
         return prepare(number)
 
-    run = OneByOne(range(20), prepare=noting, backend=backend, finish=finish, clock=Clock())
+    run = OneByOne(range(20), opened=opening(noting), backend=backend, finish=finish, clock=Clock())
     assert list(run) == [f"{number} is broken" if number % 7 == 3 else number for number in range(20)]
     assert threads == {threading.get_ident()}
     assert set(backend.batches) == {1}
 
 
 def test_one_by_one_a_stop_begins_no_more() -> None:
-    run = OneByOne(range(20), prepare=prepare, backend=Echo(), finish=finish, clock=Clock())
+    run = OneByOne(range(20), opened=opening(prepare), backend=Echo(), finish=finish, clock=Clock())
     found = []
     for one in run:
         found.append(one)

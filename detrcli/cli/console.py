@@ -90,7 +90,7 @@ def _finite(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show_warnings(talk: Talk) -> None:
-    """From now on say our own warnings in a line, and others' only if verbose."""
+    """From now on say our own warnings in a line, and, only if verbose, others' and what our own modules log."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         talk.say(printable(str(message)))
@@ -99,3 +99,17 @@ def show_warnings(talk: Talk) -> None:
         warnings.simplefilter("ignore")
     warnings.simplefilter("always", DetrWarning)
     warnings.showwarning = show
+    if talk.verbose:
+        _show_details(talk)
+
+
+def _show_details(talk: Talk) -> None:
+    import logging
+
+    class Details(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            talk.detail(printable(record.getMessage()))
+
+    logger = logging.getLogger(__package__.partition(".")[0])
+    logger.handlers = [Details()]
+    logger.setLevel(logging.INFO)

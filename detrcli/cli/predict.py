@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -46,11 +46,12 @@ if TYPE_CHECKING:
     from ..clock import Clock
     from ..datasets.coco_ids import CocoIds
     from ..detector import Detector, Outcome
-    from ..images.decode import Picture
+    from ..images.decode import ImageFile
     from ..labelling import Labelling
     from .report import Done
 
 Indexed = tuple[int, ImageReference]
+NO_MEMORY = "not enough memory to annotate it or to write its files"
 
 
 def predict(
@@ -92,6 +93,10 @@ def predict(
         ),
     ] = "auto",
     workers: Workers = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(min=1, help="Refuse images of more pixels than this.  [default: 178956970]"),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", callback=at_home, help="Folder for drawings and files.")
     ] = Path("detections"),
@@ -181,7 +186,7 @@ def predict(
     from ..detections import Wanted, labels_of
     from ..detector import load
     from ..files import digest_of
-    from ..images.decode import read_picture
+    from ..images.decode import open_file, pixel_limit
     from ..labelling import Labelling, Plan, files_for_all
     from .report import Report
 
@@ -217,6 +222,7 @@ def predict(
             "classes": classes,
             "max_detections": max_detections,
             "size": size,
+            "max_pixels": max_pixels,
             "device": ", ".join(sorted({backend.kind for backend in detector.backends})),
             "precision": detector.backend.precision,
             "font": None if font is None else str(font),
@@ -250,17 +256,17 @@ def predict(
         indexed = mine(ids.assigned(all_pictures) if ids else all_pictures)
         return labelling.remaining(indexed) if labelling is not None else indexed
 
-    def read(source: Indexed) -> "Picture":
+    def open_image(source: Indexed) -> "ImageFile":
         if ids:
             ids.check(source[1])
-        return read_picture(source[1].location, clock)
+        return open_file(source[1].location, clock)
 
     clock, interruption = Clock(), Interruption()
     report = Report(talk, output if labelling else None, many=many, before=labelling.before if labelling else 0)
     pipeline = detector.stream(
         remaining(chain(first, references)),
         wanted,
-        read=read,
+        open_image=open_image,
         then=_finisher(detector.name, labelling, clock),
         batch_size=_batch_size(batch_size, detector),
         workers=workers,
@@ -270,8 +276,11 @@ def predict(
     )
     count = None if not pictures.countable else lambda: sum(1 for _ in remaining(pictures))
     try:
-        with report.showing(count), interruption.noticed(pipeline.stop), closing(iter(pipeline)) as results:
-            for done in results:
+        with ExitStack() as stack:
+            stack.enter_context(pixel_limit(max_pixels))
+            stack.enter_context(report.showing(count))
+            stack.enter_context(interruption.noticed(pipeline.stop))
+            for done in stack.enter_context(closing(iter(pipeline))):
                 if labelling is not None:
                     labelling.add(done.index, done.result)
                 report.take(done)
@@ -318,6 +327,8 @@ def _finisher(model: str, labelling: "Labelling | None", clock: "Clock") -> "Cal
             return Done(index, result, drawing)
         except ImageError as error:
             return Done(index, Failure(reference.path, error.kind, str(error)))
+        except MemoryError:
+            return Done(index, Failure(reference.path, "too large", f"{reference.path}: {NO_MEMORY}"))
 
     return finish
 

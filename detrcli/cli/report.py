@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import OutputError
 from ..files import writing
+from ..images.header import INSTALL_HEIF, NEEDS_HEIF
 from ..journal import Failure
 from .console import Talk, counted, give_up_stdout, printable
 
@@ -88,7 +89,8 @@ class Report:
         """Show what came of a picture."""
         result = done.result
         if isinstance(result, Failure):
-            self._talk.complain(result.reason, path=result.path, kind=result.kind)
+            if result.kind != NEEDS_HEIF or not self._many:  # of many, the summary tells
+                self._talk.complain(result.reason, path=result.path, kind=result.kind)
             self._failed[result.kind] += 1
         else:
             self._show(result, done)
@@ -116,6 +118,8 @@ class Report:
         """
         if not self._many and not self._failed:
             return
+        if self._many and (unread := self._failed[NEEDS_HEIF]):
+            self._talk.complain(f"{counted(unread, 'HEIC image')} need pillow-heif: {INSTALL_HEIF}", kind=NEEDS_HEIF)
         seconds = time.perf_counter() - self._began
         parts = [counted(self._done, "picture"), counted(self._found.total(), "detection") + _most(self._found)]
         if self._before:

@@ -8,6 +8,9 @@ from pathlib import Path
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngImageFile
 
+from ..files import open_file
+from ..images.header import open_image
+
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
@@ -17,7 +20,7 @@ METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 def upright_size(path: Path) -> tuple[int, int] | None:
     """Width and height of a picture in pixels, EXIF orientation applied, or None if it cannot be opened."""
     try:
-        with Image.open(path) as image:
+        with open_file(path) as file, open_image(file, str(path)) as image:
             width, height = image.size
             sideways = image.format != "TIFF" and _orientation(image, path) in SIDEWAYS  # Pillow says a TIFF's upright
     except Exception:  # decoders fail on damaged files in many ways

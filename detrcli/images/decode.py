@@ -1,18 +1,27 @@
 """From bytes to an upright RGB picture, or one clear error."""
 
+import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from ..clock import Clock
 from ..errors import ImageError
 from .fetch import opened, shown
+from .header import needed_bytes, open_image
+
+LOG = logging.getLogger(__name__)
+FULL_SCALES = (1, 255, 65535)
+"""What white may be in float images."""
+OVERSHOOT = 2
+"""How many times brighter than white the brightest pixel may be, as resampling and sharpening make them."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,49 @@ class Picture:
     icc_profile: bytes | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """An image whose header has been read, but not its pixels.
+
+    Attributes:
+        name: what messages call it.
+        needed_bytes: about the most memory that it takes from decoding to saving an annotated copy.
+        decode: gives the image, once; raises `ImageError`.
+    """
+
+    name: str
+    needed_bytes: int
+    decode: Callable[[], Picture]
+
+
+def open_file(path: str | os.PathLike[str], clock: Clock | None = None) -> ImageFile:
+    """Open an image file and read its header.
+
+    Args:
+        path: a file's path, or an address as `https://host/a.jpg` or `s3://bucket/a.jpg`.
+        clock: is told what reading and decoding take.
+
+    Raises:
+        ImageError: the file is missing, unreadable, no image, or has too many pixels.
+    """
+    location, timed = os.fspath(path), clock or Clock()
+    name = shown(location)
+    with timed.timing("read"):
+        file = opened(location)
+    try:
+        with _said_of(name), timed.timing("decode"):
+            image = open_image(file, name)
+    except BaseException:
+        file.close()
+        raise
+
+    def decode() -> Picture:
+        with _said_of(name), timed.timing("decode"), file, image:
+            return Picture(_upright_rgb(image, name), image.format, _profile(image))
+
+    return ImageFile(name, needed_bytes(image), decode)
+
+
 def read_picture(path: str | os.PathLike[str], clock: Clock | None = None) -> Picture:
     """Read a picture: its first frame, EXIF orientation applied, transparency over white, 16 bits scaled to 8.
 
@@ -40,21 +92,30 @@ def read_picture(path: str | os.PathLike[str], clock: Clock | None = None) -> Pi
     Raises:
         ImageError: the file is missing, unreadable, no picture, damaged or far too large.
     """
-    name, clock = os.fspath(path), clock or Clock()
-    with clock.timing("read"):
-        opened_file = opened(name)
-    with _said_of(name), clock.timing("decode"), opened_file as file, Image.open(file) as image:
-        return Picture(upright_rgb(image), image.format, _profile(image))
+    return open_file(path, clock).decode()
 
 
-def from_pillow(image: Image.Image) -> Picture:
-    """Take a Pillow image of any mode as a picture.
+def from_pillow(image: Image.Image) -> ImageFile:
+    """Take a Pillow image of any mode; its own file, if it was opened lazily, is read when it is decoded."""
+    name = os.fspath(getattr(image, "filename", "")) or "a Pillow image"
 
-    Raises:
-        ImageError: its file, which may not have been read yet, is damaged or far too large.
-    """
-    with _said_of(os.fspath(getattr(image, "filename", "")) or "a Pillow image"):
-        return Picture(upright_rgb(image))
+    def decode() -> Picture:
+        with _said_of(name):
+            return Picture(_upright_rgb(image, name))
+
+    return ImageFile(name, needed_bytes(image), decode)
+
+
+@contextmanager
+def pixel_limit(most: int | None) -> Iterator[None]:
+    """Refuse images of more pixels than this as long as the block lasts, in all threads; None leaves Pillow's limit."""
+    before = Image.MAX_IMAGE_PIXELS
+    if most is not None:
+        Image.MAX_IMAGE_PIXELS = most / 2  # type: ignore[assignment]  # Pillow warns from there on, and refuses twice it
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 @contextmanager
@@ -63,11 +124,13 @@ def _said_of(name: str) -> Iterator[None]:
     name = shown(name)
     try:
         yield
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture, or of a format that cannot be read here", "not a picture") from None
-    except Image.DecompressionBombError:
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        pixels, most, *_ = re.findall(r"\d+", str(error))
         raise ImageError(
-            f"{name}: far too many pixels (a decompression bomb?); cut it into smaller pictures", "too large"
+            f"{name}: too many pixels ({pixels}; the limit is {most}); cut it into smaller images or raise the limit",
+            "too large",
         ) from None
     except MemoryError:
         raise ImageError(f"{name}: too large for this machine's memory", "too large") from None
@@ -78,20 +141,20 @@ def _said_of(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: damaged picture ({_one_line(error)})") from error
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """The first frame of any Pillow image as a viewer shows it, mode RGB; the very image if it is so already."""
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    """The first frame of any Pillow image as a viewer shows it, mode RGB; no copy where it is so already."""
     image.load()
     if (turn := _TURNS.get(_orientation(image))) is not None:
         image = image.transpose(turn)
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image
+        # decoders of animations keep their canvases for as long as the image lives
+        return image.copy() if image.format in ("WEBP", "AVIF") else image
     if image.mode.startswith("I;16"):
         return _from_grey(np.asarray(image) >> 8)
     if image.mode == "I":
         return _from_grey(np.asarray(image).clip(0, 65535) >> 8)
     if image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image))
-        return _from_grey((grey * 255 if grey.max(initial=0) <= 1 else grey).clip(0, 255))
+        return _from_float(np.array(image), name)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -99,15 +162,16 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def from_array(pixels: NDArray[np.uint8]) -> Picture:
-    """Take an RGB array (H, W, 3) uint8 as a picture.
+def from_array(pixels: NDArray[np.uint8]) -> ImageFile:
+    """Take an RGB array (H, W, 3) uint8.
 
     Raises:
         ImageError: another shape or dtype.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ImageError(f"an array must be RGB, (height, width, 3) of uint8; this is {pixels.shape} of {pixels.dtype}")
-    return Picture(Image.fromarray(pixels))
+    image = Image.fromarray(pixels)
+    return ImageFile("an array", needed_bytes(image), lambda: Picture(image))
 
 
 _TURNS = {
@@ -131,6 +195,20 @@ def _orientation(image: Image.Image) -> Any:
 
 def _from_grey(values: NDArray[np.generic]) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+
+
+def _from_float(values: NDArray[np.float32], name: str) -> Image.Image:
+    """Grey from values that are changed: 0 is black, and white the least of `FULL_SCALES` that fits, else the greatest.
+
+    NaN and what lies below 0 become black, infinity white.
+    """
+    greatest = float(values.max(initial=0, where=np.isfinite(values)))
+    white = next((one for one in FULL_SCALES if greatest <= OVERSHOOT * one), greatest)
+    LOG.info("%s: float values up to %g, read as black 0 to white %g", name, greatest, white)
+    with np.errstate(over="ignore"):
+        values *= np.float32(255 / white)
+    np.nan_to_num(values, copy=False, nan=0, posinf=255, neginf=0)
+    return _from_grey(values.clip(0, 255, out=values))
 
 
 def _profile(image: Image.Image) -> bytes | None:

@@ -3,14 +3,14 @@
 import io
 import os
 import re
-import stat
 from typing import IO
 
 from ..errors import ImageError
+from ..files import NotAFileError, open_file
 from .http import Deadline
 from .urls import without_credentials
 
-WHOLE = 2**26
+WHOLE = 2**24
 """Files up to so many bytes are read in one go; of larger ones Pillow takes what it needs."""
 PIECE = 2**20
 """Bytes of a store's file to read at once."""
@@ -18,9 +18,12 @@ MOST_FETCHED = 2**29
 """Bytes that an address may give."""
 AT_MOST = 300.0
 """Seconds that an address may take, however slowly it gives its bytes."""
-OPEN_ALREADY = ("/dev/fd/", "/dev/stdin", "/proc/")
-"""Where pipes are that a shell has opened, as for `<(command)`."""
-KINDS = {FileNotFoundError: "missing", PermissionError: "no permission", IsADirectoryError: "not a file"}
+KINDS = {
+    FileNotFoundError: "missing",
+    PermissionError: "no permission",
+    IsADirectoryError: "not a file",
+    NotAFileError: "not a file",
+}
 
 
 def is_address(name: str) -> bool:
@@ -34,7 +37,7 @@ def shown(name: str) -> str:
 
 
 def opened(name: str) -> IO[bytes]:
-    """The bytes of a file or an address.
+    """The bytes of a file or an address, at which one can seek.
 
     Raises:
         ImageError: it is missing, empty, or cannot be read.
@@ -42,25 +45,18 @@ def opened(name: str) -> IO[bytes]:
     if is_address(name):
         return io.BytesIO(_fetched(name))
     try:
-        if stat.S_ISFIFO(os.stat(name).st_mode) and not name.startswith(OPEN_ALREADY):
-            raise ImageError(f"{name}: a pipe, not a file", "not a file")  # which might never give anything
-        file = open(name, "rb")  # noqa: SIM115 — the caller closes it
-        try:
-            status = os.fstat(file.fileno())
-            if stat.S_ISREG(status.st_mode):
-                if status.st_size == 0:
-                    raise ImageError(f"{name}: the file is empty", "empty")
-                if status.st_size <= WHOLE:
-                    with file:
-                        return io.BytesIO(file.read())
-        except BaseException:
-            file.close()
-            raise
-        return file
+        file = open_file(name)
+        if os.fstat(file.fileno()).st_size > WHOLE:
+            return file
+        with file:
+            content = file.read()
     except OSError as error:
         raise _unreadable(name, error) from error
     except ValueError as error:  # a NUL in the name
         raise ImageError(f"{name}: no file can have this name", "missing") from error
+    if not content:
+        raise ImageError(f"{name}: the file is empty", "empty")
+    return io.BytesIO(content)
 
 
 def _unreadable(name: str, error: OSError) -> ImageError:

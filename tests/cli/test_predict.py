@@ -567,22 +567,110 @@ def test_an_output_that_cannot_be_written(trio: Place, arguments: Sequence[str],
     assert (trio.folder / "taken").read_bytes() == b"kept"
 
 
-@pytest.mark.parametrize(
-    "size",
-    [
-        "99999x99999",  # Pillow finds no room for the picture
-        "12000x12000",  # there is room for that, but not for what the network makes of it
-    ],
-)
-def test_a_size_that_memory_does_not_hold(trio: Place, size: str) -> None:
-    def leave_twelve_gigabytes() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, 12 * 2**30))
+def leave_twelve_gigabytes() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, 12 * 2**30))
 
-    run = trio.detr("p/0.jpg", *trio.options, "--no-draw", "--size", size, prepare=leave_twelve_gigabytes)
+
+def test_a_size_that_memory_does_not_hold(trio: Place) -> None:
+    run = trio.detr("p/0.jpg", *trio.options, "--no-draw", "--size", "12000x12000", prepare=leave_twelve_gigabytes)
     assert "Traceback" not in run.stderr
     assert (run.code, run.stdout) == (2, "")
     assert run.complaints[-1].startswith("detr: ")
     assert "--size" in run.complaints[-1]
+
+
+def test_an_image_that_memory_does_not_hold_once_resized(trio: Place) -> None:
+    run = trio.detr("p", *trio.options, "--no-draw", "--size", "99999x99999", prepare=leave_twelve_gigabytes)
+    assert "Traceback" not in run.stderr
+    assert (run.code, run.stdout) == (1, "")
+    assert sorted(run.complaints[:3]) == [
+        f"detr: p/{number}.jpg: not enough memory to resize it to 99999 × 99999" for number in range(3)
+    ]
+
+
+WITH_TOO_LITTLE_MEMORY = """
+import sys
+from detrcli import draw as module
+from detrcli.cli import main
+
+draw = module.draw
+
+def fail(picture, *others):
+    if picture.image.getpixel((0, 0)) == FAILS:
+        raise ERROR
+    return draw(picture, *others)
+
+module.draw = fail
+sys.argv[0] = "detr"
+main()
+"""
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", "OverflowError('x')"])
+def test_an_image_that_cannot_be_annotated_ends_neither_the_run_nor_one_that_goes_on(trio: Place, error: str) -> None:
+    bad = Image.new("RGB", (90, 60), (1, 2, 3))
+    bad.save(trio.folder / "p" / "1.png")
+    code = WITH_TOO_LITTLE_MEMORY.replace("FAILS", "(1, 2, 3)").replace("ERROR", error)
+    command = [sys.executable, "-c", code, "predict", "p", *trio.options, "--output", "out"]
+    for again in ([], ["--resume"]):
+        run = subprocess.run(
+            [*command, *again], cwd=trio.folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert run.returncode == 1
+        assert "Traceback" not in run.stderr
+        assert trio.files("out") == ["0.jpg", "1.jpg", "2.jpg", "failures.jsonl"]
+        (failure,) = map(json.loads, (trio.folder / "out" / "failures.jsonl").read_text().splitlines())
+        assert failure["path"] == "p/1.png"
+        assert failure["reason"].startswith("p/1.png: ")
+
+
+def test_images_of_more_pixels_than_asked_for_are_refused(trio: Place) -> None:
+    noise(5, 91, 60).save(trio.folder / "p" / "large.jpg")
+    run = trio.detr("p", *trio.options, "--no-draw", "--max-pixels", str(90 * 60))
+    assert run.code == 1
+    assert run.paths == ["p/0.jpg", "p/1.jpg", "p/2.jpg"]
+    assert run.complaints[0].startswith("detr: p/large.jpg: too many pixels (5460; the limit is 5400)")
+
+
+def test_heic_images_without_their_package_are_counted_once(trio: Place) -> None:
+    from pillow_heif import from_pillow
+
+    for number in range(3):
+        from_pillow(noise(number)).save(trio.folder / "p" / f"{number}.heic")
+    code = "import sys; sys.modules['pillow_heif'] = None; from detrcli.cli import main; main()"
+    run = subprocess.run(
+        [sys.executable, "-c", code, "predict", "p", *trio.options, "--output", "out", "--format", "jsonl"],
+        cwd=trio.folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert run.returncode == 1
+    said = [line for line in run.stderr.splitlines() if "heif" in line]
+    assert said[0] == "detr: 3 HEIC images need pillow-heif: pip install 'detrcli[heif]'"
+    assert not any(".heic" in line for line in run.stderr.splitlines())
+    assert "3 failed (3 needs pillow-heif; see out/failures.jsonl)" in run.stderr
+    failures = map(json.loads, (trio.folder / "out" / "failures.jsonl").read_text().splitlines())
+    assert [one["path"] for one in failures] == [f"p/{number}.heic" for number in range(3)]
+    alone = subprocess.run(
+        [sys.executable, "-c", code, "predict", "p/0.heic", *trio.options, "--no-draw"],
+        cwd=trio.folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert alone.stderr.startswith("detr: p/0.heic: HEIC needs pillow-heif: pip install 'detrcli[heif]'\n")
+
+
+def test_heic_images_are_read_and_annotated(trio: Place) -> None:
+    from pillow_heif import from_pillow
+
+    from_pillow(noise(0)).save(trio.folder / "p" / "3.heic")
+    run = trio.detr("p", *trio.options, "--output", "out")
+    assert run.code == 0
+    assert run.paths[-1] == "p/3.heic"
+    assert "3.heic.png" in trio.files("out")
+
+
+def test_verbose_says_how_float_values_were_taken(trio: Place) -> None:
+    Image.fromarray(np.array([[0, 1.5]], np.float32)).save(trio.folder / "p" / "a.tif")
+    said = "p/a.tif: float values up to 1.5, read as black 0 to white 1"
+    assert said in trio.detr("p/a.tif", *trio.options, "--no-draw", "--verbose").complaints
+    assert said not in trio.detr("p/a.tif", *trio.options, "--no-draw").complaints
 
 
 def test_a_full_disk(trio: Place) -> None:

@@ -16,7 +16,10 @@ from PIL import ExifTags, Image
 from detrcli.errors import ImageError
 from detrcli.images.decode import Picture, from_array, read_picture
 
+from ..places import SHARED
+
 Pixels = NDArray[np.uint8]
+CASES = SHARED / "cases" / "images"
 
 
 def noise(width: int, height: int) -> Pixels:
@@ -132,13 +135,62 @@ def test_integer_tiff(tmp_path: Path) -> None:
     assert np.abs(row - [0, 0, 156, 255, 255]).max() <= 1
 
 
+NAN, INF = float("nan"), float("inf")
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([0.0, 0.25, 1.0], [0, 64, 255]), ([0.0, 200.0, 255.0], [0, 200, 255]), ([-3.0, np.nan, 300.0], [0, 0, 255])],
+    [
+        ([0.0, 0.25, 1.0], [0, 64, 255]),
+        ([0.0, 0.5, 1.0001], [0, 128, 255]),  # sharpening and resampling overshoot
+        ([-0.2, 0.5, 1.3], [0, 128, 255]),
+        ([0.0, 0.5, INF], [0, 128, 255]),
+        ([-INF, 0.5, NAN], [0, 128, 0]),
+        ([0.0, 200.0, 255.0], [0, 200, 255]),
+        ([-3.0, NAN, 300.0], [0, 0, 255]),
+        ([0.0, 32768.0, 65535.0], [0, 128, 255]),
+        ([0.0, 5e5, 1e6], [0, 128, 255]),
+        ([0.0, 1e38, 3e38], [0, 85, 255]),
+        ([NAN, NAN, INF], [0, 0, 255]),
+        ([-2.0, -1.0, 0.0], [0, 0, 0]),
+    ],
 )
+@pytest.mark.filterwarnings("error")
 def test_float_tiff(tmp_path: Path, values: list[float], expected: list[int]) -> None:
     data = encoded(Image.fromarray(np.array([values], np.float32)), "TIFF")
     assert np.abs(pixels_of(read_bytes(tmp_path, data))[0, :, 0].astype(int) - expected).max() <= 1
+
+
+def test_how_float_values_were_taken_can_be_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "detrcli")
+    read_bytes(tmp_path, encoded(Image.fromarray(np.array([[0, 1.5]], np.float32)), "TIFF"), "a.tif")
+    assert caplog.messages == [f"{tmp_path / 'a.tif'}: float values up to 1.5, read as black 0 to white 1"]
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="shared cases are not here")
+@pytest.mark.parametrize(
+    ("name", "grey", "most"),
+    [
+        ("rgb16.png", False, 0),
+        ("cmyk.jpg", False, 1),
+        ("lab.tif", False, 2),
+        ("real.heic", False, 3),
+        ("anim.webp", False, 4),
+        ("exif6.jpg", False, 4),
+        ("mpo.jpg", False, 6),
+        ("float-0-1.tif", True, 1),
+        ("float-0-1.0001.tif", True, 1),
+    ],
+)
+def test_one_picture_in_many_formats(name: str, grey: bool, most: float) -> None:
+    control = read_picture(CASES / "00-control.png").image
+    expected = np.asarray(control.convert("L").convert("RGB") if grey else control).astype(int)
+    assert np.abs(pixels_of(read_picture(CASES / name)) - expected).mean() <= most
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="shared cases are not here")
+def test_a_shared_jpeg_that_is_cut_off() -> None:
+    assert "damaged picture" in error_of(CASES / "truncated.jpg")
 
 
 def test_cmyk_jpeg(tmp_path: Path) -> None:
@@ -281,7 +333,7 @@ def test_the_colour_profile_of_rgb_pixels_is_kept_and_that_of_others_is_not(tmp_
 
 def test_an_array_is_a_picture_if_it_is_rgb_bytes() -> None:
     pixels = noise(5, 3)
-    assert np.array_equal(pixels_of(from_array(pixels)), pixels)
+    assert np.array_equal(pixels_of(from_array(pixels).decode()), pixels)
     for wrong in (pixels[..., 0], pixels[..., :2], pixels[:0], pixels.astype(np.float32)):
         with pytest.raises(ImageError, match=r"\(height, width, 3\)"):
             from_array(wrong)  # type: ignore[arg-type]

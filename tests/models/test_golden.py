@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from detrcli.checkpoints.preprocessing import Preprocessing
-from detrcli.images.decode import upright_rgb
+from detrcli.images.decode import from_pillow
 from detrcli.images.resize import ResizeRule, ShortestEdge, resized_pixels
 from detrcli.models.cpu import pack_linears
 from detrcli.models.detr import Detr, DetrConfig
@@ -107,7 +107,7 @@ def check_preprocessing(family: str, rule: ResizeRule) -> None:
             png = io.BytesIO()
             Image.fromarray(fill.image(*expected[f"{case}.image"])).save(png, "PNG")
             with Image.open(png) as image:
-                pixels = resized_pixels(upright_rgb(image), rules.resize, rules.resample)
+                pixels = resized_pixels(from_pillow(image).decode().image, rules.resize, rules.resample)
             normalised = module.normalise(torch.from_numpy(pixels.copy())[None])[0].numpy()
             every23, mean = expected[f"{case}.{family}.every23"], expected[f"{case}.{family}.mean"]
             np.testing.assert_allclose(normalised[:, ::23, ::23], every23, rtol=0, atol=1e-5, err_msg=case)

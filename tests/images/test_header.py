@@ -1,0 +1,307 @@
+"""Which formats are read, and that no header makes a program start, memory run out or a run wait for ever."""
+
+import ast
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import EpsImagePlugin, ExifTags, Image
+
+import detrcli
+from detrcli.datasets.sizes import upright_size
+from detrcli.errors import ImageError
+from detrcli.images.decode import open_file, pixel_limit, read_picture
+from detrcli.images.header import NEEDS_HEIF
+from detrcli.images.sources import SUFFIXES
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def coarse(width: int = 64, height: int = 48) -> Image.Image:
+    pixels = np.random.default_rng(3).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def error_of(path: Path | str) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        read_picture(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert len(text.splitlines()) == 1
+    return caught.value
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The programs that are started; none starts in truth."""
+    programs: list[object] = []
+
+    def refuse(*arguments: Any, **_: Any) -> None:
+        programs.append(arguments)
+        raise OSError("no program may start")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(os, "system", refuse)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")  # as if it had been found before
+    return programs
+
+
+@pytest.mark.parametrize("name", ["a.eps", "a.png", "a.jpg", "picture"])
+@pytest.mark.parametrize("contents", [EPS, b"\xc5\xd0\xd3\xc6" + bytes([30, 0, 0, 0, len(EPS)]) + bytes(21) + EPS])
+def test_eps_contents_start_no_program(tmp_path: Path, name: str, contents: bytes, started: list[object]) -> None:
+    path = tmp_path / name
+    path.write_bytes(contents)
+    error = error_of(path)
+    assert "EPS" in str(error)
+    assert "not read" in str(error)
+    assert error.kind == "not a picture"
+    assert upright_size(path) is None
+    assert started == []
+
+
+def test_eps_contents_at_an_address_start_no_program(started: list[object]) -> None:
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/a.png", EPS)
+    try:
+        assert "EPS" in str(error_of("memory://bucket/a.png"))
+    finally:
+        store.rm("/bucket", recursive=True)
+    assert started == []
+
+
+def test_every_image_is_opened_by_its_header_module_alone() -> None:
+    places = []
+    for path in Path(detrcli.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open":
+                assert "formats" in [word.arg for word in node.keywords]
+                places.append(path.name)
+    assert places == ["header.py"]
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"%PDF-1.7\n", "PDF is not read"),
+        (b"<svg xmlns=''/>", "SVG is not read"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL is not read"),
+        (b"\xd7\xcd\xc6\x9a" + bytes(40), "not a picture"),  # WMF
+        (b"SIMPLE  =                    T" + b" " * 50, "not a picture"),  # FITS
+    ],
+)
+def test_formats_that_are_not_read(tmp_path: Path, start: bytes, said: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(start + bytes(1000))
+    assert said in str(error_of(path))
+
+
+KINDS = {
+    "JPEG": ".jpg .jpeg .jpe .jfif",
+    "MPO": ".mpo",
+    "PNG": ".png .apng",
+    "WEBP": ".webp",
+    "BMP": ".bmp",
+    "DIB": ".dib",
+    "GIF": ".gif",
+    "TIFF": ".tif .tiff",
+    "AVIF": ".avif",
+    "HEIF": ".heic .heif .hif",
+    "JPEG2000": ".jp2 .jpx .j2k",
+    "PPM": ".ppm .pgm .pbm .pnm",
+    "TGA": ".tga",
+    "ICO": ".ico",
+    "PCX": ".pcx",
+    "QOI": ".qoi",
+    "SGI": ".sgi",
+    "PSD": ".psd",
+}
+
+
+def test_what_a_folder_is_searched_for_is_known() -> None:
+    assert {suffix for suffixes in KINDS.values() for suffix in suffixes.split()} == SUFFIXES
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"PSD", "HEIF"}))  # which Pillow does not write
+def test_every_format_is_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(encoded(coarse(64, 64), kind))
+    picture = read_picture(path)
+    assert picture.image.size == (64, 64)
+    assert upright_size(path) == (64, 64)
+    assert picture.format == {"MPO": "JPEG"}.get(kind, kind)
+
+
+def heic(image: Image.Image, **options: object) -> bytes:
+    from pillow_heif import from_pillow
+
+    buffer = io.BytesIO()
+    from_pillow(image).save(buffer, quality=95, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_heic_stands_upright_and_is_not_registered_for_others(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / "photo.jpg"
+    upright = coarse()
+    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(orientation)
+    path.write_bytes(heic(upright if turn is None else upright.transpose(turn), exif=exif.tobytes()))
+    picture = read_picture(path)
+    assert picture.format == "HEIF"
+    assert picture.image.size == (64, 48)
+    assert np.abs(np.asarray(picture.image).astype(int) - np.asarray(upright)).mean() < 12
+    assert upright_size(path) == (64, 48)
+    assert "HEIF" not in Image.OPEN
+
+
+def test_heic_without_its_package_is_named_with_the_install_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photo.heic"
+    path.write_bytes(heic(coarse()))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    error = error_of(path)
+    assert str(error) == f"{path}: HEIC needs pillow-heif: pip install 'detrcli[heif]'"
+    assert error.kind == NEEDS_HEIF
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "HEIF"])
+def test_a_limit_of_pixels_holds_as_long_as_it_is_set(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(heic(coarse()) if kind == "HEIF" else encoded(coarse(), kind))
+    usual = Image.MAX_IMAGE_PIXELS
+    with pixel_limit(64 * 48 - 1):
+        error = error_of(path)
+        assert "too many pixels (3072; the limit is 3071)" in str(error)
+        assert error.kind == "too large"
+    with pixel_limit(64 * 48):
+        assert read_picture(path).image.size == (64, 48)
+    assert usual == Image.MAX_IMAGE_PIXELS
+    with pixel_limit(None):
+        assert usual == Image.MAX_IMAGE_PIXELS
+
+
+def with_size(jpeg: bytes, width: int, height: int) -> bytes:
+    """A JPEG whose header says another size."""
+    at = next(at for marker in (b"\xff\xc0", b"\xff\xc2") if (at := jpeg.find(marker)) >= 0)
+    return jpeg[: at + 5] + height.to_bytes(2) + width.to_bytes(2) + jpeg[at + 9 :]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_whose_header_says_far_more_than_its_data_is_damaged(tmp_path: Path, progressive: bool) -> None:
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(with_size(encoded(coarse(64, 64), "JPEG", progressive=progressive), 13_000, 13_000))
+    error = error_of(path)
+    assert error.kind == "damaged"
+    assert "13000 × 13000" in str(error)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_jpeg_of_one_colour_is_small_and_whole(tmp_path: Path, mode: str, progressive: bool) -> None:
+    data = encoded(Image.new(mode, (4000, 3000)), "JPEG", quality=1, optimize=True, progressive=progressive)
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(data)
+    assert read_picture(path).image.size == (4000, 3000)
+
+
+MEASURE = r"""
+import re
+from pathlib import Path
+import numpy as np
+from detrcli.detections import Detections
+from detrcli.draw import draw, save_drawing
+from detrcli.images.decode import open_file
+
+def peak():
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+def drawn(name):
+    file = open_file(name)
+    picture = file.decode()
+    found = Detections(*(np.zeros(shape, kind) for shape, kind in (((0, 4), "f4"), (0, "f4"), (0, "i8"))), (), 8, 8)
+    save_drawing(draw(picture, found), picture, Path("drawn"))
+    return file.needed_bytes
+
+drawn("small")
+before = peak()
+print(drawn("large"), peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory otherwise")
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "alpha", "float"])
+def test_an_image_takes_no_more_memory_than_its_header_makes_one_reserve(tmp_path: Path, kind: str) -> None:
+    for name, scale in (("small", 8), ("large", 96)):
+        image = coarse(16 * scale, 12 * scale)
+        if kind == "alpha":
+            image = image.convert("RGBA")
+        elif kind == "float":
+            image = Image.fromarray(np.asarray(image.convert("L"), np.float32))
+        (tmp_path / name).write_bytes(encoded(image, {"alpha": "PNG", "float": "TIFF"}.get(kind, kind)))
+    run = subprocess.run([sys.executable, "-c", MEASURE], cwd=tmp_path, capture_output=True, text=True, check=True)
+    reserved, taken = map(int, run.stdout.split())
+    assert 0 < taken < reserved + 8 * 2**20  # what Python and Pillow keep by the way
+
+
+def fifo(folder: Path) -> str:
+    os.mkfifo(folder / "a.png")
+    return str(folder / "a.png")
+
+
+def terminal(folder: Path) -> str:
+    _, end = os.openpty()
+    return os.ttyname(end)
+
+
+def link_to_a_terminal(folder: Path) -> str:
+    (folder / "a.png").symlink_to(terminal(folder))
+    return str(folder / "a.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files here")
+@pytest.mark.parametrize(
+    "made", [fifo, terminal, link_to_a_terminal, lambda _: "/dev/ptmx", lambda _: "/dev/zero", lambda _: "/dev/null"]
+)
+def test_devices_and_pipes_are_not_read(tmp_path: Path, made: Callable[[Path], str]) -> None:
+    name = made(tmp_path)
+    error = error_of(name)
+    assert "not a file" in str(error)
+    assert error.kind == "not a file"
+    assert upright_size(Path(name)) is None
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="no such names here")
+def test_a_pipe_that_is_open_already_is_read() -> None:
+    end, other = os.pipe()
+    with os.fdopen(other, "wb") as file:
+        file.write(encoded(coarse(), "PNG"))
+    try:
+        assert read_picture(f"/dev/fd/{end}").image.size == (64, 48)
+    finally:
+        os.close(end)
+
+
+def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(coarse(), "PNG"))
+    image = open_file(path)
+    path.unlink()
+    assert image.decode().image.size == (64, 48)
