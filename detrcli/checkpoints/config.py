@@ -17,6 +17,8 @@ from .find import Checkpoint
 
 BATCH_NORM_EPS = 1e-5
 """PyTorch's own."""
+_RESNETS = r"(?:microsoft/)?resnet-?(?:18|26|34|50|101|152|200)(?:\.\w+)?"
+"""How config.json names the backbones that are run here."""
 
 
 def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrConfig:
@@ -29,6 +31,7 @@ def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrCo
     """
     config = checkpoint.config or {}
     nested = _nested(config)
+    _check_backbone(checkpoint, tensors)
     heads, dropout = config.get("encoder_attention_heads", 8), config.get("dropout", 0.1)
     _refuse_others(
         "DETR",
@@ -36,7 +39,6 @@ def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrCo
         ("position_embedding_type", config.get("position_embedding_type", "sine"), "sine"),
         ("decoder_attention_heads", config.get("decoder_attention_heads", heads), heads),
         ("backbone_config.hidden_act", nested.get("hidden_act", "relu"), "relu"),
-        ("backbone_config.layer_type", nested.get("layer_type", "bottleneck"), "bottleneck"),
         ("backbone_config.downsample_in_first_stage", nested.get("downsample_in_first_stage", False), False),
         ("backbone_config.downsample_in_bottleneck", nested.get("downsample_in_bottleneck", False), False),
     )
@@ -48,6 +50,7 @@ def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrCo
             num_classes=classes - 1,
             num_queries=tensors["object_queries.weight"].shape[0],
             depths=tuple(_count(tensors, rf"backbone\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)),
+            block="bottleneck" if "backbone.layer1.0.conv3.weight" in tensors else "basic",
             dilation=dilation_of(checkpoint)[0],
             hidden_dim=hidden,
             heads=_heads(heads, "encoder_attention_heads", hidden),
@@ -60,6 +63,19 @@ def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrCo
         raise ModelError(f"{checkpoint.weights} is not a whole DETR: it lacks {error.args[0]}") from error
     except (ValueError, IndexError) as error:
         raise ModelError(f"{checkpoint.weights} is no DETR: its tensors have other shapes") from error
+
+
+def _check_backbone(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
+    """Name a backbone that is none of those run here, which config.json does, or the tensors of its first layer."""
+    config = checkpoint.config or {}
+    nested = _nested(config)
+    name = nested.get("backbone") or config.get("backbone")
+    if name is None and nested.get("model_type", "resnet") not in ("resnet", "timm_backbone"):
+        name = nested["model_type"]
+    if name is None and any(key.startswith("backbone.conv1.0.") for key in tensors):
+        name = "a ResNet with three convolutions at its start, as timm's resnet50d"
+    if name is not None and not re.fullmatch(_RESNETS, str(name)):
+        raise ModelError(f"{checkpoint.weights} has the backbone {name}; this tool runs DETR with a plain ResNet only")
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:

@@ -14,7 +14,7 @@ from ..errors import ModelError
 from ..files import atomic_file
 from ..models.detr import DetrConfig
 from ..models.lwdetr import LwDetrConfig
-from ..models.resnet import EXPANSION
+from ..models.resnet import BLOCKS, WIDTHS, BlockKind
 from ..models.vit import PATCH, WINDOWS
 from .load import LoadedModel
 from .preprocessing import as_json
@@ -98,8 +98,16 @@ LWDETR_NAMES = (
 )  # fmt: skip
 """The same for LW-DETR."""
 
-TIMM_RESNETS = {(2, 2, 2, 2): 26, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152, (3, 24, 36, 3): 200}
-"""Blocks in each stage → layers, as timm has it in the name."""
+TIMM_RESNETS: dict[tuple[BlockKind, tuple[int, ...]], int] = {
+    ("basic", (2, 2, 2, 2)): 18,
+    ("basic", (3, 4, 6, 3)): 34,
+    ("bottleneck", (2, 2, 2, 2)): 26,
+    ("bottleneck", (3, 4, 6, 3)): 50,
+    ("bottleneck", (3, 4, 23, 3)): 101,
+    ("bottleneck", (3, 8, 36, 3)): 152,
+    ("bottleneck", (3, 24, 36, 3)): 200,
+}
+"""Kind of the blocks, and how many each stage has → layers, as timm has it in the name."""
 
 
 def save_model(model: LoadedModel, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
@@ -162,20 +170,21 @@ def detr_as_json(config: DetrConfig) -> dict[str, Any]:
         "backbone_config": {
             "model_type": "resnet",
             "depths": list(config.depths),
-            "hidden_sizes": [EXPANSION * width for width in (64, 128, 256, 512)],
-            "layer_type": "bottleneck",
+            "hidden_sizes": [BLOCKS[config.block].expansion * width for width in WIDTHS],
+            "layer_type": config.block,
             "out_features": ["stage4"],
         },
         "use_timm_backbone": False,
     }
     if config.dilation:
-        if config.depths not in TIMM_RESNETS:
-            blocks, layers = (", ".join(map(str, numbers)) for numbers in (config.depths, TIMM_RESNETS.values()))
+        layers = TIMM_RESNETS.get((config.block, config.depths))
+        if layers is None:
+            blocks, known = (", ".join(map(str, numbers)) for numbers in (config.depths, TIMM_RESNETS.values()))
             raise ModelError(
                 f"a DC5 model with a ResNet of {blocks} blocks cannot be saved, for timm has none; "
-                f"take one of {layers} layers"
+                f"take one of {known} layers"
             )
-        backbone = {"backbone": f"resnet{TIMM_RESNETS[config.depths]}", "use_timm_backbone": True, "dilation": True}
+        backbone = {"backbone": f"resnet{layers}", "use_timm_backbone": True, "dilation": True}
     return backbone | {
         "model_type": "detr",
         "architectures": ["DetrForObjectDetection"],

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from .perceptron import Perceptron
 from .positions import exact, grid_places, padded_places, sine_positions
 from .predictions import Predictions
-from .resnet import EXPANSION, ResNet
+from .resnet import BlockKind, ResNet
 from .transformer import Decoder, Encoder
 
 
@@ -20,6 +20,7 @@ class DetrConfig:
         num_classes: K, without the no-object class.
         num_queries: N, the number of object queries.
         depths: blocks in each stage of the ResNet.
+        block: the kind of the ResNet's blocks.
         dilation: DC5, a last stage of twice the resolution.
         hidden_dim: d, the width of the transformer.
         heads: attention heads.
@@ -32,6 +33,7 @@ class DetrConfig:
     num_classes: int
     num_queries: int = 100
     depths: tuple[int, ...] = (3, 4, 6, 3)
+    block: BlockKind = "bottleneck"
     dilation: bool = False
     hidden_dim: int = 256
     heads: int = 8
@@ -48,8 +50,8 @@ class Detr(nn.Module):
         super().__init__()
         self.config = config
         sizes = (config.hidden_dim, config.heads, config.feedforward, config.dropout)
-        self.backbone = ResNet(config.depths, dilation=config.dilation)
-        self.input_projection = nn.Conv2d(512 * EXPANSION, config.hidden_dim, 1)
+        self.backbone = ResNet(config.depths, block=config.block, dilation=config.dilation)
+        self.input_projection = nn.Conv2d(self.backbone.channels, config.hidden_dim, 1)
         self.encoder = Encoder(config.encoder_layers, *sizes)
         self.object_queries = nn.Embedding(config.num_queries, config.hidden_dim)
         self.decoder = Decoder(config.decoder_layers, *sizes)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from .detr import Detr
 from .lwdetr import LwDetr
 from .projector import ConvNorm
-from .resnet import Bottleneck, FrozenBatchNorm, ResNet
+from .resnet import BasicBlock, Bottleneck, FrozenBatchNorm, ResNet
 from .vit import PATCH, WINDOWS, Block, Embedding, LayerScale, SelfAttention, to_windows
 
 
@@ -29,10 +29,11 @@ def fold_detr(model: Detr) -> Detr:
     for module in list(model.backbone.modules()):
         if isinstance(module, ResNet):
             module.conv1, module.bn1 = _folded(module.conv1, module.bn1), nn.Identity()
-        elif isinstance(module, Bottleneck):
+        elif isinstance(module, BasicBlock | Bottleneck):
             module.conv1, module.bn1 = _folded(module.conv1, module.bn1), nn.Identity()
             module.conv2, module.bn2 = _folded(module.conv2, module.bn2), nn.Identity()
-            module.conv3, module.bn3 = _folded(module.conv3, module.bn3), nn.Identity()
+            if isinstance(module, Bottleneck):
+                module.conv3, module.bn3 = _folded(module.conv3, module.bn3), nn.Identity()
             if isinstance(module.downsample, nn.Sequential):
                 conv, norm = module.downsample
                 module.downsample = _folded(conv, norm)

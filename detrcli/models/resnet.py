@@ -1,12 +1,14 @@
-"""ResNet (He et al. 2016) of bottleneck blocks with frozen batch norm, DETR's backbone (section 3.2)."""
+"""ResNet (He et al. 2016) with frozen batch norm, DETR's backbone (section 3.2)."""
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EXPANSION = 4
+BlockKind: TypeAlias = Literal["basic", "bottleneck"]
+WIDTHS = (64, 128, 256, 512)
 
 
 class FrozenBatchNorm(nn.Module):
@@ -30,23 +32,46 @@ class FrozenBatchNorm(nn.Module):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
-class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions around a shortcut; the stride sits in the 3×3."""
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions around a shortcut, as in ResNet-18 and -34; the stride sits in the first."""
 
-    def __init__(self, inputs: int, width: int, *, stride: int = 1, dilation: int = 1, project: bool = False) -> None:
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, *, stride: int = 1, dilation: int = 1, first_dilation: int = 1) -> None:
         super().__init__()
-        outputs = width * EXPANSION
+        self.conv1 = nn.Conv2d(
+            inputs, width, 3, stride=stride, padding=first_dilation, dilation=first_dilation, bias=False
+        )
+        self.bn1: nn.Module = FrozenBatchNorm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
+        self.bn2: nn.Module = FrozenBatchNorm(width)
+        self.downsample = _shortcut(inputs, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) → (B, width, H/stride, W/stride)."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        y += self.downsample(x)
+        return F.relu(y, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions around a shortcut; the stride sits in the 3×3, which has the first dilation."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, *, stride: int = 1, dilation: int = 1, first_dilation: int = 1) -> None:
+        super().__init__()
+        outputs = width * self.expansion
         self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
         self.bn1: nn.Module = FrozenBatchNorm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = nn.Conv2d(
+            width, width, 3, stride=stride, padding=first_dilation, dilation=first_dilation, bias=False
+        )
         self.bn2: nn.Module = FrozenBatchNorm(width)
         self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
         self.bn3: nn.Module = FrozenBatchNorm(outputs)
-        self.downsample: nn.Module = nn.Identity()
-        if project:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), FrozenBatchNorm(outputs)
-            )
+        self.downsample = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) → (B, 4·width, H/stride, W/stride)."""
@@ -57,32 +82,50 @@ class Bottleneck(nn.Module):
         return F.relu(y, inplace=True)
 
 
-def _stage(inputs: int, width: int, blocks: int, *, stride: int, dilation: int) -> nn.Sequential:
-    first = Bottleneck(inputs, width, stride=stride, project=True)
-    rest = (Bottleneck(width * EXPANSION, width, dilation=dilation) for _ in range(blocks - 1))
-    return nn.Sequential(first, *rest)
+BLOCKS: dict[BlockKind, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    if inputs == outputs and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), FrozenBatchNorm(outputs))
 
 
 class ResNet(nn.Module):
     """The convolutional part of a ResNet, from the picture to the last feature map.
 
     Args:
-        depths: number of bottleneck blocks in each of the four stages, (3, 4, 6, 3) for ResNet-50.
+        depths: number of blocks in each of the four stages, (3, 4, 6, 3) for ResNet-50.
+        block: what they are, basic in ResNet-18 and -34, bottleneck in deeper ones.
         dilation: DC5 (DETR, section 4.1): the last stage keeps its resolution and dilates instead of striding.
+
+    Attributes:
+        channels: of the last feature map.
     """
 
-    def __init__(self, depths: Sequence[int], *, dilation: bool = False) -> None:
+    def __init__(self, depths: Sequence[int], *, block: BlockKind = "bottleneck", dilation: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1: nn.Module = FrozenBatchNorm(64)
+        kind = BLOCKS[block]
+        self.channels = WIDTHS[-1] * kind.expansion
         last = {"stride": 1, "dilation": 2} if dilation else {"stride": 2, "dilation": 1}
-        self.layer1 = _stage(64, 64, depths[0], stride=1, dilation=1)
-        self.layer2 = _stage(256, 128, depths[1], stride=2, dilation=1)
-        self.layer3 = _stage(512, 256, depths[2], stride=2, dilation=1)
-        self.layer4 = _stage(1024, 512, depths[3], **last)
+        inputs = 64
+
+        def stage(width: int, blocks: int, *, stride: int, dilation: int) -> nn.Sequential:
+            nonlocal inputs
+            first = kind(inputs, width, stride=stride, dilation=dilation)
+            inputs = width * kind.expansion
+            rest = (kind(inputs, width, dilation=dilation, first_dilation=dilation) for _ in range(blocks - 1))
+            return nn.Sequential(first, *rest)
+
+        self.layer1 = stage(WIDTHS[0], depths[0], stride=1, dilation=1)
+        self.layer2 = stage(WIDTHS[1], depths[1], stride=2, dilation=1)
+        self.layer3 = stage(WIDTHS[2], depths[2], stride=2, dilation=1)
+        self.layer4 = stage(WIDTHS[3], depths[3], **last)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, H, W) → features (B, 2048, H/32, W/32), or H/16 and W/16 with dilation."""
+        """Normalised pixels (B, 3, H, W) → features (B, channels, H/32, W/32), or H/16 and W/16 with dilation."""
         x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         x = self.layer1(x)

@@ -11,7 +11,7 @@ from ..models.deformable import DeformableAttention
 from ..models.detr import Detr, DetrConfig
 from ..models.lwdetr import LwDetr
 from ..models.perceptron import Perceptron
-from ..models.resnet import Bottleneck, ResNet
+from ..models.resnet import BasicBlock, Bottleneck, ResNet
 from ..models.vit import Block, Embedding, ViT
 
 PRIOR = 0.01
@@ -89,14 +89,17 @@ def with_classes(network: Detr | LwDetr, old: tuple[str, ...], new: tuple[str, .
 
 def _initialise_resnet(network: ResNet) -> None:
     """Its batch norms are frozen and norm nothing yet: each block starts as its shortcut (Zhang et al. 2019)."""
-    blocks = [module for module in network.modules() if isinstance(module, Bottleneck)]
+    blocks = [module for module in network.modules() if isinstance(module, BasicBlock | Bottleneck)]
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     for block in blocks:
-        for convolution in (block.conv1, block.conv2):
-            convolution.weight.mul_(len(blocks) ** -0.25)
-        nn.init.zeros_(block.conv3.weight)
+        *first, last = (
+            (block.conv1, block.conv2, block.conv3) if isinstance(block, Bottleneck) else (block.conv1, block.conv2)
+        )
+        for convolution in first:  # L^(-1/(2m-2)) for m convolutions in each of L blocks
+            convolution.weight.mul_(len(blocks) ** (-0.5 / len(first)))
+        nn.init.zeros_(last.weight)
 
 
 def _initialise_vit(network: ViT) -> None:

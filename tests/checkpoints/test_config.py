@@ -136,7 +136,6 @@ def test_what_the_training_was_told_comes_before_the_name(name: str, told: bool)
         ("position_embedding_type = 'learned'", {"position_embedding_type": "learned"}),
         ("decoder_attention_heads = 4", {"decoder_attention_heads": 4}),
         ("backbone_config.hidden_act = 'gelu'", {"backbone_config": {"hidden_act": "gelu"}}),
-        ("backbone_config.layer_type = 'basic'", {"backbone_config": {"layer_type": "basic"}}),
         (
             "backbone_config.downsample_in_bottleneck = True",
             {"backbone_config": {"downsample_in_bottleneck": True}},

@@ -17,6 +17,7 @@ from detrcli.errors import ModelError
 from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge, Within
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
+from detrcli.models.resnet import BlockKind
 from detrcli.training.initial import initialise
 
 SMALL_DETR = DetrConfig(3, num_queries=4, depths=(1, 2, 1, 1), hidden_dim=32, feedforward=48, encoder_layers=2)
@@ -99,11 +100,12 @@ def test_transformers_resizes_pictures_alike(name: str, rule: ResizeRule, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("depths", "layers"), TIMM_RESNETS.items(), ids=lambda value: getattr(value, "__name__", str(value))
+    ("blocks", "layers"), TIMM_RESNETS.items(), ids=lambda value: getattr(value, "__name__", str(value))
 )
-def test_timm_has_the_resnets_of_dc5_models(depths: tuple[int, ...], layers: int) -> None:
+def test_timm_has_the_resnets_of_dc5_models(blocks: tuple[BlockKind, tuple[int, ...]], layers: int) -> None:
+    block, depths = blocks
     with torch.device("meta"):
-        ours = Detr(dataclasses.replace(SMALL_DETR, depths=depths, dilation=True)).backbone.state_dict()
+        ours = Detr(dataclasses.replace(SMALL_DETR, block=block, depths=depths, dilation=True)).backbone.state_dict()
         theirs = timm.create_model(f"resnet{layers}", num_classes=0).state_dict()
     shapes = {name: value.shape for name, value in theirs.items() if not name.endswith("num_batches_tracked")}
     assert {name: value.shape for name, value in ours.items()} == shapes
@@ -114,7 +116,7 @@ def test_timm_has_the_resnets_of_dc5_models(depths: tuple[int, ...], layers: int
 )
 def test_a_dc5_model_with_another_resnet_is_refused(depths: tuple[int, ...], tmp_path: Path) -> None:
     network = Detr(dataclasses.replace(SMALL_DETR, depths=depths, dilation=True))
-    with pytest.raises(ModelError, match=r"ResNet of \d, \d, \d, \d blocks cannot be saved, .* take one of 26, 50"):
+    with pytest.raises(ModelError, match=r"ResNet of \d, \d, \d, \d blocks cannot .* take one of 18, 34, 26, 50"):
         saved_as(network, ShortestEdge(), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
