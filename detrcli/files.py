@@ -51,6 +51,16 @@ def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
     return file
 
 
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The contents of a file that `open_file` opens.
+
+    Raises:
+        OSError: it cannot be opened or read.
+    """
+    with open_file(path) as file:
+        return file.read()
+
+
 def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 

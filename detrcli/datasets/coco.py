@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from ..errors import DatasetError, SplitError
+from ..files import read_file
 from ..labelling import drawn
 from .annotations import RAW_OBJECT, SPLITS, Dataset, RawPicture, checked
 
@@ -173,7 +174,7 @@ def _content(file: Path) -> Entry:
 
 def _text(file: Path) -> str:
     """What `json.loads` makes of a file's bytes, but it would hold them while it parses."""
-    content = file.read_bytes()
+    content = read_file(file)
     return content.decode(json.detect_encoding(content), "surrogatepass")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from ..errors import DatasetError, SplitError
+from ..files import open_file, read_file
 from ..images.sources import Sources, read_list
 from .annotations import RAW_OBJECT, SPLITS, Dataset, RawPicture, checked
 
@@ -31,7 +32,9 @@ def find_yolo(place: Path) -> Path | None:
 
 def _has_names(file: Path) -> bool:
     """Whether it could describe a data set, for all kinds of programs are configured in YAML."""
-    return file.stem in ("data", "dataset") or re.search(rb"^names\s*:", file.read_bytes(), re.MULTILINE) is not None
+    if file.stem in ("data", "dataset"):
+        return True
+    return file.is_file() and re.search(rb"^names\s*:", file.read_bytes(), re.MULTILINE) is not None
 
 
 def read_yolo(file: Path, split: Literal["train", "val"]) -> Dataset:
@@ -42,7 +45,7 @@ def read_yolo(file: Path, split: Literal["train", "val"]) -> Dataset:
             has lines that are no boxes or are of classes without a name, or see `checked`.
     """
     try:
-        content = yaml.load(file.read_bytes(), yaml.BaseLoader)  # noqa: S506 (makes nothing but text: a class may be called "no")
+        content = yaml.load(read_file(file), yaml.BaseLoader)  # noqa: S506 (makes nothing but text: a class may be called "no")
     except OSError as error:
         raise DatasetError(f"{file}: {error.strerror}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
@@ -101,7 +104,7 @@ def _existing(file: Path, places: list[Path]) -> Path:
 def _listed(file: Path, root: Path) -> Iterator[Path]:
     """The pictures of a list, whose names may be relative to it or to the data set."""
     try:
-        with file.open("rb") as lines:
+        with open_file(file) as lines:
             names = [name.strip() for name in read_list(lines)]
     except OSError as error:
         raise DatasetError(f"{file}: {error.strerror}") from error
