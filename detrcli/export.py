@@ -192,8 +192,23 @@ def _traced(
         )
     assert program is not None
     proto = program.model_proto
+    _without_allowzero(proto.graph)
     proto.producer_name, proto.producer_version = "detrcli", __version__
     return proto
+
+
+def _without_allowzero(graph: onnx.GraphProto) -> None:
+    """Take away from reshapes what not all other programs read, and what makes no difference but for empty tensors."""
+    zeros = {one.name for one in graph.initializer if one.data_type == onnx.TensorProto.INT64 and not _nonzero(one)}
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.input[1] not in zeros:
+            kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+
+
+def _nonzero(tensor: onnx.TensorProto) -> bool:
+    return bool(onnx.numpy_helper.to_array(tensor).all())
 
 
 @contextmanager

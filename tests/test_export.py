@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -175,6 +176,27 @@ def test_the_graph_is_lean(make: Callable[[], LoadedModel], exported: Callable[.
     assert operators & {"Identity", "Dropout", "BatchNormalization", "Constant", "If", "Loop"} == set()
     wrote = [(node.op_type, *node.input, *(a.SerializeToString() for a in node.attribute)) for node in graph.node]
     assert len(wrote) == len(set(wrote))
+
+
+@MODELS
+@pytest.mark.parametrize("raw", [False, True])
+def test_no_reshape_asks_for_what_not_all_programs_read(
+    make: Callable[[], LoadedModel], raw: bool, exported: Callable[..., Path]
+) -> None:
+    nodes = onnx.load(exported(make, raw=True) if raw else exported(make)).graph.node
+    reshapes = [node for node in nodes if node.op_type == "Reshape"]
+    assert reshapes
+    assert [node.name for node in reshapes if any(one.name == "allowzero" for one in node.attribute)] == []
+
+
+def test_opencv_runs_the_bare_network(exported: Callable[..., Path]) -> None:
+    path = exported(lwdetr, raw=True, batch=1)
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 128, 128)).astype(np.float32)
+    network = cv2.dnn.readNetFromONNX(str(path))
+    network.setInput(pixels)
+    ours = network.forward(["logits", "boxes"])
+    for mine, expected in zip(ours, session(path).run(None, {"pixels": pixels}), strict=True):
+        np.testing.assert_allclose(mine, expected, atol=1e-3)
 
 
 def test_onnx_runtime_takes_gelu_in_one(exported: Callable[..., Path], tmp_path: Path) -> None:

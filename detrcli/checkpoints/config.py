@@ -43,7 +43,7 @@ def detr_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrCo
         ("backbone_config.downsample_in_bottleneck", nested.get("downsample_in_bottleneck", False), False),
     )
     if not isinstance(dropout, int | float):
-        raise ModelError(f"config.json of {checkpoint.name} says dropout = {dropout!r}, which is no number")
+        raise ModelError(f"config.json of {checkpoint.name} says dropout = {dropout!r:.80}, which is no number")
     try:
         classes, hidden = tensors["class_head.weight"].shape
         return DetrConfig(
@@ -179,7 +179,7 @@ def _scale_of(tensors: Mapping[str, Tensor], stage: int) -> float:
 
 def _heads(value: Any, name: str, width: int) -> int:
     if type(value) is not int or value < 1 or width % value:
-        raise ModelError(f"config.json says {name} = {value!r}, which does not divide the width {width}")
+        raise ModelError(f"config.json says {name} = {value!r:.80}, which does not divide the width {width}")
     return value
 
 
@@ -187,21 +187,21 @@ def _features(outputs: Sequence[int], depth: int) -> tuple[int, ...]:
     """The blocks of these numbers; the file counts the stem as 0, and from the last block as -1 on backwards."""
     blocks = tuple(number % (depth + 1) - 1 for number in outputs)
     if -1 in blocks or not all(-depth <= number <= depth for number in outputs):
-        raise ModelError(f"config.json says out_indices = {outputs!r}; this tool takes blocks 1 to {depth}")
+        raise ModelError(f"config.json says out_indices = {outputs!r:.80}; this tool takes blocks 1 to {depth}")
     return blocks
 
 
 def _nested(config: Mapping[str, Any]) -> Mapping[str, Any]:
     nested = config.get("backbone_config") or {}
     if not isinstance(nested, dict):
-        raise ModelError(f"config.json says backbone_config = {nested!r}, which is no object")
+        raise ModelError(f"config.json says backbone_config = {nested!r:.80}, which is no object")
     return nested
 
 
 def _refuse_others(family: str, *expected: tuple[str, Any, Any]) -> None:
     for name, value, known in expected:
         if value != known:
-            raise ModelError(f"config.json says {name} = {value!r}; this tool runs {family} with {known!r} only")
+            raise ModelError(f"config.json says {name} = {value!r:.80}; this tool runs {family} with {known!r} only")
 
 
 def class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:

@@ -231,8 +231,8 @@ def _check_type(config: Mapping[str, Any], path: Path) -> None:
     if not isinstance(kind, str) or kind not in MODEL_TYPES:
         title = KIN.get(kind) if isinstance(kind, str) else None
         known = f" ({title})" if title else ""
-        raise ModelError(f"{path} describes a model of type {kind!r}{known}; this tool runs {runs}")
-    if any("Segmentation" in str(name) for name in config.get("architectures") or ()):
+        raise ModelError(f"{path} describes a model of type {kind!r:.80}{known}; this tool runs {runs}")
+    if "Segmentation" in str(config.get("architectures")):
         raise ModelError(f"{path} describes {MODEL_TYPES[kind]} for panoptic segmentation; this tool runs {runs}")
 
 
