@@ -14,6 +14,7 @@ from PIL import Image
 
 from .backends import Answers, Backend
 from .batches import BatchSize
+from .checkpoints.class_files import fitting_names
 from .checkpoints.find import ONNX_SUFFIX, find
 from .checkpoints.names import DEFAULT_MODEL, known_model
 from .clock import Clock
@@ -268,6 +269,7 @@ def load(
     size: "Size | None" = None,
     revision: str | None = None,
     offline: bool = False,
+    class_names: Sequence[str] | None = None,
 ) -> Detector:
     """Load a model for looking at pictures.
 
@@ -282,11 +284,13 @@ def load(
             DETR); what the model's files or the paper say if not given.
         revision: branch, tag or commit on the Hub.
         offline: use only what is in the Hub's cache.
+        class_names: the name of each label, for a model whose files do not say them or say them wrong.
 
     Raises:
         ModelError: the model cannot be found, downloaded, read or built.
         DeviceError: there is no such device.
-        UsageError: the size is below 1, or an ONNX file has another size or precision.
+        UsageError: the size is below 1, there are not as many class names as labels, or an ONNX file has another size
+            or precision.
     """
     if size is not None and min((size,) if isinstance(size, int) else size) < 1:
         raise UsageError(f"size must be at least 1, not {size}")
@@ -300,6 +304,7 @@ def load(
         size=size,
         revision=revision,
         offline=offline,
+        class_names=class_names,
     )
     path, devices = checkpoint.weights, device.split(",")
     if path.suffix.lower() == ONNX_SUFFIX:
@@ -308,11 +313,14 @@ def load(
         runs = [OnnxBackend(checkpoint, device=one, precision=precision, size=size) for one in devices]
         card = runs[0].card
         rules = card.preprocessing
-        return Detector(checkpoint.name, runs, card.class_names, runs[0].resize, rules.resample, path, reload=again)
+        names = card.class_names
+        if class_names is not None:
+            names = fitting_names(class_names, len(names), checkpoint.name)
+        return Detector(checkpoint.name, runs, names, runs[0].resize, rules.resample, path, reload=again)
     from .backends.torch import TorchBackend
     from .checkpoints.load import load_checkpoint
 
-    loaded = load_checkpoint(checkpoint, size=size)
+    loaded = load_checkpoint(checkpoint, size=size, names=class_names)
     models = [copy.deepcopy(loaded) for _ in devices[1:]]
     backends = [
         TorchBackend(model, device=one, precision=precision)

@@ -60,7 +60,6 @@ OBJECTS365 = tuple(
 """Objects365's category ids 1…365, behind an unused 0."""
 
 
-def names_for(count: int) -> tuple[str, ...]:
-    """Names for this many classes where a checkpoint brings none: the data set's of this size, else numbers."""
-    known = {len(names): names for names in (COCO, OBJECTS365)}
-    return known.get(count, tuple(f"class {label}" for label in range(count)))
+def names_for(count: int) -> tuple[str, ...] | None:
+    """Names for this many classes where a checkpoint brings none: the data set's of this size, or None."""
+    return {len(names): names for names in (COCO, OBJECTS365)}.get(count)

@@ -2,13 +2,14 @@
 
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from ..class_names import tidy
-from ..errors import ModelError
+from ..errors import ModelError, ModelWarning
 from ..models.detr import DetrConfig
 from ..models.lwdetr import SIZES, LwDetrConfig
 from ..models.vit import EPS
@@ -17,6 +18,7 @@ from .find import Checkpoint
 
 BATCH_NORM_EPS = 1e-5
 """PyTorch's own."""
+_GIVE_NAMES = "name them with --class-names FILE (a data.yaml, or text with a name a line)"
 _RESNETS = r"(?:microsoft/)?resnet-?(?:18|26|34|50|101|152|200)(?:\.\w+)?"
 """How config.json names the backbones that are run here."""
 
@@ -205,8 +207,25 @@ def _refuse_others(family: str, *expected: tuple[str, Any, Any]) -> None:
 
 
 def class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
-    """The name of each class: off config.json, or the data set's whose number of classes this is."""
+    """The name of each class: off config.json, or the data set's whose number of classes this is.
+
+    Warns:
+        ModelWarning: no file says the names, or config.json counts its labels from 1.
+    """
     names = (checkpoint.config or {}).get("id2label")
     if not isinstance(names, dict):
-        return names_for(count)
+        known = names_for(count)
+        if known is None:
+            known = tuple(f"class {label}" for label in range(count))
+            _warn(f"{checkpoint.name} does not say what its {count} classes are called; {_GIVE_NAMES}")
+        return known
+    if str(count) in names and "0" not in names:
+        _warn(
+            f"id2label in the config.json of {checkpoint.name} counts from 1, but labels from 0: names may be shifted "
+            f"by one, and {tidy(str(names[str(count)]))!r} is never found; {_GIVE_NAMES}"
+        )
     return tuple(tidy(str(names.get(str(label), f"class {label}"))) for label in range(count))
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, ModelWarning, stacklevel=4)

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ModelError, ModelWarning
+from .class_files import fitting_names
 from .config import class_names
 from .families import FAMILIES, Family, Network, Size
 from .find import CONFIG, MODEL_TYPES, PREPROCESSOR, Checkpoint, find
@@ -47,22 +48,26 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
 
 
-def load_checkpoint(checkpoint: Checkpoint, *, size: Size | None = None) -> LoadedModel:
+def load_checkpoint(
+    checkpoint: Checkpoint, *, size: Size | None = None, names: Sequence[str] | None = None
+) -> LoadedModel:
     """Build the network that a checkpoint holds.
 
     Args:
         checkpoint: the model's files.
         size: what to resize pictures to, if not to what the files or the paper say.
+        names: the name of each label, if not what the files say.
 
     Raises:
+        UsageError: there are not as many names as labels.
         ModelError: the files are damaged, of another model, or their tensors do not fit one to one.
     """
     contents = read_weights(checkpoint.weights)
     checkpoint = replace(checkpoint, arguments=contents.arguments)
-    names = _network_names(contents.tensors, checkpoint)
-    family, layout = _kind(names, checkpoint)
-    ours, translated = layout.translate({name: contents.tensors[full] for name, full in names.items()})
-    origin = {name: names[theirs] for name, theirs in translated.items()}
+    bare = _network_names(contents.tensors, checkpoint)
+    family, layout = _kind(bare, checkpoint)
+    ours, translated = layout.translate({name: contents.tensors[full] for name, full in bare.items()})
+    origin = {name: bare[theirs] for name, theirs in translated.items()}
     _check_values(ours, origin, checkpoint)
     with torch.device("meta"), _NoInitialValues():
         network = _built(family, checkpoint, ours)
@@ -73,7 +78,8 @@ def load_checkpoint(checkpoint: Checkpoint, *, size: Size | None = None) -> Load
     _check({name: wanted[name] for name in wanted if name not in counters}, ours, origin, checkpoint)
     network.load_state_dict({name: tensor.float() for name, tensor in ours.items()} | counters, assign=True)
     rules = _rules(checkpoint, family, size)
-    labels = class_names(checkpoint, network.config.num_classes)
+    count = network.config.num_classes
+    labels = class_names(checkpoint, count) if names is None else fitting_names(names, count, checkpoint.name)
     network = network.eval().to(memory_format=torch.channels_last)
     return LoadedModel(checkpoint.name, network, labels, rules, family.notes(checkpoint))
 

@@ -16,6 +16,7 @@ from .hub import hush_hub_for
 from .narrow import print_fitting
 from .options import (
     BatchSize,
+    ClassNames,
     Device,
     LogJson,
     Model,
@@ -26,6 +27,7 @@ from .options import (
     Revision,
     Verbose,
     at_home,
+    names_in,
     parse_size,
 )
 
@@ -46,6 +48,7 @@ def evaluate(
     model: Model = DEFAULT_MODEL,
     split: Annotated[Literal["val", "train"], typer.Option(help="Which part of it, if it has parts.")] = "val",
     revision: Revision = None,
+    class_names: ClassNames = None,
     device: Device = "auto",
     size: PictureSize = None,
     precision: Precision = "auto",
@@ -85,7 +88,13 @@ def evaluate(
 
     keep_freed_memory()
     detector = load(
-        model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
+        model,
+        device=device,
+        precision=precision,
+        size=parse_size(size),
+        revision=revision,
+        offline=offline,
+        class_names=names_in(class_names),
     )
     talk.say(printable(f"{detector.name}, {len(data.examples)} pictures, on {detector.backend.description}"))
     for note in detector.notes:

@@ -14,7 +14,19 @@ from ..interruption import in_good_order
 from ..opsets import DEFAULT_OPSET, check_opset
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
-from .options import LogJson, Model, Offline, PictureSize, Quiet, Revision, Verbose, at_home, parse_size
+from .options import (
+    ClassNames,
+    LogJson,
+    Model,
+    Offline,
+    PictureSize,
+    Quiet,
+    Revision,
+    Verbose,
+    at_home,
+    names_in,
+    parse_size,
+)
 
 
 def export(
@@ -25,6 +37,7 @@ def export(
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX, the only format there is.")] = False,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
+    class_names: ClassNames = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="The bare network: normalised pixels in, logits and boxes out.")
     ] = False,
@@ -65,7 +78,9 @@ def export(
     from ..checkpoints.load import load_checkpoint
     from ..export import export_onnx
 
-    loaded = load_checkpoint(find(model, revision=revision, offline=offline), size=parse_size(size))
+    loaded = load_checkpoint(
+        find(model, revision=revision, offline=offline), size=parse_size(size), names=names_in(class_names)
+    )
     for note in loaded.notes:
         talk.detail(printable(f"{loaded.name}: {note}"))
     name = _file_name(loaded.name, model)

@@ -3,10 +3,12 @@
 import os
 import re
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from ..checkpoints.class_files import read_class_names
 from ..errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +52,19 @@ Overwrite: TypeAlias = Annotated[
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 LogJson: TypeAlias = Annotated[bool, typer.Option("--log-json", help="Say everything on stderr as JSON lines.")]
+
+
+ClassNames: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-names", metavar="FILE", help="Names of the model's labels: data.yaml, JSON, or a name a line."
+    ),
+]
+
+
+def names_in(file: Path | None) -> tuple[str, ...] | None:
+    """The class names in a file, if one is given."""
+    return None if file is None else read_class_names(file)
 
 
 def _one(device: str) -> str:

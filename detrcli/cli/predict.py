@@ -25,6 +25,7 @@ from .console import Talk, printable, show_warnings
 from .exit_codes import INTERRUPTED, SOME_FAILED
 from .hub import hush_hub_for
 from .options import (
+    ClassNames,
     Device,
     LogJson,
     Model,
@@ -38,6 +39,7 @@ from .options import (
     Workers,
     at_home,
     each_of,
+    names_in,
     parse_size,
 )
 
@@ -72,6 +74,7 @@ def predict(
     ] = False,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
+    class_names: ClassNames = None,
     threshold: Annotated[
         float, typer.Option("--threshold", "-t", min=0, max=1, help="Keep what scores above this.")
     ] = 0.5,
@@ -192,7 +195,13 @@ def predict(
 
     keep_freed_memory()
     detector = load(
-        model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
+        model,
+        device=device,
+        precision=precision,
+        size=parse_size(size),
+        revision=revision,
+        offline=offline,
+        class_names=names_in(class_names),
     )
     talk.detail(f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s")
     for note in detector.notes:

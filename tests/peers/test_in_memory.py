@@ -125,7 +125,7 @@ def test_lwdetr(tmp_path: Path) -> None:
     peer.config.save_pretrained(tmp_path)
     network = detrcli.load_model(tmp_path / "weights.pt").double()
     peer.float().double()
-    pixels = torch.randn(1, 3, 128, 192, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    pixels = torch.randn(1, 3, 256, 320, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.inference_mode():
         ours, theirs = network(pixels), peer(pixels)
         torch.testing.assert_close(ours.logits, theirs.logits, rtol=0, atol=1e-6)

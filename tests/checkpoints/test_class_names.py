@@ -1,0 +1,116 @@
+"""Class names that a model's files do not say are asked for, and taken from files of all kinds."""
+
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+import detrcli
+from detrcli.checkpoints.class_files import read_class_names
+from detrcli.checkpoints.classes import COCO
+from detrcli.checkpoints.included import sample_picture
+from detrcli.errors import ModelWarning, UsageError
+
+from ..cli.running import detr
+from ..tiny import in_hub_layout, save_tiny, tiny_network
+
+NAMES = ("cat", "no", "Große Ente", "d", "e", "f", "g")
+QUOTED = json.dumps(NAMES)
+FILES = {
+    "data.yaml": f"path: .\ntrain: images\nnames: {QUOTED}\n",
+    "numbered.yml": "names:\n" + "".join(f"  {label}: {name}\n" for label, name in enumerate(NAMES)),
+    "classes.txt": "\n".join(NAMES) + "\n\n",
+    "windows.txt": "\ufeff" + "\r\n".join(NAMES),
+    "obj.names": "\n".join(NAMES),
+    "list.json": QUOTED,
+    "config.json": json.dumps({"model_type": "detr", "id2label": dict(enumerate(NAMES))}),
+    "labels.json": json.dumps(dict(enumerate(NAMES))),
+}
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Path:
+    """A weights file that says nothing of its seven classes."""
+    path = tmp_path / "model" / "lone.pth"
+    path.parent.mkdir()
+    torch.save(in_hub_layout(tiny_network().state_dict()), path)
+    return path
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(FILES[name].encode())
+    assert read_class_names(tmp_path / name) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", b""),
+        ("a.txt", b"cat\n\ndog\n"),
+        ("a.txt", b"\xff\xfe\x00"),
+        ("a.yaml", b"train: images\n"),
+        ("a.yaml", b"names: [cat"),
+        ("a.yaml", b"- cat\n"),
+        ("a.json", b"[1, 2]"),
+        ("a.json", b'{"1": "cat", "2": "dog"}'),
+        ("a.json", b"["),
+        ("a.json", b"[" * 100_000),
+    ],
+)
+def test_no_names(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match="holds no class names") as caught:
+        read_class_names(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="cannot read"):
+        read_class_names(tmp_path / "none.txt")
+
+
+def test_unknown_names_are_asked_for(lone: Path) -> None:
+    with pytest.warns(ModelWarning, match="does not say what its 7 classes are called; .*--class-names FILE"):
+        assert detrcli.load(lone, device="cpu").class_names[0] == "class 0"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        detector = detrcli.load(lone, device="cpu", class_names=NAMES)
+    assert not [warning for warning in caught if "classes are called" in str(warning.message)]
+    assert detector.class_names == NAMES
+    assert pickle.loads(pickle.dumps(detector)).class_names == NAMES
+    with pytest.raises(UsageError, match="has 7 labels, but 2 class names were given"):
+        detrcli.load(lone, device="cpu", class_names=("cat", "dog"))
+
+
+def test_cocos_names_are_of_91_classes(tmp_path: Path) -> None:
+    torch.save(in_hub_layout(tiny_network(num_classes=91).state_dict()), tmp_path / "lone.pth")
+    assert detrcli.load(tmp_path / "lone.pth", device="cpu").class_names == COCO
+
+
+def test_labels_that_count_from_one(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"id2label": {label + 1: name for label, name in enumerate(NAMES)}}))
+    with pytest.warns(ModelWarning, match="counts from 1, but labels from 0.*'g' is never found"):
+        assert detrcli.load(tmp_path, device="cpu").class_names == ("class 0", *NAMES[:-1])
+    path.write_text(json.dumps(config | {"id2label": {label + 1: name for label, name in enumerate(NAMES[:-1])}}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert detrcli.load(tmp_path, device="cpu").class_names == ("class 0", *NAMES[:-1])
+
+
+def test_commands(lone: Path, tmp_path: Path) -> None:
+    names = tmp_path / "classes.txt"
+    names.write_text("\n".join(NAMES))
+    photo = str(sample_picture())
+    run = ["predict", photo, "--model", str(lone), "--size", "64", "--no-draw", "-t", "0", "--device", "cpu"]
+    told = detr(*run, "--class-names", names, "-v", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    found = {one["label"] for one in json.loads(told.stdout.splitlines()[0])["detections"]}
+    assert found <= set(NAMES)
+    assert found
+    assert "DC5" in told.stderr
+    assert "--class-names" not in told.stderr
+    assert "--class-names FILE" in detr(*run, cwd=tmp_path).stderr
