@@ -14,7 +14,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-QUICK = ("tests/cli", "tests/formats", "tests/images", "tests/test_draw.py", "tests/test_detections.py")
+QUICK = ("tests/images", "tests/test_draw.py", "tests/cli/test_log_json.py", "tests/cli/test_export.py")
 RUNNERS = ("pytest", "hypothesis")
 """What the tests that run here need of the extra `test`; its peers and checkers need newer packages of ours."""
 
