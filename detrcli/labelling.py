@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .clock import Clock
 from .detections import Detections
@@ -592,6 +593,10 @@ def _namesake(path: str) -> str | None:
     folder, name = os.path.split(os.path.abspath(path))
     stem, suffix = os.path.splitext(name)
     if suffix.lower() not in SUFFIXES:  # which no folder is searched for
+        digests = _stem_digests(folder)
+        place = int(np.searchsorted(digests, hash(stem)))
+        if place == len(digests) or digests[place] != hash(stem):
+            return None
         return next((other for one, other in _stems(folder) if one == stem), None)
     return next((other for other in _namesakes(folder).get(stem, ()) if other != name), None)
 
@@ -599,14 +604,20 @@ def _namesake(path: str) -> str | None:
 @lru_cache(maxsize=16)
 def _namesakes(folder: str) -> dict[str, list[str]]:
     """The pictures of a folder whose names differ in the ending alone, by what is before it."""
-    # of a million names, digests take a tenth of the memory
-    digests = np.sort(np.fromiter((hash(stem) for stem, _ in _stems(folder)), np.int64))
+    digests = _stem_digests(folder)
     repeated = set(digests[1:][digests[1:] == digests[:-1]].tolist())
     seen: dict[str, list[str]] = {}
     for stem, name in _stems(folder):
         if hash(stem) in repeated:
             seen.setdefault(stem, []).append(name)
     return {stem: names for stem, names in seen.items() if len(names) > 1}
+
+
+@lru_cache(maxsize=16)
+def _stem_digests(folder: str) -> NDArray[np.int64]:
+    """Of each picture in a folder, a digest of what is before the ending of its name; sorted."""
+    # of a million names, digests take a tenth of the memory
+    return np.sort(np.fromiter((hash(stem) for stem, _ in _stems(folder)), np.int64))
 
 
 def _stems(folder: str) -> Iterator[tuple[str, str]]:

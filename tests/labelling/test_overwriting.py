@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from detrcli import labelling
 from detrcli.clock import Clock
 from detrcli.detections import Detections
 from detrcli.errors import ImageError, OutputError, UsageError
@@ -409,6 +410,23 @@ def detr(folder: Path, *arguments: object) -> tuple[int, str]:
     )
     assert "Traceback" not in run.stderr
     return run.returncode, run.stderr
+
+
+def test_a_large_folder_is_listed_once_for_all_its_images(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = []
+    stems = labelling._stems
+
+    def noting(folder: str) -> Iterator[tuple[str, str]]:
+        listed.append(folder)
+        return stems(folder)
+
+    monkeypatch.setattr(labelling, "_stems", noting)
+    for number in range(20):
+        Image.new("RGB", (40, 30)).save(place.folder / "images" / f"{number}", "JPEG")
+        assert labelling._namesake(str(place.folder / "images" / f"{number}")) is None
+        assert labelling._namesake(str(place.folder / "images" / "a.jpg")) is None
+    assert labelling._namesake(str(place.folder / "images" / "a")) == "a.jpg"
+    assert len(listed) <= 3
 
 
 def test_labels_made_by_hand_are_left_as_they_are(tmp_path: Path) -> None:
