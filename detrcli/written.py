@@ -62,6 +62,7 @@ class Written:
             if self._known is not None and _holds(self._known, key):
                 return
             if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self._path.open("ab", buffering=0)
                 self._file.write(bytes(-self._file.tell() % KEY.itemsize))  # what a power cut left of the last one
             self._file.write(key.tobytes())

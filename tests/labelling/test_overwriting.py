@@ -318,6 +318,7 @@ def test_shards_and_merges_overwrite_nothing_else(place: Place) -> None:
         merged([place.out], place.out, None)
     assert place.files()["detections.csv"] == b"mine"
     merged([place.out], place.out, None, overwrite=True)
+    assert merged([place.out], place.folder / "new", None).written == [place.folder / "new" / "detections.csv"]
     place.images("d.jpg")
     other = place.folder / "other"
     place.run(["d.jpg"], ["csv"], out=other)
