@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,12 +45,18 @@ class Hub:
     Attributes:
         repositories: by `org/name`.
         faults: what goes wrong for a (repository, file).
+        headers: what answers about a repository's files say instead, by the header's name.
+        moved: where a (repository, file) is to be found instead: an absolute or relative URL.
+        authorizations: with which Authorization headers each repository was asked.
         requests: how often each (method, repository, file) was asked for.
     """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.faults: dict[tuple[str, str], Fault] = {}
+        self.headers: dict[str, dict[str, str]] = {}
+        self.moved: dict[tuple[str, str], str] = {}
+        self.authorizations: defaultdict[str, set[str | None]] = defaultdict(set)
         self.requests: Counter[tuple[str, str, str]] = Counter()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -103,6 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         repo, revision, name = match.groups()
         self.hub.requests[self.command, repo, name] += 1
+        self.hub.authorizations[repo].add(self.headers["Authorization"])
         repository = self.hub.repositories.get(repo)
         if repository is None:
             self._refuse(404, "RepoNotFound")
@@ -124,6 +131,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         content = files[name]
         etag = hashlib.sha256(content).hexdigest()
+        if (repo, name) in self.hub.moved:
+            self.send_response(302)
+            linked = {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(content)), "X-Repo-Commit": commit}
+            for header, value in {**linked, "Location": self.hub.moved[repo, name], "Content-Length": "0"}.items():
+                self.send_header(header, value)
+            self.end_headers()
+            return
         length = len(content)
         if body:
             first = self.hub.requests["GET", repo, name] == 1
@@ -133,9 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
                 content = content[: length // 2]
                 length = length if fault == "cut once" else len(content)
         self.send_response(200)
-        self.send_header("ETag", f'"{etag}"')
-        self.send_header("X-Repo-Commit", commit)
-        self.send_header("Content-Length", str(length))
+        said = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Content-Length": str(length)}
+        for header, value in {**said, **self.hub.headers.get(repo, {})}.items():
+            self.send_header(header, value)
         self.end_headers()
         if body:
             self.wfile.write(content)

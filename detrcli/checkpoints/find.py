@@ -267,7 +267,7 @@ class _Repository:
 
     def fetch(self, *names: str) -> Path | None:
         """Path in the cache of the first of these files that the repository has, or None where it has none of them."""
-        from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+        from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         unreachable: Exception | None = None
@@ -275,17 +275,33 @@ class _Repository:
             if self.commit and try_to_load_from_cache(self.repo, name, revision=self.commit) is _CACHED_NO_EXIST:
                 continue
             try:
-                revision = self.commit or self.revision
-                return Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline))
+                return self._load(name)
             except LocalEntryNotFoundError as error:
                 unreachable = unreachable or error
             except EntryNotFoundError:
                 continue
+            except ModelError:
+                raise
             except Exception as error:  # beside its own errors, the client lets those of its transports through
                 raise ModelError(self._explain(error)) from error
         if unreachable is not None:
             raise ModelError(self._explain(unreachable)) from unreachable
         return None
+
+    def _load(self, name: str) -> Path:
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        from .hub_responses import check_responses
+
+        revision = self.commit or self.revision
+        if not self.offline:
+            check_responses()
+            return Path(hf_hub_download(self.repo, name, revision=revision))
+        cached = try_to_load_from_cache(self.repo, name, revision=revision)  # the other one may open a connection yet
+        if not isinstance(cached, str):
+            raise LocalEntryNotFoundError(f"{name} is not in the cache")
+        return Path(cached)
 
     def _explain(self, error: Exception) -> str:
         """Say in plain words why a download failed."""
@@ -314,7 +330,8 @@ class _Repository:
             case RepositoryNotFoundError():
                 return f"the Hub has no model {self.repo}, or it is private: check the spelling, or run `hf auth login`"
             case RevisionNotFoundError():
-                return f"{self.repo} has no revision {self.revision!r}: look at the branches and tags on its Hub page"
+                revision = self.commit or self.revision
+                return f"{self.repo} has no revision {revision!r}: look at the branches and tags on its Hub page"
             case HFValidationError():
                 return f"{self.repo!r} cannot be the name of a model on the Hub"
             case HfHubHTTPError():

@@ -289,6 +289,92 @@ def test_hub_in_trouble_with_a_full_cache(hub: Hub, user: User) -> None:
     assert user.find(REPO, before=NO_WAITING) == found
 
 
+@pytest.mark.parametrize("header", ["ETag", "X-Linked-Etag", "X-Repo-Commit"])
+@pytest.mark.parametrize("name", ["../../../../out", "a/../../../../../out", "{}/out", "..\\..\\out", "C:out"])
+def test_a_hub_cannot_name_files_outside_the_cache(
+    hub: Hub, user: User, tmp_path: Path, header: str, name: str
+) -> None:
+    hub.add(REPO, WHOLE)
+    name = name.format(tmp_path)
+    hub.headers[REPO] = {header: name if header == "X-Repo-Commit" else f'"{name}"'}
+    run = user.python(FIND, REPO, "{}")
+    assert run.returncode == 1
+    assert f"ModelError: {hub.url}/{REPO}/resolve/main/config.json gives " in run.stderr
+    assert f"as {header}, which no file in the cache can have" in run.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {"home"}
+    assert not any(path.is_file() and path.read_bytes() in WHOLE.values() for path in user.home.rglob("*"))
+
+
+@pytest.mark.parametrize("commit", ["", "main; rm", "x" * 300])
+def test_a_commit_that_is_none(hub: Hub, user: User, commit: str) -> None:
+    hub.add(REPO, WHOLE)
+    hub.headers[REPO] = {"X-Repo-Commit": commit}
+    said = user.refused("--model", REPO)
+    assert REPO in said
+    assert "None" not in said
+
+
+def test_weights_on_another_host_get_no_token(hub: Hub, user: User) -> None:
+    """As of large files, which the Hub keeps in a store."""
+    store = "some-org/store"
+    hub.add(REPO, WHOLE)
+    hub.add(store, WHOLE)
+    name = "model.safetensors"
+    hub.moved[REPO, name] = f"{hub.url.replace('127.0.0.1', 'localhost')}/{store}/resolve/main/{name}"
+    environment = {"HF_TOKEN": "hf_secret", "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+    found = user.find(REPO, settings=environment)
+    assert Path(found[1]).read_bytes() == b"weights"
+    assert hub.downloads(store) == {name: 1}
+    assert hub.authorizations == {REPO: {"Bearer hf_secret"}, store: {None}}
+
+
+def test_a_repository_that_was_renamed(hub: Hub, user: User) -> None:
+    new = "other-org/new"
+    hub.add(REPO, WHOLE)
+    hub.add(new, WHOLE)
+    hub.moved |= {(REPO, name): f"/{new}/resolve/main/{name}" for name in WHOLE}
+    assert Path(user.find(REPO)[1]).read_bytes() == b"weights"
+    assert hub.downloads(new) == ONCE_EACH
+
+
+@pytest.mark.parametrize("to", ["/{repo}/resolve/main/config.json", "file:///etc/passwd", "http://[", "//"])
+def test_a_redirect_that_leads_nowhere(hub: Hub, user: User, to: str) -> None:
+    hub.add(REPO, WHOLE)
+    hub.moved[REPO, "config.json"] = to.format(repo=REPO)
+    said = user.refused("--model", REPO, haste=True)
+    assert REPO in said
+    assert "root:" not in said
+    assert not any(path.is_file() and b"root:" in path.read_bytes() for path in user.home.rglob("*"))
+
+
+WATCHED = """
+import os, sys
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.bind"):
+        os.write(2, f"{event} {arguments[1:]}\\n".encode())
+        os._exit(99)
+sys.addaudithook(watch)
+"""
+
+
+def test_offline_opens_no_connection(hub: Hub, user: User, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "tiny")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    hub.add(REPO, {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()})
+    user.find(REPO)
+    arguments = ("predict", str(tmp_path / "a.png"), "-m", REPO, "--no-draw", "--device", "cpu")
+    watched = user.python(WATCHED + DETR, *arguments)
+    assert (watched.returncode, watched.stderr.partition(" ")[0]) == (99, "socket.getaddrinfo")
+    hub.requests.clear()
+    run = user.python(WATCHED + DETR, *arguments, "--offline", HF_HUB_DISABLE_TELEMETRY="0")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["model"] == REPO
+    run = user.python(WATCHED + DETR, *arguments[:2], "-m", "org/other", "--offline", HF_HUB_DISABLE_TELEMETRY="0")
+    assert run.returncode == 2
+    assert "org/other is not in the cache" in run.stderr
+    assert not hub.requests
+
+
 def test_damaged_weights_are_mended_by_deleting_what_the_error_names(hub: Hub, user: User, tmp_path: Path) -> None:
     save_tiny(tmp_path / "tiny")
     hub.add(REPO, {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()})
