@@ -17,6 +17,7 @@ from .detections import Wanted
 from .detector import Detector
 from .errors import DatasetError, ImageError
 from .images.decode import ImageFile, open_file
+from .output_settings import CocoId
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def as_results(dataset: Dataset, answers: Sequence[Answer]) -> list[dict[str, An
     ]
 
 
-def _result(image: int, category: int, box: NDArray[np.float32], score: np.float32) -> dict[str, Any]:
+def _result(image: CocoId, category: int, box: NDArray[np.float32], score: np.float32) -> dict[str, Any]:
     x1, y1, x2, y2 = box
     return {
         "image_id": image,
@@ -209,23 +210,23 @@ def _as_coco(
         claimed: the same of each detection.
     """
     examples, category = dataset.examples, dataset.category_ids[label]
-    images = [{"id": examples[picture].identity} for picture in sorted({picture for picture, _ in (*real, *claimed)})]
+    images = [{"id": picture} for picture in sorted({picture for picture, _ in (*real, *claimed)})]
     objects = [
-        {"id": number, **_object(examples[picture], category, place)}
+        {"id": number, **_object(examples[picture], picture, category, place)}
         for number, (picture, place) in enumerate(real, start=1)
     ]
     detections = [
-        {"id": number, **_detection(examples[picture], category, answers[picture], place)}
+        {"id": number, **_detection(picture, category, answers[picture], place)}
         for number, (picture, place) in enumerate(claimed, start=1)
     ]
     shared = {"images": images, "categories": [{"id": category}]}
     return {**shared, "annotations": objects}, {**shared, "annotations": detections}
 
 
-def _object(example: Example, category: int, place: int) -> dict[str, Any]:
+def _object(example: Example, picture: int, category: int, place: int) -> dict[str, Any]:
     x1, y1, x2, y2 = example.boxes[place]
     return {
-        "image_id": example.identity,
+        "image_id": picture,
         "category_id": category,
         "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
         "area": float(example.areas[place]),
@@ -233,9 +234,9 @@ def _object(example: Example, category: int, place: int) -> dict[str, Any]:
     }
 
 
-def _detection(example: Example, category: int, answer: Answer, place: int) -> dict[str, Any]:
+def _detection(picture: int, category: int, answer: Answer, place: int) -> dict[str, Any]:
     boxes, scores, _ = answer
-    result = _result(example.identity, category, boxes[place], scores[place])
+    result = _result(picture, category, boxes[place], scores[place])
     return {**result, "area": result["bbox"][2] * result["bbox"][3]}
 
 

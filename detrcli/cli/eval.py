@@ -25,6 +25,7 @@ from .options import (
     Precision,
     Quiet,
     Revision,
+    Strict,
     Verbose,
     at_home,
     names_in,
@@ -46,7 +47,7 @@ def evaluate(
         ),
     ],
     model: Model = DEFAULT_MODEL,
-    split: Annotated[Literal["val", "train"], typer.Option(help="Which part of it, if it has parts.")] = "val",
+    split: Annotated[Literal["val", "train", "test"], typer.Option(help="Which part of it, if it has parts.")] = "val",
     revision: Revision = None,
     class_names: ClassNames = None,
     device: Device = "auto",
@@ -56,6 +57,7 @@ def evaluate(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read images.  [default: as many as there are cores]")
     ] = None,
+    strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,
     save_predictions: Annotated[
         Path | None,
@@ -77,7 +79,7 @@ def evaluate(
 
     talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(talk)
-    data = read_dataset(dataset, split)
+    data = read_dataset(dataset, split, strict=strict)
     for problem in data.problems:
         talk.say(printable(problem))
     hush_hub_for(model, talk)

@@ -49,6 +49,10 @@ Overwrite: TypeAlias = Annotated[
         help="Replace files that no run wrote, that were changed since, or that are of other images.",
     ),
 ]
+Strict: TypeAlias = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse images that EXIF data rotate but that were annotated unrotated."),
+]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 LogJson: TypeAlias = Annotated[bool, typer.Option("--log-json", help="Say everything on stderr as JSON lines.")]

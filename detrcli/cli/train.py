@@ -18,7 +18,19 @@ from ..files import alone_in
 from ..training.files import STATE
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
-from .options import LogJson, Model, Offline, OneDevice, PictureSize, Quiet, Revision, Verbose, at_home, parse_size
+from .options import (
+    LogJson,
+    Model,
+    Offline,
+    OneDevice,
+    PictureSize,
+    Quiet,
+    Revision,
+    Strict,
+    Verbose,
+    at_home,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -101,6 +113,7 @@ def train(
         int | None, typer.Option(min=0, help="Processes that load pictures.  [default: by the number of cores]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")] = 0,
+    strict: Strict = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this command was stopped.")] = False,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -125,9 +138,9 @@ def train(
     _check_output(output, dataset, resume=resume)
     from ..datasets import read_dataset
 
-    data = read_dataset(dataset, "train")
+    data = read_dataset(dataset, "train", strict=strict)
     if val_fraction is None:
-        held_out = _validation(data, dataset, validation, talk)
+        held_out = _validation(data, dataset, validation, talk, strict=strict)
     else:
         data, held_out = _held_out(data, dataset, val_fraction, seed, talk)
     for problem in (*data.problems, *(held_out.problems if held_out else ())):
@@ -217,30 +230,34 @@ def train(
         _conclude(talk, training, output)
 
 
-def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk) -> "Dataset | None":
+def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk, *, strict: bool) -> "Dataset | None":
     from ..datasets import read_dataset
+    from ..datasets.annotations import with_classes
 
-    held_out = read_dataset(other, "val") if other is not None else _own_validation(data, place)
+    held_out = (
+        read_dataset(other, "val", strict=strict) if other is not None else _own_validation(data, place, strict=strict)
+    )
     if held_out is None:
         talk.say(
             f"{place} has no images to validate on; name some with --val, or hold some out with --val-fraction 0.1, "
             "to see AP and keep the best weights"
         )
         return None
-    if held_out.classes != data.classes:
-        raise DatasetError(f"{held_out.name} has other classes than {data.name}; both must list the same, in one order")
+    held_out = with_classes(held_out, data.classes)
+    if not any(len(example.labels) for example in held_out.examples):
+        raise DatasetError(f"{held_out.name} has no class of {data.name}; name images of the same classes with --val")
     learned, judged = _places(data), _places(held_out)
     if shared := len(learned & judged):
         talk.say(f"{shared} of {len(judged)} pictures to validate on are learned from as well: AP will say too much")
     return held_out
 
 
-def _own_validation(data: "Dataset", place: Path) -> "Dataset | None":
+def _own_validation(data: "Dataset", place: Path, *, strict: bool) -> "Dataset | None":
     """The validation split of the dataset itself, if it has one."""
     from ..datasets import read_dataset
 
     try:
-        own = read_dataset(place, "val")
+        own = read_dataset(place, "val", strict=strict)
     except SplitError:
         return None
     return None if _places(own) == _places(data) else own
@@ -249,7 +266,7 @@ def _own_validation(data: "Dataset", place: Path) -> "Dataset | None":
 def _held_out(data: "Dataset", place: Path, fraction: float, seed: int, talk: Talk) -> tuple["Dataset", "Dataset"]:
     from ..datasets.holdout import hold_out
 
-    own = _own_validation(data, place)
+    own = _own_validation(data, place, strict=False)
     if own is not None:
         raise UsageError(f"{place} has {len(own.examples)} images of its own to validate on; leave --val-fraction out")
     learned, judged = hold_out(data, fraction, seed=seed)

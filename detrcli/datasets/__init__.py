@@ -1,37 +1,46 @@
-"""Labelled data sets: from the folder or file that a user names to pictures and their objects."""
+"""Labelled datasets: from the folder or file that a user names to images and their objects."""
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from ..errors import DatasetError
-from .annotations import Dataset, Example
+from .annotations import Dataset, Example, Split
 from .coco import find_coco, read_coco
+from .labelme import read_labelme
+from .others import named_other
+from .voc import read_voc
 from .yolo import find_yolo, read_yolo
-
-Split = Literal["train", "val"]
 
 __all__ = ["Dataset", "Example", "Split", "read_dataset"]
 
 
-def read_dataset(place: Path, split: Split) -> Dataset:
-    """Read one split of a data set in COCO's or YOLO's layout.
+def read_dataset(place: Path, split: Split, *, strict: bool = False) -> Dataset:
+    """Read one split of a dataset in COCO's, YOLO's, Pascal VOC's or LabelMe's layout.
 
     Args:
-        place: a folder, a COCO JSON file or a YOLO YAML file. A folder without splits, and a JSON file, serve for both.
+        place: a folder, or the file that describes the dataset. Without splits it serves for all of them.
         split: which part.
+        strict: whether to refuse images that EXIF rotates but that were annotated unrotated, instead of leaving them
+            out.
 
     Raises:
-        DatasetError: there is no data set, it has no such split, or it holds what would silently spoil a training.
+        DatasetError: there is no dataset, it has no such split, or it holds what would silently spoil a training.
     """
     if not os.path.exists(place):
         raise DatasetError(f"{place}: no such file or folder")
-    yaml = find_yolo(place)
-    if yaml is not None:
-        return read_yolo(yaml, split)
-    found = find_coco(place, split)
+    description = find_yolo(place)
+    if description is not None:
+        return read_yolo(description, split, strict=strict)
+    for read in (read_voc, read_labelme):
+        if (dataset := read(place, split, strict=strict)) is not None:
+            return dataset
+    other = named_other(place)
+    found = None if other else find_coco(place, split)
     if found is None:
         raise DatasetError(
-            f"{place} holds no data set: neither a COCO JSON file (annotations.json, …) nor a YOLO data.yaml was found"
+            f"{place} {other}"
+            if other
+            else f"{place} holds no dataset: no COCO JSON file (annotations.json, …), YOLO data.yaml or classes.txt, "
+            "Pascal VOC XML or LabelMe JSON was found"
         )
-    return read_coco(found)
+    return read_coco(found, strict=strict)

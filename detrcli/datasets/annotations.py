@@ -2,20 +2,29 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DatasetError
-from .sizes import upright_size
+from ..output_settings import CocoId
+from .sizes import UprightSize, upright_size
 
-SPLITS = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
+Split = Literal["train", "val", "test"]
+SPLITS: Mapping[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation", "test"),
+    "test": ("test",),
+}
 """What the parts of a data set may be called, the best first."""
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2."""
 TOGETHER = 256
 """Pictures that a thread looks at in turn."""
 
@@ -26,7 +35,7 @@ class Example:
 
     Attributes:
         path: the picture file.
-        identity: its id in COCO, or its place in the data set.
+        identity: its id in COCO, which may be text, or its place in the data set.
         width: pixels of the upright picture.
         height: the same.
         boxes: (N, 4) float32 as x1, y1, x2, y2 in pixels, inside the picture.
@@ -36,7 +45,7 @@ class Example:
     """
 
     path: Path
-    identity: int
+    identity: CocoId
     width: int
     height: int
     boxes: NDArray[np.float32]
@@ -64,6 +73,25 @@ class Dataset:
     problems: tuple[str, ...]
 
 
+def with_classes(data: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """The same dataset with the classes of another one, found by name; objects of other classes are left out."""
+    if data.classes == classes:
+        return data
+    places = {name: label for label, name in enumerate(classes)}
+    labels = np.array([places.get(name, -1) for name in data.classes], np.int64)
+    examples = []
+    for one in data.examples:
+        known = labels[one.labels] >= 0
+        boxes, areas, crowd = one.boxes[known], one.areas[known], one.crowd[known]
+        examples.append(replace(one, labels=labels[one.labels][known], boxes=boxes, areas=areas, crowd=crowd))
+    lost = Counter(data.classes[label] for one in data.examples for label in one.labels if labels[label] < 0)
+    problems = list(data.problems)
+    if lost:
+        problems.append(f"{data.name}: {lost.total()} objects of other classes, such as {next(iter(lost))!r}: left out")
+    ids = tuple(range(len(classes)))
+    return replace(data, classes=classes, category_ids=ids, examples=tuple(examples), problems=tuple(problems))
+
+
 @dataclass(frozen=True)
 class RawPicture:
     """A picture before it is looked at.
@@ -75,7 +103,7 @@ class RawPicture:
     """
 
     path: Path
-    identity: int
+    identity: CocoId
     size: tuple[int, int] | None = None
 
 
@@ -96,6 +124,7 @@ def checked(
     *,
     part: str | None = None,
     relative: bool = False,
+    strict: bool = False,
 ) -> Dataset:
     """Look at every picture's header and every box.
 
@@ -108,10 +137,12 @@ def checked(
         also: problems that are known already.
         part: which of `SPLITS` this is, if the data set has parts.
         relative: whether the boxes are relative to their pictures, and not in pixels.
+        strict: whether to refuse images that were annotated as they are stored, not as they are shown (see
+            `_annotated_sideways`), instead of leaving them out.
 
     Raises:
-        DatasetError: pictures are missing, cannot be read or have another size than annotated, there are none, no
-            classes or no sound boxes, or classes have no name of their own.
+        DatasetError: pictures are missing or cannot be read, there are none, no classes or no sound boxes, or classes
+            have no name of their own.
     """
     if not pictures:
         raise DatasetError(f"{name}: the data set has no pictures")
@@ -123,8 +154,17 @@ def checked(
     if twice:
         raise DatasetError(f"{name}: {len(twice)} class names stand twice, such as {twice[0]!r}; give each its own")
     sizes = _sizes(name, pictures)
-    examples, faults = _examples(pictures, sizes, objects, relative=relative)
-    problems = [*also, *faults]
+    problems = [*also, *_other_sizes(pictures, sizes)]
+    sideways = [_annotated_sideways(one, size) for one, size in zip(pictures, sizes, strict=True)]
+    if any(sideways):
+        first = pictures[sideways.index(True)].path
+        fault = f"{sum(sideways)} images are rotated by their EXIF data, but annotated as they are stored"
+        if strict:
+            _refuse(name, [str(first)] * sum(sideways), fault.partition(" ")[2], "annotate them as they are shown")
+        problems.append(f"{fault}, such as {first}: left out")
+    examples, faults = _examples(pictures, [(size.width, size.height) for size in sizes], objects, relative=relative)
+    examples = tuple(one for one, out in zip(examples, sideways, strict=True) if not out)
+    problems += faults
     seen = {int(label) for example in examples for label in example.labels[~example.crowd]}
     if not seen:
         raise DatasetError(f"{name}: the data set has no objects{f' ({problems[0]})' if problems else ''}")
@@ -136,8 +176,8 @@ def checked(
     return Dataset(name, tuple(classes), tuple(ids), examples, tuple(f"{name}: {line}" for line in problems))
 
 
-def _sizes(name: str, pictures: Sequence[RawPicture]) -> list[tuple[int, int]]:
-    """Width and height of every picture."""
+def _sizes(name: str, pictures: Sequence[RawPicture]) -> list[UprightSize]:
+    """The size of every picture."""
     missing = [str(one.path) for one in pictures if not os.path.isfile(one.path)]
     _refuse(name, missing, "pictures are missing", "put them there")
     parts = [pictures[start : start + TOGETHER] for start in range(0, len(pictures), TOGETHER)]
@@ -145,22 +185,28 @@ def _sizes(name: str, pictures: Sequence[RawPicture]) -> list[tuple[int, int]]:
         found = [size for sizes in pool.map(_upright_sizes, parts) for size in sizes]
     unread = [str(one.path) for one, size in zip(pictures, found, strict=True) if size is None]
     _refuse(name, unread, "pictures cannot be read", "mend or remove them")
-    sizes = [size for size in found if size is not None]
-    _refuse(
-        name,
-        [
-            f"{one.path} is {size[0]} × {size[1]}, annotated as {one.size[0]} × {one.size[1]}"
-            for one, size in zip(pictures, sizes, strict=True)
-            if one.size is not None and one.size != size
-        ],
-        "pictures have another size than their annotations say",
-        "their boxes would be wrong, so annotate the upright pictures",
-    )
-    return sizes
+    return [size for size in found if size is not None]
 
 
-def _upright_sizes(pictures: Sequence[RawPicture]) -> list[tuple[int, int] | None]:
+def _upright_sizes(pictures: Sequence[RawPicture]) -> list[UprightSize | None]:
     return [upright_size(one.path) for one in pictures]
+
+
+def _annotated_sideways(picture: RawPicture, size: UprightSize) -> bool:
+    """Whether an image that EXIF turns by 90° was annotated without turning it, so that its boxes are elsewhere."""
+    return size.turned and size.width != size.height and picture.size == (size.height, size.width)
+
+
+def _other_sizes(pictures: Sequence[RawPicture], sizes: Sequence[UprightSize]) -> list[str]:
+    """What is said of images whose annotated size is wrong, though not for being turned."""
+    wrong = [
+        f"{one.path} ({one.size[0]} × {one.size[1]} instead of {size.width} × {size.height})"
+        for one, size in zip(pictures, sizes, strict=True)
+        if one.size is not None and one.size != (size.width, size.height) and not _annotated_sideways(one, size)
+    ]
+    if not wrong:
+        return []
+    return [f"{len(wrong)} images have another size than annotated, such as {wrong[0]}: the real size counts"]
 
 
 def _examples(

@@ -7,21 +7,25 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..errors import DatasetError, SplitError
 from ..files import read_file
 from ..labelling import drawn
-from .annotations import RAW_OBJECT, SPLITS, Dataset, RawPicture, checked
+from ..output_settings import CocoId
+from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawPicture, Split, checked
 
 PICTURES = ("", "images", "data")
 """Folders beside the JSON file, or beside its folder, in which pictures may lie."""
 NAMES = ("annotations.", "_annotations.", "instances")
 """How the file's name begins where there are others, such as captions_val2017.json."""
+WHOLE = "default"
+"""What CVAT calls a dataset that has no splits."""
 READ = frozenset(
-    "images annotations categories id name file_name width height image_id category_id bbox area iscrowd".split()
+    "images annotations categories id name supercategory file_name width height image_id category_id bbox area "
+    "iscrowd".split()
 )
 """Keys of what is used; all else, polygons above all, would take most of the memory."""
 
@@ -35,10 +39,15 @@ class _Image(NamedTuple):
     size: tuple[int, int] | None
 
 
+class _Category(NamedTuple):
+    name: str
+    above: str
+
+
 class _Object(NamedTuple):
-    image: int
+    image: CocoId
     category: int
-    box: tuple[float, float, float, float]
+    box: Box | None
     area: float
     crowd: bool
 
@@ -57,7 +66,7 @@ class CocoFiles(NamedTuple):
     part: str | None = None
 
 
-def find_coco(place: Path, split: Literal["train", "val"]) -> CocoFiles | None:
+def find_coco(place: Path, split: Split) -> CocoFiles | None:
     """The files of a split, or None if there is no COCO data set.
 
     Raises:
@@ -72,8 +81,9 @@ def find_coco(place: Path, split: Literal["train", "val"]) -> CocoFiles | None:
         if (file := _file_in(place / "annotations", name)) is not None:
             folders = (path for path in sorted(place.glob(f"{name}*")) if path.is_dir())
             return CocoFiles(file, (*folders, *_around(file)), name)
-    if (single := _file_in(place)) is not None:
-        return CocoFiles(single, _around(single))
+    for folder, whole in ((place, ""), (place / "annotations", WHOLE)):
+        if (single := _file_in(folder, whole)) is not None:
+            return CocoFiles(single, _around(single))
     others = sorted(place.glob("*/*.json"))
     if others:
         raise SplitError(
@@ -109,8 +119,10 @@ def _names(text: str, name: str) -> bool:
     return re.search(rf"(?<![^-_. ]){re.escape(name)}(?![^-_. ])", text) is not None
 
 
-def read_coco(files: CocoFiles) -> Dataset:
+def read_coco(files: CocoFiles, *, strict: bool = False) -> Dataset:
     """Read a COCO data set.
+
+    A category that only others are grouped under is no class. `strict` is as of `checked`.
 
     Raises:
         DatasetError: the JSON file is no such file, or see `checked`.
@@ -121,19 +133,24 @@ def read_coco(files: CocoFiles) -> Dataset:
             f"{file} lies among drawings, which have boxes painted on; put it beside the pictures that it is about"
         )
     content = _content(file)
-    classes = dict(sorted(_by_id(file, "categories", _each(file, content, "categories", _category)).items()))
+    categories = dict(sorted(_by_id(file, "categories", _each(file, content, "categories", _category)).items()))
     images = _by_id(file, "images", _each(file, content, "images", _image))
-    labels = {identity: label for label, identity in enumerate(classes)}
+    labels = {identity: label for label, identity in enumerate(categories)}
     places = {identity: place for place, identity in enumerate(images)}
     strange: list[int] = []
-    lost: list[int] = []
+    lost: list[CocoId] = []
+    empty: list[CocoId] = []
+    used: set[int] = set()
 
     def known() -> Iterator[tuple[Any, ...]]:
         for one in _each(file, content, "annotations", _object):
+            used.add(one.category)
             if one.category not in labels:
                 strange.append(one.category)
             elif one.image not in places:
                 lost.append(one.image)
+            elif one.box is None:
+                empty.append(one.image)
             else:
                 yield places[one.image], labels[one.category], one.box, one.area, one.crowd
 
@@ -141,7 +158,7 @@ def read_coco(files: CocoFiles) -> Dataset:
     if strange:
         raise DatasetError(
             f"{file}: {len(strange)} annotations have a category_id that no category has, such as {strange[0]}; "
-            f"list it, or leave them out (the categories are {_some(classes)})"
+            f"list it, or leave them out (the categories are {_some(categories)})"
         )
     pictures = [RawPicture(_path(image.file_name, folders), identity, image.size) for identity, image in images.items()]
     repeated = _twice(one.path for one in pictures)
@@ -150,12 +167,26 @@ def read_coco(files: CocoFiles) -> Dataset:
             f"{file}: {len(repeated)} pictures stand in it more than once, such as {repeated[0]}; "
             "give each file_name one image"
         )
-    problems = []
-    if lost:
-        problems.append(
-            f"{len(lost)} annotations are of images that the file does not list, such as {lost[0]}: left out"
+    problems = [
+        f"{len(images_of)} annotations {what}, such as {images_of[0]}: left out"
+        for what, images_of in (
+            ("are of images that the file does not list", lost),
+            ("have an empty bbox, in images", empty),
         )
-    return checked(str(file), list(classes.values()), list(classes), pictures, objects, problems, part=part)
+        if images_of
+    ]
+    ids = [identity for identity in categories if identity in used or not _is_root(identity, categories)]
+    relabelled = np.full(len(categories), -1)
+    relabelled[[labels[identity] for identity in ids]] = np.arange(len(ids))
+    objects["label"] = relabelled[objects["label"]]
+    names = [categories[identity].name for identity in ids]
+    return checked(str(file), names, ids, pictures, objects, problems, part=part, strict=strict)
+
+
+def _is_root(identity: int, categories: dict[int, _Category]) -> bool:
+    """Whether a category is only what others are grouped under, as Roboflow writes one above all classes."""
+    name = categories[identity].name
+    return any(one.above == name for other, one in categories.items() if other != identity)
 
 
 def _content(file: Path) -> Entry:
@@ -199,7 +230,7 @@ def _some(values: Iterable[int]) -> str:
     return ", ".join(shown[:8]) + (", …" if len(shown) > 8 else "")
 
 
-def _by_id(file: Path, key: str, parsed: Iterable[tuple[int, Parsed]]) -> dict[int, Parsed]:
+def _by_id(file: Path, key: str, parsed: Iterable[tuple[Value, Parsed]]) -> dict[Value, Parsed]:
     entries = list(parsed)
     twice = _twice(identity for identity, _ in entries)
     if twice:
@@ -211,29 +242,40 @@ def _twice(values: Iterable[Value]) -> list[Value]:
     return [value for value, count in Counter(values).items() if count > 1]
 
 
-def _category(entry: Entry) -> tuple[int, str]:
+def _category(entry: Entry) -> tuple[int, _Category]:
     name = entry["name"]
     if not isinstance(name, str | int) or not str(name).strip():
         raise ValueError("its name is no name")
-    return _whole(entry, "id"), str(name).strip()
+    return _whole(entry, "id"), _Category(str(name).strip(), str(entry.get("supercategory") or "").strip())
 
 
-def _image(entry: Entry) -> tuple[int, _Image]:
+def _image(entry: Entry) -> tuple[CocoId, _Image]:
     name = entry["file_name"]
     if not isinstance(name, str):
         raise ValueError("its file_name is no text")
     sized = entry.get("width") is not None and entry.get("height") is not None
-    return _whole(entry, "id"), _Image(name, (_whole(entry, "width"), _whole(entry, "height")) if sized else None)
+    return _image_id(entry, "id"), _Image(name, (_whole(entry, "width"), _whole(entry, "height")) if sized else None)
+
+
+def _image_id(entry: Entry, key: str) -> CocoId:
+    """A number where it can be taken for one, or else text."""
+    try:
+        return _whole(entry, key)
+    except ValueError:
+        if isinstance(entry[key], str) and entry[key]:
+            return str(entry[key])
+        raise
 
 
 def _object(entry: Entry) -> _Object:
-    box = entry["bbox"]
-    if not isinstance(box, list) or len(box) != 4:
+    box, corners = entry["bbox"], None
+    if box is not None and (not isinstance(box, list) or len(box) not in (0, 4)):
         raise ValueError("its bbox is not [x, y, width, height]")
-    x, y, width, height = map(float, box)
+    if box:
+        x, y, width, height = map(float, box)
+        corners = (x, y, x + width, y + height)
     area, crowd = float(entry.get("area") or 0), int(entry.get("iscrowd") or 0)
-    corners = (x, y, x + width, y + height)
-    return _Object(_whole(entry, "image_id"), _whole(entry, "category_id"), corners, area, bool(crowd))
+    return _Object(_image_id(entry, "image_id"), _whole(entry, "category_id"), corners, area, bool(crowd))
 
 
 def _whole(entry: Entry, key: str) -> int:
@@ -248,4 +290,6 @@ def _whole(entry: Entry, key: str) -> int:
 
 
 def _path(name: str, folders: tuple[Path, ...]) -> Path:
-    return next((path for folder in folders if os.path.isfile(path := folder / name)), folders[0] / name)
+    names = dict.fromkeys((name, name.replace("\\", "/")))  # the latter as Windows wrote it
+    places = (folder / one for one in names for folder in folders)
+    return next((path for path in places if os.path.isfile(path)), folders[0] / name)

@@ -4,6 +4,7 @@ import os
 import struct
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngImageFile
@@ -17,15 +18,29 @@ METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 """Parts of a PNG file that can hold an orientation."""
 
 
-def upright_size(path: Path) -> tuple[int, int] | None:
-    """Width and height of a picture in pixels, EXIF orientation applied, or None if it cannot be opened."""
+class UprightSize(NamedTuple):
+    """The size of an image as it is shown.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        turned: whether its EXIF orientation exchanges the two.
+    """
+
+    width: int
+    height: int
+    turned: bool = False
+
+
+def upright_size(path: Path) -> UprightSize | None:
+    """The size of an image, EXIF orientation applied, or None if it cannot be opened."""
     try:
         with open_file(path) as file, open_image(file, str(path)) as image:
             width, height = image.size
             sideways = image.format != "TIFF" and _orientation(image, path) in SIDEWAYS  # Pillow says a TIFF's upright
     except Exception:  # decoders fail on damaged files in many ways
         return None
-    return (height, width) if sideways else (width, height)
+    return UprightSize(height, width, turned=True) if sideways else UprightSize(width, height)
 
 
 def _orientation(image: Image.Image, path: Path) -> object:

@@ -236,12 +236,16 @@ def test_a_reader_that_goes_away(place: Place) -> None:
     ("arguments", "said"),
     [
         (["nowhere"], "detr: nowhere: no such file or folder"),
-        (["empty"], "detr: empty holds no data set: neither a COCO JSON file (annotations.json, …) nor a YOLO data.y"),
+        (
+            ["empty"],
+            "detr: empty holds no dataset: no COCO JSON file (annotations.json, …), YOLO data.yaml or classes.t",
+        ),
         (["odd/two\nlines.json"], r"detr: odd/two\nlines.json is no COCO data set: it has no list of images and none"),
         (["odd/nan.json"], "detr: odd/nan.json is no COCO data set: an entry of its annotations has a fault"),
         (["splits"], "detr: splits has no annotations of a val split, only such as train/annotations.json; name the"),
         (["splits", "--split", "train"], "detr: splits/train/annotations.json: 1 pictures are missing, such as splits"),
         (["set", "--split", "dev"], "'dev'"),
+        (["splits", "--split", "test"], "detr: splits has no annotations of a test split, only such as train/annot"),
         (["set", "--save-predictions", "empty"], "'--save-predictions'"),
         ([], "Missing argument"),
     ],

@@ -18,8 +18,11 @@ from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 import detrcli
 from detrcli import scenes
+from detrcli.datasets import read_dataset
+from detrcli.datasets.annotations import with_classes
 from detrcli.files import alone_in
 
+from ..datasets.written import as_coco, write_json, write_picture
 from ..tiny import save_tiny
 from .running import ONE_THREAD, detr, detr_until
 
@@ -204,6 +207,26 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for child processes in /proc")
+def test_classes_of_the_validation_split_go_by_name(place: Path) -> None:
+    boxes = {"a.png": [(0, (4.0, 4.0, 30.0, 30.0)), (1, (20.0, 10.0, 60.0, 50.0))]}
+    for part, classes in (
+        ("train", ["ring", "star", "heart"]),
+        ("valid", ["star", "ring"]),
+        ("test", ["ring", "bolt"]),
+    ):
+        write_picture(place / "ordered" / part / "a.png", (64, 64))
+        write_json(place / "ordered" / part / "_annotations.coco.json", as_coco(boxes, classes, (64, 64)))
+    data, own = (read_dataset(place / "ordered", split) for split in ("train", "val"))
+    aligned = with_classes(own, data.classes)
+    assert [aligned.classes[label] for label in aligned.examples[0].labels] == ["star", "ring"]
+    assert aligned.problems == own.problems
+    fewer = with_classes(read_dataset(place / "ordered", "test"), data.classes)
+    assert [fewer.classes[label] for label in fewer.examples[0].labels] == ["ring"]
+    assert fewer.problems[-1].endswith("1 objects of other classes, such as 'bolt': left out")
+    run = detr("train", "ordered", "-o", "by-name", "--epochs", "1", *SCRATCH, "--device", "cpu", cwd=place)
+    assert run.returncode == 0, run.stderr
+
+
 def test_a_killed_loading_process_is_said_in_a_line(place: Path) -> None:
     def kill_children(process: subprocess.Popen[str]) -> None:
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():

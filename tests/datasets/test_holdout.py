@@ -32,7 +32,7 @@ def images_of(data: Dataset) -> Counter[int]:
     return Counter(label for one in data.examples for label in set(one.labels.tolist()) or {-1})
 
 
-def ids(data: Dataset) -> list[int]:
+def ids(data: Dataset) -> list[int | str]:
     return [one.identity for one in data.examples]
 
 

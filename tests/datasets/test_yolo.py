@@ -220,7 +220,7 @@ def test_lines_as_programs_write_them(tmp_path: Path) -> None:
         ("0, .5, .5, .5, .5", "line 3 is no YOLO label: could not convert"),
         ("0", "line 3 is no YOLO label: after the class stand neither the four numbers of a box nor the points of a p"),
         ("0 .5 .5 .5", "line 3 is no YOLO label"),
-        ("0 .5 .5 .5 .5 .9", "but 5 numbers"),
+        ("0 .5 .5 .5 .5 .5 .5 .5", "but 7 numbers; keypoints need a kpt_shape in the YAML file"),
     ],
 )
 def test_broken_lines(tmp_path: Path, line: str, said: str) -> None:
@@ -268,7 +268,7 @@ def test_odd_boxes(tmp_path: Path) -> None:
         ("names: [a, b]\nnc: 3\ntrain: .", "nc is 3, but names are 2; correct one of them"),
         ("names: [a]\nnc: [1]\ntrain: .", "nc is ['1'], but names are 1"),
         ("names: [a]\ntrain: .", "the data set has no objects (labels were looked for in files such as {}/a.txt)"),
-        ("names: [a]", "has no train split; say where its pictures are in a line “train: …”"),
+        ("names: [a]", "has no train split; say where its images are in a line “train: …”"),
         ("names: [a]\nval: .\ntrain:", "has no train split"),
         ("names: [a]\ntrain: no/where", "names {}/no/where, which is not there; correct"),
         ("names: [a]\ntrain: {a: b}", "which is not there"),
@@ -343,7 +343,7 @@ def test_the_same_data_set_in_both_formats(
     twins: Path, first: list[tuple[int, Box]], second: list[tuple[int, Box]]
 ) -> None:
     sound: tuple[int, Box] = (0, (1, 2, 30, 40))  # without any object there would be no data set
-    pictures = {"a.png": [sound, *first], "b.png": second}
+    pictures = {"a.png": list(dict.fromkeys([sound, *first])), "b.png": list(dict.fromkeys(second))}
     content = as_coco(pictures, "xyz", (48, 64))
     for annotation in content["annotations"]:
         del annotation["area"]  # YOLO's are those of the boxes inside their picture
@@ -378,3 +378,98 @@ def test_whatever_a_label_file_says_there_are_boxes_or_a_clear_error(twins: Path
     boxes = dataset.examples[0].boxes
     assert (boxes[:, 2:] > boxes[:, :2]).all()
     assert len(dataset.examples[0].areas) == len(boxes) == len(dataset.examples[0].labels)
+
+
+def read_labels(folder: Path, labels: str, description: str = f"{NAMES}train: .\n") -> Dataset:
+    """The dataset of one image, 40 × 30, with these labels."""
+    write_picture(folder / "a.jpg")
+    write_text(folder / "a.txt", labels)
+    write_text(folder / "data.yaml", description)
+    return read_dataset(folder, "train")
+
+
+BOX = [[4.0, 3.0, 12.0, 9.0]]
+"""Of `0 .2 .2 .2 .2` in an image of 40 × 30."""
+
+
+@pytest.mark.parametrize(
+    ("shape", "keypoints"),
+    [
+        ("[4, 2]", ".9 .9 .8 .8 .7 .7 .6 .6"),  # as many numbers as a polygon of six points
+        ("[17, 3]", " ".join([".9 .9 2"] * 17)),
+        ("[1, 2]", ".9 .9"),
+        ("[4, 2]", ""),
+    ],
+)
+def test_pose_labels_are_boxes_and_keypoints(tmp_path: Path, shape: str, keypoints: str) -> None:
+    described = f"{NAMES}train: .\nkpt_shape: {shape}\n"
+    dataset = read_labels(tmp_path, f"0 .2 .2 .2 .2 {keypoints}\n", described)
+    np.testing.assert_allclose(dataset.examples[0].boxes, BOX, rtol=1e-5)
+
+
+def test_without_a_kpt_shape_the_same_numbers_are_a_polygon(tmp_path: Path) -> None:
+    dataset = read_labels(tmp_path, "0 .2 .2 .2 .2 .9 .9 .8 .8 .7 .7 .6 .6\n")
+    np.testing.assert_allclose(dataset.examples[0].boxes, [[8, 6, 36, 27]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["17", "[17]", "[a, b]", "{a: b}"])
+def test_a_kpt_shape_that_is_none(tmp_path: Path, shape: str) -> None:
+    with pytest.raises(DatasetError, match=r"data\.yaml: kpt_shape is not \[number of keypoints, 2 or 3\]"):
+        read_labels(tmp_path, "0 .2 .2 .2 .2\n", f"{NAMES}train: .\nkpt_shape: {shape}\n")
+
+
+def test_a_line_with_other_keypoints_than_described(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="a box and 8 numbers of keypoints, but 10 numbers"):
+        read_labels(tmp_path, f"0 {'.2 ' * 10}\n", f"{NAMES}train: .\nkpt_shape: [4, 2]\n")
+
+
+@pytest.mark.parametrize("fifth", ["7", "0.93"])
+def test_a_track_id_or_a_confidence_is_ignored_and_told(tmp_path: Path, fifth: str) -> None:
+    dataset = read_labels(tmp_path, f"0 .2 .2 .2 .2 {fifth}\n1 .5 .5 .5 .5\n")
+    np.testing.assert_allclose(dataset.examples[0].boxes[:1], BOX, rtol=1e-5)
+    said = f"1 label lines have a track id or a confidence behind the box, such as in {tmp_path / 'a.txt'}: ignored"
+    assert dataset.problems == (f"{tmp_path / 'data.yaml'} (train): {said}",)
+
+
+def test_lines_that_stand_twice_are_taken_once_and_counted(tmp_path: Path) -> None:
+    dataset = read_labels(tmp_path, "0 .2 .2 .2 .2\n1 .5 .5 .5 .5\n" * 2 + "0  .2 .2 .2 .2 \n0 .2 .2 .2 .21\n")
+    assert dataset.examples[0].labels.tolist() == [0, 1, 0]
+    said = f"3 label lines stand twice, such as in {tmp_path / 'a.txt'}: taken once"
+    assert dataset.problems == (f"{tmp_path / 'data.yaml'} (train): {said}",)
+
+
+@pytest.mark.parametrize("names", ["classes.txt", "obj.names"])
+@pytest.mark.parametrize("images", ["images", "images/val", "val/images", ""])
+@pytest.mark.parametrize("by_file", [False, True])
+def test_a_list_of_names_describes_a_dataset(tmp_path: Path, names: str, images: str, by_file: bool) -> None:
+    write_small(tmp_path / images)
+    write_text(tmp_path / "notes.json", "{}")  # as Label Studio puts beside it
+    file = write_text(tmp_path / names, "cat\ndog\n\n")
+    is_small(read_dataset(file if by_file else tmp_path, "val"), tmp_path / images)
+
+
+def test_labels_beside_images_below_a_folder_named_images(tmp_path: Path) -> None:
+    write_picture(tmp_path / "images" / "a.jpg")
+    write_text(tmp_path / "images" / "a.txt", "0 .2 .2 .2 .2\n")
+    write_text(tmp_path / "data.yaml", f"{NAMES}train: images\n")
+    np.testing.assert_allclose(read_dataset(tmp_path, "train").examples[0].boxes, BOX, rtol=1e-5)
+
+
+def test_a_yaml_file_without_splits(tmp_path: Path) -> None:
+    write_small(tmp_path / "images")
+    write_text(tmp_path / "data.yaml", NAMES)
+    is_small(read_dataset(tmp_path, "train"), tmp_path / "images")
+
+
+def test_the_test_split(tmp_path: Path) -> None:
+    write_small(tmp_path / "held")
+    write_text(tmp_path / "data.yaml", f"{NAMES}val: nowhere\ntest: held\n")
+    assert len(read_dataset(tmp_path, "test").examples) == 2
+
+
+def test_a_dataset_of_darknet(tmp_path: Path) -> None:
+    write_small(tmp_path / "obj_val_data")
+    write_text(tmp_path / "obj.names", "cat\ndog\n")
+    write_text(tmp_path / "val.txt", "data/obj_val_data/a.jpg\ndata/obj_val_data/b.PNG\n")
+    write_text(tmp_path / "obj.data", "classes = 2\nval = data/val.txt\nnames = data/obj.names\nbackup = backup/\n")
+    is_small(read_dataset(tmp_path, "val"), tmp_path / "obj_val_data")

@@ -14,7 +14,7 @@ import pytest
 from PIL import EpsImagePlugin, ExifTags, Image
 
 import detrcli
-from detrcli.datasets.sizes import upright_size
+from detrcli.datasets.sizes import UprightSize, upright_size
 from detrcli.errors import ImageError
 from detrcli.images.decode import open_file, pixel_limit, read_picture
 from detrcli.images.header import NEEDS_HEIF
@@ -141,7 +141,7 @@ def test_every_format_is_read(tmp_path: Path, kind: str) -> None:
     path.write_bytes(encoded(coarse(64, 64), kind))
     picture = read_picture(path)
     assert picture.image.size == (64, 64)
-    assert upright_size(path) == (64, 64)
+    assert upright_size(path) == UprightSize(64, 64)
     assert picture.format == {"MPO": "JPEG"}.get(kind, kind)
 
 
@@ -165,7 +165,7 @@ def test_heic_stands_upright_and_is_not_registered_for_others(tmp_path: Path, or
     assert picture.format == "HEIF"
     assert picture.image.size == (64, 48)
     assert np.abs(np.asarray(picture.image).astype(int) - np.asarray(upright)).mean() < 12
-    assert upright_size(path) == (64, 48)
+    assert upright_size(path) == UprightSize(64, 48)
     assert "HEIF" not in Image.OPEN
 
 

@@ -1,0 +1,69 @@
+"""Datasets in LabelMe's format: a JSON file of shapes for each image."""
+
+import json
+import re
+from collections import Counter
+from math import hypot
+from pathlib import Path
+from typing import Any
+
+from ..errors import DatasetError
+from ..files import read_file
+from .annotations import Box, Dataset, Split
+from .per_image import AnnotatedImage, NamedObject, find_files, read_files
+
+SUFFIX, ANNOTATIONS = ".json", "annotations"
+AREAS = ("rectangle", "polygon", "circle", "rotation", "mask")
+"""Shapes that enclose an object; points and lines do not."""
+BEGINNING = 2**16
+"""Bytes of a file within which its shapes begin, the image's own data being at its end."""
+
+
+def read_labelme(place: Path, split: Split, *, strict: bool) -> Dataset | None:
+    """Read one split of a LabelMe dataset, or return None if there is none.
+
+    Rectangles are taken as they are, and polygons, circles and masks by the box around them.
+
+    Raises:
+        DatasetError: a file cannot be read, there is no such split, or see `checked`.
+    """
+    found = find_files(place, split, SUFFIX, ANNOTATIONS, _is_labelme)
+    return None if found is None else read_files(found, _parsed, strict=strict)
+
+
+def _is_labelme(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as content:
+        return re.search(rb'"shapes"\s*:\s*\[', content.read(BEGINNING)) is not None
+
+
+def _parsed(file: Path) -> AnnotatedImage:
+    try:
+        content = json.loads(read_file(file))
+        size = content.get("imageWidth"), content.get("imageHeight")
+        whole = (int(size[0]), int(size[1])) if all(size) else None
+        shapes = [(one.get("shape_type") or "polygon", one) for one in content["shapes"]]
+        objects = [NamedObject(_name(one), _box(kind, one["points"])) for kind, one in shapes if kind in AREAS]
+        ignored = Counter(f"shapes of type {kind!r}" for kind, _ in shapes if kind not in AREAS)
+        return AnnotatedImage(str(content.get("imagePath") or ""), whole, objects, ignored)
+    except OSError as error:
+        raise DatasetError(f"cannot read {file}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise DatasetError(f"{file} is not a LabelMe file: {type(error).__name__} {error}") from error
+
+
+def _name(shape: dict[str, Any]) -> str:
+    name = str(shape["label"]).strip()
+    if not name:
+        raise ValueError("a shape without a label")
+    return name
+
+
+def _box(kind: str, points: list[list[float]]) -> Box:
+    xs, ys = [float(x) for x, _ in points], [float(y) for _, y in points]
+    if kind == "circle":
+        (x, edge_x), (y, edge_y) = xs, ys
+        radius = hypot(edge_x - x, edge_y - y)
+        return (x - radius, y - radius, x + radius, y + radius)
+    return (min(xs), min(ys), max(xs), max(ys))

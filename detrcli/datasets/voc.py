@@ -1,0 +1,66 @@
+"""Datasets in Pascal VOC's format: an XML file for each image, with boxes that count pixels from 1."""
+
+from collections import Counter
+from pathlib import Path
+from xml.etree.ElementTree import XML, Element, ParseError, TreeBuilder, XMLParser
+
+from ..errors import DatasetError
+from ..files import read_file
+from .annotations import Dataset, Split
+from .per_image import AnnotatedImage, NamedObject, find_files, read_files
+
+SUFFIX, ANNOTATIONS = ".xml", "Annotations"
+
+
+class _Builder(TreeBuilder):
+    """Refuses definitions that could make a small file large, or read other files."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("a DOCTYPE is not allowed")
+
+
+def read_voc(place: Path, split: Split, *, strict: bool) -> Dataset | None:
+    """Read one split of a Pascal VOC dataset, or return None if there is none.
+
+    Objects marked difficult are taken for crowds: neither learned from, nor a fault if not found.
+
+    Raises:
+        DatasetError: a file cannot be read, there is no such split, or see `checked`.
+    """
+    found = find_files(place, split, SUFFIX, ANNOTATIONS, _is_voc)
+    return None if found is None else read_files(found, _parsed, strict=strict)
+
+
+def _is_voc(file: Path) -> bool:
+    try:
+        return _root(file).tag == "annotation"
+    except DatasetError:
+        return file.is_file() and b"<annotation>" in file.read_bytes()
+
+
+def _root(file: Path) -> Element:
+    try:
+        return XML(read_file(file), XMLParser(target=_Builder()))  # noqa: S314 (what is dangerous needs a DOCTYPE)
+    except OSError as error:
+        raise DatasetError(f"cannot read {file}: {error.strerror}") from error
+    except (ParseError, ValueError, LookupError, RecursionError) as error:
+        raise DatasetError(f"{file} is not XML that can be read: {error}") from error
+
+
+def _parsed(file: Path) -> AnnotatedImage:
+    root = _root(file)
+    try:
+        objects = [_object(one) for one in root.iter("object")]
+        size = (round(float(root.findtext("size/width") or 0)), round(float(root.findtext("size/height") or 0)))
+    except (ValueError, OverflowError) as error:
+        raise DatasetError(f"{file} is not a Pascal VOC annotation: {error}") from error
+    return AnnotatedImage((root.findtext("filename") or "").strip(), size if all(size) else None, objects, Counter())
+
+
+def _object(entry: Element) -> NamedObject:
+    name = (entry.findtext("name") or "").strip()
+    corners = [entry.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+    if not name or None in corners:
+        raise ValueError("an object without a name or a whole bndbox")
+    x1, y1, x2, y2 = (float(corner or "nan") for corner in corners)
+    return NamedObject(name, (x1 - 1, y1 - 1, x2, y2), (entry.findtext("difficult") or "0").strip() == "1")

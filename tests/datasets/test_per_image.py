@@ -1,0 +1,225 @@
+"""Pascal VOC's and LabelMe's datasets: where their files may be, what is read, and what is said of broken ones."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detrcli.datasets import Dataset, Split, read_dataset
+from detrcli.errors import DatasetError
+from detrcli.formats import picture_format
+from detrcli.labelled import Found, Labelled
+from detrcli.output_settings import OutputSettings
+
+from .written import Box, write_json, write_picture, write_text
+
+CAT, DOG = ("cat", (2.0, 3.0, 12.0, 23.0)), ("dog", (20.0, 5.0, 40.0, 30.0))
+
+
+def voc(*objects: tuple[str, Box], filename: str = "a.jpg", size: tuple[int, int] = (40, 30), more: str = "") -> str:
+    """An XML file as the devkit has it: pixels count from 1, and the last one is inside."""
+    boxes = "".join(
+        f"<object><name>{name}</name>{more}<bndbox><xmin>{x1 + 1:g}</xmin><ymin>{y1 + 1:g}</ymin><xmax>{x2:g}</xmax>"
+        f"<ymax>{y2:g}</ymax></bndbox><part><name>head</name></part></object>"
+        for name, (x1, y1, x2, y2) in objects
+    )
+    sides = f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>"
+    return f"<annotation><folder>x</folder><filename>{filename}</filename>{sides}{boxes}</annotation>"
+
+
+def labelme(*objects: tuple[str, Box], image: str = "a.jpg", shape: str = "rectangle") -> dict[str, Any]:
+    shapes = [{"label": n, "points": [[x1, y1], [x2, y2]], "shape_type": shape} for n, (x1, y1, x2, y2) in objects]
+    return {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image, "imageData": None}
+
+
+def write(folder: Path, stem: str, kind: str, *objects: tuple[str, Box], image: str | None = None) -> Path:
+    """An annotation file of a kind."""
+    image = f"{stem}.jpg" if image is None else image
+    if kind == "voc":
+        return write_text(folder / f"{stem}.xml", voc(*objects, filename=image))
+    return write_json(folder / f"{stem}.json", labelme(*objects, image=image))
+
+
+def is_small(dataset: Dataset, images: Path) -> None:
+    """Whether it holds a.jpg with a cat and a dog, and b.jpg without objects."""
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.problems == ()
+    first, second = dataset.examples
+    assert [one.path.resolve() for one in (first, second)] == [images / "a.jpg", images / "b.jpg"]
+    assert first.labels.tolist() == [0, 1]
+    np.testing.assert_allclose(first.boxes, [CAT[1], DOG[1]])
+    assert second.boxes.shape == (0, 4)
+
+
+def refusal(place: Path, split: Split = "val") -> str:
+    with pytest.raises(DatasetError) as caught:
+        read_dataset(place, split)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+KINDS = pytest.mark.parametrize("kind", ["voc", "labelme"])
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [("", ""), ("val", "val"), ("valid", "valid"), ("Annotations", "JPEGImages"), ("annotations", "images")],
+)
+def test_layouts(tmp_path: Path, kind: str, annotations: str, images: str) -> None:
+    if annotations.casefold() == "annotations":
+        annotations = "Annotations" if kind == "voc" else "annotations"
+    write(tmp_path / annotations, "a", kind, CAT, DOG)
+    write(tmp_path / annotations, "b", kind)
+    for name in ("a.jpg", "b.jpg"):
+        write_picture(tmp_path / images / name)
+    is_small(read_dataset(tmp_path, "val"), tmp_path / images)
+
+
+@KINDS
+@pytest.mark.parametrize("image", ["", "C:\\\\photos\\\\a.jpg", "/elsewhere/a.jpg", "a.png"])
+def test_an_image_is_found_by_its_name_or_that_of_its_file(tmp_path: Path, kind: str, image: str) -> None:
+    write_picture(tmp_path / "a.jpg")
+    write(tmp_path, "a", kind, CAT, image=image.replace("\\\\", "\\"))
+    (example,) = read_dataset(tmp_path, "val").examples
+    assert example.path.resolve() == tmp_path / "a.jpg"
+
+
+@KINDS
+def test_splits_number_the_classes_alike(tmp_path: Path, kind: str) -> None:
+    for part, stem, thing in (("train", "a", DOG), ("val", "b", CAT)):
+        write_picture(tmp_path / part / f"{stem}.jpg")
+        write(tmp_path / part, stem, kind, thing)
+    learned, judged = read_dataset(tmp_path, "train"), read_dataset(tmp_path, "val")
+    assert learned.classes == judged.classes == ("cat", "dog")
+    assert [learned.examples[0].labels.tolist(), judged.examples[0].labels.tolist()] == [[1], [0]]
+    (tmp_path / "val" / ("b.xml" if kind == "voc" else "b.json")).unlink()
+    assert refusal(tmp_path) == f"{tmp_path} has no val split, only train"
+
+
+def test_lists_of_the_splits(tmp_path: Path) -> None:
+    for stem, thing in (("a", DOG), ("b", CAT), ("c", CAT)):
+        write_picture(tmp_path / "JPEGImages" / f"{stem}.jpg")
+        write(tmp_path / "Annotations", stem, "voc", thing)
+    for part, stems in (("train", "a\nb\n"), ("val", "c\n"), ("cat_train", "a  1\nb -1\n")):
+        write_text(tmp_path / "ImageSets" / "Main" / f"{part}.txt", stems)
+    assert [one.path.stem for one in read_dataset(tmp_path, "train").examples] == ["a", "b"]
+    assert [one.path.stem for one in read_dataset(tmp_path, "val").examples] == ["c"]
+    assert refusal(tmp_path, "test") == f"{tmp_path} has no test split, only train and val"
+
+
+def test_difficult_objects_are_crowds(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.jpg")
+    easy, hard = voc(CAT, more="<difficult>0</difficult>"), voc(DOG, more="<difficult>1</difficult>")
+    write_text(tmp_path / "a.xml", easy.replace("</annotation>", hard[hard.index("<object>") :]))
+    (example,) = read_dataset(tmp_path, "val").examples
+    assert example.crowd.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("points", "shape", "box"),
+    [
+        ([[12, 23], [2, 3]], "rectangle", (2, 3, 12, 23)),
+        ([[2, 3], [12, 10], [5, 23]], "polygon", (2, 3, 12, 23)),
+        ([[2, 3], [12, 10], [5, 23]], None, (2, 3, 12, 23)),
+        ([[10, 10], [13, 14]], "circle", (5, 5, 15, 15)),
+        ([[2, 3], [12, 3], [12, 23], [2, 23]], "rotation", (2, 3, 12, 23)),
+    ],
+)
+def test_shapes(tmp_path: Path, points: list[list[float]], shape: str | None, box: Box) -> None:
+    write_picture(tmp_path / "a.jpg")
+    write_json(
+        tmp_path / "a.json",
+        {"shapes": [{"label": "cat", "points": points, "shape_type": shape}], "imagePath": "a.jpg"},
+    )
+    (example,) = read_dataset(tmp_path, "val").examples
+    np.testing.assert_allclose(example.boxes, [box])
+
+
+def test_shapes_without_an_area_are_left_out_and_counted(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.jpg")
+    content = labelme(CAT)
+    content["shapes"] += [{"label": "eye", "points": [[3, 3]], "shape_type": "point"}] * 2
+    write_json(tmp_path / "a.json", content)
+    dataset = read_dataset(tmp_path, "val")
+    assert dataset.classes == ("cat",)
+    assert dataset.problems == (f"{tmp_path}: 2 shapes of type 'point' have no box: left out",)
+
+
+@pytest.mark.parametrize("kind", ["voc", "labelme"])
+def test_what_detr_predict_writes_is_read_back(tmp_path: Path, kind: str) -> None:
+    write_picture(tmp_path / "a.jpg")
+    objects = (Found(0, "cat", 0.9, (*CAT[1],)), Found(1, "dog", 0.8, (*DOG[1],)))
+    result = Labelled(str(tmp_path / "a.jpg"), "a.jpg", 40, 30, "demo", objects)
+    content = picture_format(kind).content(result, OutputSettings(("cat", "dog"), tmp_path))
+    (tmp_path / ("a.xml" if kind == "voc" else "a.json")).write_bytes(content)
+    (example,) = read_dataset(tmp_path, "val", strict=True).examples
+    np.testing.assert_allclose(example.boxes, [CAT[1], DOG[1]])
+    assert example.labels.tolist() == [0, 1]
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;&x;">]>'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB + voc(CAT), "a DOCTYPE is not allowed"),
+        ('<!DOCTYPE a SYSTEM "file:///etc/hostname">' + voc(CAT), "a DOCTYPE is not allowed"),
+        (voc(CAT)[:-20], "is not XML that can be read: "),
+        (voc(("", CAT[1])), "an object without a name or a whole bndbox"),
+        (voc(CAT).replace("<xmin>3</xmin>", ""), "an object without a name or a whole bndbox"),
+        (voc(CAT).replace("<xmin>3", "<xmin>three"), "could not convert string to float"),
+        (voc(CAT).replace("<width>40", "<width>1e999"), "is not a Pascal VOC annotation: "),
+        (voc(CAT).replace("a.jpg", "c.jpg").replace("<annotation>", "<annotation>" + "<a>" * 10**5), "not XML"),
+    ],
+)
+def test_broken_xml(tmp_path: Path, text: str, said: str) -> None:
+    write_picture(tmp_path / "a.jpg")
+    write_text(tmp_path / "a.xml", text)
+    assert said in refusal(tmp_path)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_whatever_stands_in_a_labelme_file_there_is_a_dataset_or_a_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("labelme")
+    write_picture(folder / "a.jpg")
+    odds: list[object] = [None, -1, 10**400, 1e308, "", "x", [], [[]], {}, [[1, 2], [3]], [["a", "b"]]]
+    odd: object = data.draw(st.sampled_from(odds))
+    content = labelme(CAT)
+    shape = content["shapes"][0]
+    place = data.draw(st.sampled_from([*content, *shape, ""]))
+    (content if place in content else shape)[place] = odd
+    (folder / "a.json").write_text(json.dumps(content if place else {"shapes": odd}), "utf-8")
+    with suppress(DatasetError):
+        assert np.isfinite(read_dataset(folder, "val").examples[0].boxes).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("annotations.xml", "<annotations><image name='a.jpg'/></annotations>", "a CVAT XML dataset"),
+        ("_annotations.createml.json", '[{"image": "a.jpg", "annotations": []}]', "a CreateML dataset"),
+        ("project.json", '[{"id": 1, "annotations": [], "data": {"image": "a.jpg"}}]', "a Label Studio export"),
+        ("via.json", '{"a.jpg12": {"filename": "a.jpg", "regions": []}}', "a VGG Image Annotator project"),
+        ("train.tfrecord", "x", "a TFRecord dataset"),
+        ("labels.csv", "filename,class,xmin,ymin,xmax,ymax\n", "a dataset in a CSV table"),
+        ("yolov4.cfg", "[net]\nbatch=64\n", "a Darknet configuration"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "train"])
+def test_other_formats_are_named(tmp_path: Path, name: str, content: str, said: str, folder: str) -> None:
+    write_picture(tmp_path / folder / "a.jpg")
+    file = write_text(tmp_path / folder / name, content)
+    text = refusal(tmp_path)
+    assert text.startswith(f"{tmp_path} holds {file.relative_to(tmp_path)}, which is {said}")
+    assert text.endswith("it is not read here, so export COCO or YOLO instead")
+    assert refusal(file).startswith(f"{file} is {said}")
