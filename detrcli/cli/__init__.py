@@ -13,24 +13,10 @@ from ..waiting import wait_briefly
 from .console import Talk, give_up_stdout
 from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
 from .json_lines import json_stderr
+from .packages import complaint_about_package
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
-
-PACKAGES = {
-    "fsspec": "fsspec",
-    "huggingface_hub": "huggingface-hub",
-    "matplotlib": "matplotlib",
-    "onnx": "onnx",
-    "onnxscript": "onnxscript",
-    "pycocotools": "pycocotools",
-    "safetensors": "safetensors",
-    "scipy": "scipy",
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "yaml": "pyyaml",
-}
-"""What an installation that only predicts with ONNX Runtime lacks, and what pip calls it."""
 
 
 def main() -> None:
@@ -54,16 +40,14 @@ def _run(talk: Talk) -> NoReturn:
     except DetrError as error:
         talk.complain(str(error))
         sys.exit(UNUSABLE)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in PACKAGES:
-            raise
-        cure = f"`pip install {PACKAGES[package]}`, or name a model that `detr export` wrote"
-        talk.complain(f"this needs {package}; {cure}")
-        sys.exit(UNUSABLE)
-    except OSError as error:
+    except (ImportError, MemoryError, OSError) as error:
+        complaint = complaint_about_package(error)
+        if complaint is not None:
+            talk.complain(complaint)
+            sys.exit(UNUSABLE)
         # what is written elsewhere fails with an error of ours, so this is of stdout
-        if error.errno not in (errno.EPIPE, errno.EIO, errno.EBADF, *FULL) or error.filename is not None:
+        streams = (errno.EPIPE, errno.EIO, errno.EBADF, *FULL)
+        if not isinstance(error, OSError) or error.errno not in streams or error.filename is not None:
             raise
         give_up_stdout()
         if error.errno == errno.EPIPE:

@@ -87,6 +87,40 @@ def test_what_is_not_installed_is_said(tmp_path: Path) -> None:
         assert len(run.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("module", "content", "said"),
+    [
+        (
+            "torch",
+            "raise ImportError('libx.so: failed to map segment from shared object')",
+            "torch could not be loaded (libx.so: failed to map segment from shared object); free memory, or raise the "
+            "limit (`ulimit -v`)",
+        ),
+        (
+            "torch",
+            "import ctypes\nctypes.CDLL('./absent.so')",
+            "torch could not be loaded (./absent.so: cannot open shared object file: No such file or directory); "
+            "install it anew",
+        ),
+        ("torch", "raise MemoryError", "torch could not be loaded (MemoryError); free memory, or raise"),
+        (
+            "PIL",
+            "try: import absent\nexcept ImportError as error: raise ImportError('\\nREAD THIS:\\n') from error",
+            "pillow could not be loaded (No module named 'absent'); install it anew",
+        ),
+        ("numpy", "raise ModuleNotFoundError('no', name='numpy')", "this needs numpy; `pip install numpy`\n"),
+    ],
+)
+def test_a_package_that_cannot_be_loaded(tmp_path: Path, module: str, content: str, said: str) -> None:
+    (tmp_path / f"{module}.py").write_text(content)
+    command = [sys.executable, "-m", "detrcli", "predict", "--model", "demo", str(sample_picture())]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith(f"detr: {said}")
+    assert len(run.stderr.splitlines()) == 1
+
+
 def test_a_mistyped_file_needs_no_hub(tmp_path: Path) -> None:
     (tmp_path / "huggingface_hub.py").write_text("raise ModuleNotFoundError('no', name='huggingface_hub')")
     for model, said in (
