@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..backends.memory import is_for_want_of_memory
 from ..checkpoints.preprocessing import Preprocessing
 from ..datasets import Example
 from ..errors import ImageError, TrainingError
@@ -127,11 +128,16 @@ class Pictures(Dataset[Item]):
             picture = read_picture(example.path).image
         except ImageError as error:
             return error  # not raised: a process that loads pictures would wrap it in a traceback
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draw.seed)
-            image, objects = self._move(*annotated(picture, boxes, labels))
-            resized = image.resize(draw.rule.size(image.width, image.height), self._rules.resample)
-            pixels, target = normalised(self._recolour(resized), self._rules), as_target(image, objects)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(draw.seed)
+                image, objects = self._move(*annotated(picture, boxes, labels))
+                resized = image.resize(draw.rule.size(image.width, image.height), self._rules.resample)
+                pixels, target = normalised(self._recolour(resized), self._rules), as_target(image, objects)
+        except (MemoryError, RuntimeError) as error:
+            if not is_for_want_of_memory(error):
+                raise
+            return ImageError(f"{example.path}: not enough memory to vary and resize it", "too large")
         return padded(pixels, target, draw.rule) if isinstance(draw.rule, Padded) else (pixels, target)
 
 

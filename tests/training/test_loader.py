@@ -111,3 +111,18 @@ def test_a_picture_that_went_away_is_named(workers: int, tmp_path: Path) -> None
     with pytest.raises(ImageError) as caught:
         list(batches(pictures, Schedule(2, 2, (RULE,), 0).epoch(0), workers=workers, pin=False))
     assert str(caught.value) == f"{data.examples[0].path}: no such file or directory"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_for_which_memory_is_too_small_is_named(
+    error: Exception, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    data = few_scenes(tmp_path / "data", 2)
+    pictures = Pictures(data.examples, small_detr(data.classes).preprocessing, Augmentation())
+    monkeypatch.setattr(Image.Image, "resize", fail)
+    with pytest.raises(ImageError, match=r"\.jpg: not enough memory to vary and resize it$"):
+        list(batches(pictures, Schedule(2, 2, (RULE,), 0).epoch(0), workers=workers, pin=False))
