@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DatasetError
+from ..errors import DatasetError, ImageError
+from ..images.header import INSTALL_HEIF
 from ..output_settings import CocoId
 from .sizes import UprightSize, upright_size
 
@@ -183,13 +184,21 @@ def _sizes(name: str, pictures: Sequence[RawPicture]) -> list[UprightSize]:
     parts = [pictures[start : start + TOGETHER] for start in range(0, len(pictures), TOGETHER)]
     with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
         found = [size for sizes in pool.map(_upright_sizes, parts) for size in sizes]
+    lacking = [str(one.path) for one, size in zip(pictures, found, strict=True) if isinstance(size, ImageError)]
+    _refuse(name, lacking, "HEIC images need pillow-heif", INSTALL_HEIF)
     unread = [str(one.path) for one, size in zip(pictures, found, strict=True) if size is None]
     _refuse(name, unread, "pictures cannot be read", "mend or remove them")
-    return [size for size in found if size is not None]
+    return [size for size in found if isinstance(size, UprightSize)]
 
 
-def _upright_sizes(pictures: Sequence[RawPicture]) -> list[UprightSize | None]:
-    return [upright_size(one.path) for one in pictures]
+def _upright_sizes(pictures: Sequence[RawPicture]) -> list[UprightSize | ImageError | None]:
+    sizes: list[UprightSize | ImageError | None] = []
+    for one in pictures:
+        try:
+            sizes.append(upright_size(one.path))
+        except ImageError as error:
+            sizes.append(error)
+    return sizes
 
 
 def _annotated_sideways(picture: RawPicture, size: UprightSize) -> bool:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngImageFile
 
+from ..errors import ImageError
 from ..files import open_file
-from ..images.header import open_image
+from ..images.header import NEEDS_HEIF, open_image
 
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
@@ -33,12 +34,18 @@ class UprightSize(NamedTuple):
 
 
 def upright_size(path: Path) -> UprightSize | None:
-    """The size of an image, EXIF orientation applied, or None if it cannot be opened."""
+    """The size of an image, EXIF orientation applied, or None if it cannot be opened.
+
+    Raises:
+        ImageError: it needs a package that is not installed; of kind `NEEDS_HEIF`.
+    """
     try:
         with open_file(path) as file, open_image(file, str(path)) as image:
             width, height = image.size
             sideways = image.format != "TIFF" and _orientation(image, path) in SIDEWAYS  # Pillow says a TIFF's upright
-    except Exception:  # decoders fail on damaged files in many ways
+    except Exception as error:  # decoders fail on damaged files in many ways
+        if isinstance(error, ImageError) and error.kind == NEEDS_HEIF:
+            raise
         return None
     return UprightSize(height, width, turned=True) if sideways else UprightSize(width, height)
 

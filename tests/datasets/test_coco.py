@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
+from pillow_heif import from_pillow
 
 from detrcli.datasets import Dataset, read_dataset
 from detrcli.datasets.sizes import UprightSize, upright_size
@@ -617,3 +619,14 @@ def test_whatever_the_file_says_there_is_a_data_set_or_a_clear_error(shelf: Path
         assert (one.boxes >= 0).all()
         assert (one.boxes <= np.array([40, 30, 40, 30])).all()
         assert ((one.labels >= 0) & (one.labels < len(dataset.classes))).all()
+
+
+def test_heic_images_without_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_small(tmp_path / "a.json")
+    for name in ("a.jpg", "b.png"):
+        from_pillow(Image.new("RGB", (40, 30))).save(tmp_path / name)
+    assert len(read_dataset(file, "train").examples) == 2
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert refusal(file, "train") == (
+        f"{file}: 2 HEIC images need pillow-heif, such as {tmp_path / 'a.jpg'}; pip install 'detrcli[heif]'"
+    )
