@@ -55,15 +55,16 @@ Strict: TypeAlias = Annotated[
 ]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
-LogJson: TypeAlias = Annotated[bool, typer.Option("--log-json", help="Say everything on stderr as JSON lines.")]
-
-
 ClassNames: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--class-names", metavar="FILE", help="Names of the model's labels: data.yaml, JSON, or a name a line."
+        "--class-names",
+        metavar="FILE",
+        callback=lambda file: at_home(file),
+        help="Names of the model's labels: data.yaml, JSON, or a name a line.",
     ),
 ]
+LogJson: TypeAlias = Annotated[bool, typer.Option("--log-json", help="Say everything on stderr as JSON lines.")]
 
 
 def names_in(file: Path | None) -> tuple[str, ...] | None:

@@ -120,7 +120,11 @@ def predict(
     ] = None,
     image_ids: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A COCO file whose image and category ids coco and coco-results use."),
+        typer.Option(
+            metavar="FILE",
+            callback=at_home,
+            help="A COCO file whose image and category ids coco and coco-results use.",
+        ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go down into folders' folders.")] = False,
     resume: Annotated[

@@ -1,0 +1,35 @@
+"""What holds for the options of all commands."""
+
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import pytest
+
+from detrcli.cli.app import app
+
+
+def parts(kind: Any) -> set[Any]:
+    """All types that a type is made of."""
+    return {kind}.union(*map(parts, get_args(kind)))
+
+
+PATHS = {
+    f"{command.name} {name}": kind.__metadata__[0]
+    for command in app.registered_commands
+    for name, kind in get_type_hints(command.callback, localns={"Size": int}, include_extras=True).items()
+    if get_origin(kind) is Annotated and Path in parts(kind.__origin__)
+}
+"""The options and arguments that are paths."""
+
+
+def test_paths_are_found_among_the_options() -> None:
+    known = {"predict output", "predict font", "predict image_ids", "predict class_names", "predict lists"}
+    known |= {"train dataset", "train output", "train class_names", "eval save_predictions", "bench picture"}
+    assert known | {"merge folders", "export file"} <= PATHS.keys()
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_every_path_may_begin_at_home(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert PATHS[name].callback(Path("~/x")) == Path("/somewhere/x")
+    assert PATHS[name].callback([Path("~/x")]) == [Path("/somewhere/x")]
