@@ -77,7 +77,10 @@ def _check_backbone(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> No
     if name is None and any(key.startswith("backbone.conv1.0.") for key in tensors):
         name = "a ResNet with three convolutions at its start, as timm's resnet50d"
     if name is not None and not re.fullmatch(_RESNETS, str(name)):
-        raise ModelError(f"{checkpoint.weights} has the backbone {name}; this tool runs DETR with a plain ResNet only")
+        raise ModelError(
+            f"{checkpoint.weights} has the backbone {name}; this tool runs DETR with a plain ResNet only, "
+            "such as detr-resnet-50, which `detr train` fine-tunes"
+        )
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
@@ -207,14 +210,14 @@ def _refuse_others(family: str, *expected: tuple[str, Any, Any]) -> None:
 
 
 def class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
-    """The name of each class: off config.json, or the data set's whose number of classes this is.
+    """The name of each class: off config.json, what the training was told, or the dataset of as many classes.
 
     Warns:
         ModelWarning: no file says the names, or config.json counts its labels from 1.
     """
     names = (checkpoint.config or {}).get("id2label")
     if not isinstance(names, dict):
-        known = names_for(count)
+        known = _trained_names(checkpoint, count) or names_for(count)
         if known is None:
             known = tuple(f"class {label}" for label in range(count))
             _warn(f"{checkpoint.name} does not say what its {count} classes are called; {_GIVE_NAMES}")
@@ -225,6 +228,14 @@ def class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
             f"by one, and {tidy(str(names[str(count)]))!r} is never found; {_GIVE_NAMES}"
         )
     return tuple(tidy(str(names.get(str(label), f"class {label}"))) for label in range(count))
+
+
+def _trained_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...] | None:
+    """The class names that the training was told, if they are as many as the classes."""
+    names = (checkpoint.arguments or {}).get("class_names")
+    if not isinstance(names, list | tuple) or len(names) != count or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(map(tidy, names))
 
 
 def _warn(text: str) -> None:

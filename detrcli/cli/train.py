@@ -19,6 +19,7 @@ from ..training.files import STATE
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
 from .options import (
+    ClassNames,
     LogJson,
     Model,
     Offline,
@@ -29,6 +30,7 @@ from .options import (
     Strict,
     Verbose,
     at_home,
+    names_in,
     parse_size,
 )
 
@@ -65,6 +67,7 @@ def train(
     ] = None,
     validate_every: Annotated[int, typer.Option(min=1, help="Epochs from one measurement of AP to the next.")] = 1,
     revision: Revision = None,
+    class_names: ClassNames = None,
     epochs: Annotated[int, typer.Option(min=1, help="Times to go through all pictures, by whole batches.")] = 50,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in a step, of each process.")] = 8,
     rate: Annotated[float, typer.Option("--lr", min=0, help="Learning rate of the heads.")] = 1e-4,
@@ -133,8 +136,9 @@ def train(
         raise UsageError("--val names what to validate on; --val-fraction means nothing with it")
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise UsageError(f"--val-fraction takes a number above 0 and below 1, not {val_fraction:g}")
-    if scratch and (revision or offline):
-        raise UsageError(f"{'--revision' if revision else '--offline'} means nothing with --from-scratch")
+    loads = {"--revision": revision, "--offline": offline, "--class-names": class_names}
+    if scratch and any(loads.values()):
+        raise UsageError(f"{next(filter(loads.get, loads))} means nothing with --from-scratch")
     _check_output(output, dataset, resume=resume)
     from ..datasets import read_dataset
 
@@ -163,7 +167,13 @@ def train(
     else:
         hush_hub_for(model, talk)
         start, known = pretrained(
-            model, data.classes, size=parse_size(size), revision=revision, offline=offline, seed=seed
+            model,
+            data.classes,
+            size=parse_size(size),
+            revision=revision,
+            offline=offline,
+            names=names_in(class_names),
+            seed=seed,
         )
         talk.say(printable(f"{start.name} knows {known} of {len(data.classes)} classes by name"))
         usual = fine_tuning(start.network)

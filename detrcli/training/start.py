@@ -1,6 +1,7 @@
 """What a training starts from: a model that loads, or random weights."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,19 +69,36 @@ def from_scratch(name: str, classes: tuple[str, ...], *, size: Size | None, seed
 
 
 def pretrained(
-    model: str, classes: tuple[str, ...], *, size: Size | None, revision: str | None, offline: bool, seed: int
+    model: str,
+    classes: tuple[str, ...],
+    *,
+    size: Size | None,
+    revision: str | None,
+    offline: bool,
+    names: Sequence[str] | None,
+    seed: int,
 ) -> tuple[LoadedModel, int]:
     """A model that loads, with heads for these classes: those that it knows by name keep their weights.
 
     The stem of a ResNet will not learn, as in DETR's own training.
 
+    Args:
+        model: as `find` takes it.
+        classes: the names of the labels that it is to have.
+        size: what images are resized to, if not to what the model's files say.
+        revision: as `find` takes it.
+        offline: as `find` takes it.
+        names: of the labels that the model has before, if not what its files say.
+        seed: of the weights of classes that it does not know.
+
     Returns:
         The model, and how many of the classes it knows.
 
     Raises:
+        UsageError: there are not as many names as labels.
         ModelError: it cannot be loaded, cannot take that size, or could not be saved again.
     """
-    loaded = load_checkpoint(find(os.fspath(model), revision=revision, offline=offline), size=size)
+    loaded = load_checkpoint(find(os.fspath(model), revision=revision, offline=offline), size=size, names=names)
     if isinstance(loaded.network, Detr):
         detr_as_json(loaded.network.config)  # refuses what could not be saved
     known = sum(map(bool, labels_named(classes, loaded.class_names)))

@@ -3,16 +3,21 @@
 import json
 import pickle
 import warnings
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import detrcli
+from detrcli import scenes
 from detrcli.checkpoints.class_files import read_class_names
 from detrcli.checkpoints.classes import COCO
 from detrcli.checkpoints.included import sample_picture
 from detrcli.errors import ModelWarning, UsageError
+from detrcli.training.initial import class_heads
+from detrcli.training.start import pretrained
 
 from ..cli.running import detr
 from ..tiny import in_hub_layout, save_tiny, tiny_network
@@ -114,3 +119,40 @@ def test_commands(lone: Path, tmp_path: Path) -> None:
     assert "DC5" in told.stderr
     assert "--class-names" not in told.stderr
     assert "--class-names FILE" in detr(*run, cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("key", ["args", "hyper_parameters"])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_names_that_the_training_was_told(tmp_path: Path, key: str, kind: type) -> None:
+    told = {"class_names": kind(NAMES)}
+    content = {"model": in_hub_layout(tiny_network().state_dict()), key: Namespace(**told) if key == "args" else told}
+    torch.save(content, tmp_path / "lone.pth")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert detrcli.load(tmp_path / "lone.pth", device="cpu").class_names == NAMES
+    assert not [warning for warning in caught if "classes are called" in str(warning.message)]
+
+
+@pytest.mark.parametrize("told", [NAMES[:-1], [*NAMES, "h"], [*range(7)], "abcdefg", {"a": 1}, None])
+def test_names_that_do_not_fit_are_not_taken(tmp_path: Path, told: object) -> None:
+    content = {"model": in_hub_layout(tiny_network().state_dict()), "args": {"class_names": told}}
+    torch.save(content, tmp_path / "lone.pth")
+    with pytest.warns(ModelWarning, match="does not say what its 7 classes are called"):
+        assert detrcli.load(tmp_path / "lone.pth", device="cpu").class_names[0] == "class 0"
+
+
+def test_a_training_begins_with_the_classes_that_are_named(lone: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"size": 64, "revision": None, "offline": False, "seed": 0}
+    names = tuple(reversed(NAMES))[:3]
+    with pytest.warns(ModelWarning, match="classes are called"):
+        assert pretrained(str(lone), names, names=None, **settings)[1] == 0
+    model, known = pretrained(str(lone), names, names=NAMES, **settings)
+    assert known == 3
+    head, before = class_heads(model.network)[0], class_heads(tiny_network())[0]
+    assert torch.equal(head.weight[:3], before.weight[[6, 5, 4]])
+    scenes.write(tmp_path / "shapes", 2, seed=5)
+    (tmp_path / "names.txt").write_text("\n".join((scenes.CLASSES[0], *NAMES[1:])))
+    run = ["train", "shapes", "-o", "out", "--epochs", 1, "--size", 64, "--batch-size", 2, "--workers", 0]
+    told = detr(*run, "--model", lone, "--class-names", "names.txt", "--device", "cpu", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert f"knows 1 of {len(scenes.CLASSES)} classes by name" in told.stderr

@@ -264,6 +264,8 @@ def test_pictures_in_both_splits_are_said(place: Path) -> None:
         (("shapes", "-o", "x", "--seed", "99999999999999999999", *SCRATCH), "--seed"),
         (("shapes", "-o", "x", "--warm-up", "10", *SCRATCH, "--epochs", "3"), "--warm-up 10 is longer than"),
         (("shapes", "-o", "x", "--revision", "main", *SCRATCH), "--revision means nothing with --from-scratch"),
+        (("shapes", "-o", "x", "--class-names", "a.txt", *SCRATCH), "--class-names means nothing with --from-scratch"),
+        (("shapes", "-o", "x", "--model", "tiny", "--class-names", "absent.txt"), "cannot read absent.txt"),
         (("shapes", "-o", "x", "--val-fraction", "0.1", *SCRATCH), "shapes has 2 images of its own to validate on"),
         (("shapes", "-o", "x", "--val-fraction", "1", *SCRATCH), "above 0 and below 1, not 1"),
         (("shapes", "-o", "x", "--val-fraction", "nan", *SCRATCH), "above 0 and below 1, not nan"),

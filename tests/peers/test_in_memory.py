@@ -109,6 +109,7 @@ def test_other_backbones_are_named(tmp_path: Path, name: str) -> None:
     peer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=f"has the backbone {name}; this tool runs DETR with a plain ResNet") as caught:
         detrcli.load_model(tmp_path)
+    assert str(caught.value).endswith(" only, such as detr-resnet-50, which `detr train` fine-tunes")
     assert "\n" not in str(caught.value)
     torch.save(peer.state_dict(), tmp_path / "lone.pth")
     (tmp_path / "config.json").unlink()
