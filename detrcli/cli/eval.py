@@ -43,7 +43,9 @@ def evaluate(
     dataset: Annotated[
         Path,
         typer.Argument(
-            metavar="DATASET", callback=at_home, help="A folder in COCO's or YOLO's layout, or its JSON or YAML file."
+            metavar="DATASET",
+            callback=at_home,
+            help="A folder in COCO, YOLO, Pascal VOC or LabelMe format, or its JSON or YAML file.",
         ),
     ],
     model: Model = DEFAULT_MODEL,

@@ -45,7 +45,9 @@ def train(
     dataset: Annotated[
         Path,
         typer.Argument(
-            metavar="DATASET", callback=at_home, help="A folder in COCO's or YOLO's layout, or its JSON or YAML file."
+            metavar="DATASET",
+            callback=at_home,
+            help="A folder in COCO, YOLO, Pascal VOC or LabelMe format, or its JSON or YAML file.",
         ),
     ],
     output: Annotated[

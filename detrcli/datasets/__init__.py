@@ -5,11 +5,11 @@ from pathlib import Path
 
 from ..errors import DatasetError
 from .annotations import Dataset, Example, Split
-from .coco import find_coco, read_coco
+from .coco import find_coco, is_coco, read_coco
 from .labelme import read_labelme
 from .others import named_other
 from .voc import read_voc
-from .yolo import find_yolo, read_yolo
+from .yolo import find_name_list, find_yolo, read_yolo
 
 __all__ = ["Dataset", "Example", "Split", "read_dataset"]
 
@@ -28,13 +28,15 @@ def read_dataset(place: Path, split: Split, *, strict: bool = False) -> Dataset:
     """
     if not os.path.exists(place):
         raise DatasetError(f"{place}: no such file or folder")
-    description = find_yolo(place)
+    description, coco = find_yolo(place), is_coco(place)
+    if description is None and not coco:
+        for read in (read_voc, read_labelme):
+            if (dataset := read(place, split, strict=strict)) is not None:
+                return dataset
+        description = find_name_list(place)
     if description is not None:
         return read_yolo(description, split, strict=strict)
-    for read in (read_voc, read_labelme):
-        if (dataset := read(place, split, strict=strict)) is not None:
-            return dataset
-    other = named_other(place)
+    other = None if coco else named_other(place)
     found = None if other else find_coco(place, split)
     if found is None:
         raise DatasetError(

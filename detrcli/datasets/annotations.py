@@ -36,7 +36,7 @@ class Example:
 
     Attributes:
         path: the picture file.
-        identity: its id in COCO, which may be text, or its place in the data set.
+        identity: its id in COCO, which may be text, or its place in the data set, counted from 1.
         width: pixels of the upright picture.
         height: the same.
         boxes: (N, 4) float32 as x1, y1, x2, y2 in pixels, inside the picture.
@@ -62,7 +62,7 @@ class Dataset:
     Attributes:
         name: what the user called it.
         classes: the name of each label.
-        category_ids: the id of each label in COCO, or its number in YOLO.
+        category_ids: the id of each label in COCO; elsewhere they count from 1, as `detr predict` has them count.
         examples: the pictures.
         problems: a line each on what was wrong and what was done.
     """
@@ -89,7 +89,7 @@ def with_classes(data: Dataset, classes: tuple[str, ...]) -> Dataset:
     problems = list(data.problems)
     if lost:
         problems.append(f"{data.name}: {lost.total()} objects of other classes, such as {next(iter(lost))!r}: left out")
-    ids = tuple(range(len(classes)))
+    ids = tuple(range(1, len(classes) + 1))
     return replace(data, classes=classes, category_ids=ids, examples=tuple(examples), problems=tuple(problems))
 
 

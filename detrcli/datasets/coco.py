@@ -16,11 +16,14 @@ from ..files import read_file
 from ..labelling import drawn
 from ..output_settings import CocoId
 from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawPicture, Split, checked
+from .beginning import begins_with
 
 PICTURES = ("", "images", "data")
 """Folders beside the JSON file, or beside its folder, in which pictures may lie."""
 NAMES = ("annotations.", "_annotations.", "instances")
 """How the file's name begins where there are others, such as captions_val2017.json."""
+CONTENT = rb'^(\xef\xbb\xbf)?\s*\{.*"(images|annotations)"\s*:\s*\['
+"""What is found in the beginning of most."""
 WHOLE = "default"
 """What CVAT calls a dataset that has no splits."""
 READ = frozenset(
@@ -93,11 +96,27 @@ def find_coco(place: Path, split: Split) -> CocoFiles | None:
     return None
 
 
+def is_coco(place: Path) -> bool:
+    """Whether a file, or one in a folder where `find_coco` looks, is known to be COCO's by how it begins."""
+    if place.is_file():
+        return begins_with(place, CONTENT)
+    names = [name for names in SPLITS.values() for name in names]
+    folders = (place / name for name in ("", "annotations", *names))
+    return any(begins_with(file, CONTENT) for folder in folders for file in _likely(sorted(folder.glob("*.json")))[:8])
+
+
+def _likely(files: list[Path]) -> list[Path]:
+    """Those with one of the usual names, or all if none has."""
+    return [file for file in files if file.name.startswith(NAMES)] or files
+
+
 def _file_in(folder: Path, part: str = "") -> Path | None:
     """The annotations in a folder, of a part if one is named: of val instances_val2017.json, not evaluation.json."""
     begins_a_word = re.compile(rf"(?<![^\W\d_]){part}")
     every = [file for file in sorted(folder.glob("*.json")) if not part or begins_a_word.search(file.stem)]
-    files = [file for file in every if file.name.startswith(NAMES)] or every
+    files = _likely(every)
+    if len(files) > 1:
+        files = [file for file in files if begins_with(file, CONTENT)] or files
     if len(files) > 1:
         raise DatasetError(
             f"{folder} holds {len(files)} JSON files, such as {files[0].name} and {files[1].name}; "

@@ -1,7 +1,6 @@
 """Datasets in LabelMe's format: a JSON file of shapes for each image."""
 
 import json
-import re
 from collections import Counter
 from math import hypot
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import Any
 from ..errors import DatasetError
 from ..files import read_file
 from .annotations import Box, Dataset, Split
+from .beginning import begins_with
 from .per_image import AnnotatedImage, NamedObject, find_files, read_files
 
 SUFFIX, ANNOTATIONS = ".json", "annotations"
 AREAS = ("rectangle", "polygon", "circle", "rotation", "mask")
 """Shapes that enclose an object; points and lines do not."""
-BEGINNING = 2**16
-"""Bytes of a file within which its shapes begin, the image's own data being at its end."""
+CONTENT = rb'"shapes"\s*:\s*\[|"imageData"\s*:\s*("|null)'
+"""What is found in the beginning of a file; the image's own data may take all of it."""
 
 
 def read_labelme(place: Path, split: Split, *, strict: bool) -> Dataset | None:
@@ -32,30 +32,31 @@ def read_labelme(place: Path, split: Split, *, strict: bool) -> Dataset | None:
 
 
 def _is_labelme(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    with file.open("rb") as content:
-        return re.search(rb'"shapes"\s*:\s*\[', content.read(BEGINNING)) is not None
+    return begins_with(file, CONTENT)
 
 
-def _parsed(file: Path) -> AnnotatedImage:
+def _parsed(file: Path) -> AnnotatedImage | None:
     try:
         content = json.loads(read_file(file))
-        size = content.get("imageWidth"), content.get("imageHeight")
-        whole = (int(size[0]), int(size[1])) if all(size) else None
+        if not isinstance(content, dict) or "shapes" not in content:
+            return None
+        width, height = (int(content.get(key) or 0) for key in ("imageWidth", "imageHeight"))
+        size = (width, height) if width and height else None
         shapes = [(one.get("shape_type") or "polygon", one) for one in content["shapes"]]
         objects = [NamedObject(_name(one), _box(kind, one["points"])) for kind, one in shapes if kind in AREAS]
         ignored = Counter(f"shapes of type {kind!r}" for kind, _ in shapes if kind not in AREAS)
-        return AnnotatedImage(str(content.get("imagePath") or ""), whole, objects, ignored)
+        return AnnotatedImage(str(content.get("imagePath") or ""), size, objects, ignored)
     except OSError as error:
         raise DatasetError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise DatasetError(f"{file} is not a LabelMe file: {type(error).__name__} {error}") from error
+        raise DatasetError(
+            f"{file} is not a sound LabelMe file ({type(error).__name__}: {error}); correct or remove it"
+        ) from error
 
 
 def _name(shape: dict[str, Any]) -> str:
     name = str(shape["label"]).strip()
-    if not name:
+    if shape["label"] is None or not name:
         raise ValueError("a shape without a label")
     return name
 

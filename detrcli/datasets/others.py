@@ -1,11 +1,10 @@
 """Formats of datasets that are not read: known, so that a user can be told what to export instead."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-BEGINNING = 4096
-"""Bytes of a file by which its format is known."""
+from .beginning import begins_with
+
 INSTEAD = "export COCO or YOLO instead"
 
 
@@ -41,12 +40,7 @@ def named_other(place: Path) -> str | None:
     for form in FORMATS:
         files = (file for folder in folders for file in sorted(folder.glob(form.files))[:8])
         for file in files if folders else [place] * place.match(form.files):
-            if file.is_file() and _has(file, form.content):
+            if begins_with(file, form.content):
                 where = "is" if file == place else f"holds {file.relative_to(place)}, which is"
                 return f"{where} {form.name}; it is not read here, so {INSTEAD}"
     return None
-
-
-def _has(file: Path, content: bytes) -> bool:
-    with file.open("rb") as opened:
-        return re.search(content, opened.read(BEGINNING), re.DOTALL) is not None

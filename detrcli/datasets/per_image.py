@@ -59,12 +59,14 @@ class SplitFiles(NamedTuple):
         files: its annotation files.
         every: those of all splits, which decide on the classes.
         part: which of `SPLITS` it is, if the dataset has parts.
+        missing: images that a list names but that have no annotation file.
     """
 
     place: Path
     files: Sequence[Path]
     every: Sequence[Path]
     part: str | None = None
+    missing: Sequence[str] = ()
 
 
 def find_files(
@@ -102,8 +104,11 @@ def find_files(
         if not lists:
             return SplitFiles(place, found[""], every)
         part = _part(place, split, list(lists))
-        stems = {line.split()[0] for line in _lines(lists[part]) if line.strip()}
-        return SplitFiles(place, [file for file in found[""] if file.stem in stems], every, part)
+        known = {file.stem for file in found[""]}
+        listed = [line.strip() for line in _lines(lists[part]) if line.strip()]
+        stems = dict.fromkeys(name if name in known else name.split()[0] for name in listed)
+        missing = [stem for stem in stems if stem not in known]
+        return SplitFiles(place, [file for file in found[""] if file.stem in stems], every, part, missing)
     part = _part(place, split, list(found))
     return SplitFiles(place, found[part], every, part)
 
@@ -122,12 +127,12 @@ def _lines(file: Path) -> list[str]:
         raise DatasetError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage], *, strict: bool) -> Dataset:
+def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage | None], *, strict: bool) -> Dataset:
     """Read the annotation files of a split; classes are numbered in the order of their names.
 
     Args:
         split: the files.
-        parse: reads one.
+        parse: reads one; None for a file of something else.
         strict: as of `checked`.
 
     Raises:
@@ -138,20 +143,39 @@ def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage], *, st
     images: list[RawPicture] = []
     objects: list[tuple[int, NamedObject]] = []
     ignored: Counter[str] = Counter()
+    strange: list[Path] = []
     for file in split.every:
         content = parse(file)
+        if content is None:
+            strange += [file] * (file in chosen)
+            continue
         names.update(one.name for one in content.objects)
         if file in chosen:
             objects += ((len(images), one) for one in content.objects)
-            images.append(RawPicture(_image(file, content.image), len(images), content.size))
+            images.append(RawPicture(_image(file, content.image), len(images) + 1, content.size))
             ignored += content.ignored
     classes = sorted(names)
     labels = {name: label for label, name in enumerate(classes)}
     rows = [(place, labels[one.name], one.box, 0, one.crowd) for place, one in objects]
     problems = [f"{count} {kind} have no box: left out" for kind, count in sorted(ignored.items())]
+    problems += [
+        f"{len(left_out)} {what}, such as {left_out[0]}: left out"
+        for what, left_out in (
+            ("files are not annotations of an image", strange),
+            ("listed images have no annotation file", split.missing),
+        )
+        if left_out
+    ]
     name = f"{split.place} ({split.part})" if split.part else str(split.place)
     return checked(
-        name, classes, range(len(classes)), images, np.array(rows, RAW_OBJECT), problems, part=split.part, strict=strict
+        name,
+        classes,
+        range(1, len(classes) + 1),
+        images,
+        np.array(rows, RAW_OBJECT),
+        problems,
+        part=split.part,
+        strict=strict,
     )
 
 

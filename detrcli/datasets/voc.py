@@ -7,6 +7,7 @@ from xml.etree.ElementTree import XML, Element, ParseError, TreeBuilder, XMLPars
 from ..errors import DatasetError
 from ..files import read_file
 from .annotations import Dataset, Split
+from .beginning import begins_with
 from .per_image import AnnotatedImage, NamedObject, find_files, read_files
 
 SUFFIX, ANNOTATIONS = ".xml", "Annotations"
@@ -32,10 +33,7 @@ def read_voc(place: Path, split: Split, *, strict: bool) -> Dataset | None:
 
 
 def _is_voc(file: Path) -> bool:
-    try:
-        return _root(file).tag == "annotation"
-    except DatasetError:
-        return file.is_file() and b"<annotation>" in file.read_bytes()
+    return begins_with(file, rb"<annotation[\s>]")
 
 
 def _root(file: Path) -> Element:
@@ -44,16 +42,18 @@ def _root(file: Path) -> Element:
     except OSError as error:
         raise DatasetError(f"cannot read {file}: {error.strerror}") from error
     except (ParseError, ValueError, LookupError, RecursionError) as error:
-        raise DatasetError(f"{file} is not XML that can be read: {error}") from error
+        raise DatasetError(f"{file} is not XML that can be read: {error}; correct or remove it") from error
 
 
-def _parsed(file: Path) -> AnnotatedImage:
+def _parsed(file: Path) -> AnnotatedImage | None:
     root = _root(file)
+    if root.tag != "annotation":
+        return None
     try:
         objects = [_object(one) for one in root.iter("object")]
         size = (round(float(root.findtext("size/width") or 0)), round(float(root.findtext("size/height") or 0)))
     except (ValueError, OverflowError) as error:
-        raise DatasetError(f"{file} is not a Pascal VOC annotation: {error}") from error
+        raise DatasetError(f"{file} is not a sound Pascal VOC annotation: {error}; correct or remove it") from error
     return AnnotatedImage((root.findtext("filename") or "").strip(), size if all(size) else None, objects, Counter())
 
 

@@ -6,8 +6,8 @@ The description is a YAML file, Darknet's `obj.data`, or nothing but a list of c
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,16 @@ def find_yolo(place: Path) -> Path | None:
     named = [path for path in files if path.stem in ("data", "dataset")] or files
     if len(named) > 1:
         raise DatasetError(f"{place} holds {named[0].name} and {named[1].name}; name the one that describes the data")
-    others = (place / name for name in (DARKNET, *NAME_LISTS))
-    return named[0] if named else next((path for path in others if path.is_file()), None)
+    return named[0] if named else _first_of(place, (DARKNET,))
+
+
+def find_name_list(place: Path) -> Path | None:
+    """A list of class names that describes a dataset where nothing else does, or None if there is none."""
+    return _first_of(place, NAME_LISTS)
+
+
+def _first_of(place: Path, names: Sequence[str]) -> Path | None:
+    return next((path for path in (place / name for name in names) if path.is_file()), None)
 
 
 def _has_names(file: Path) -> bool:
@@ -98,8 +106,8 @@ def read_yolo(file: Path, split: Split, *, strict: bool = False) -> Dataset:
             f"{len(unlabelled)} of {len(paths)} pictures have no label file, such as {unlabelled[0]}: "
             "taken for pictures without objects"
         )
-    pictures = [RawPicture(path, place) for place, path in enumerate(paths)]
-    return checked(
+    pictures = [RawPicture(path, number) for number, path in enumerate(paths, start=1)]
+    data = checked(
         f"{file} ({key})",
         described.classes,
         described.ids,
@@ -110,6 +118,8 @@ def read_yolo(file: Path, split: Split, *, strict: bool = False) -> Dataset:
         relative=True,
         strict=strict,
     )
+    shift = int(0 in described.ids)  # as `detr predict` numbers categories, whose 0 many readers take for background
+    return replace(data, category_ids=tuple(number + shift for number in data.category_ids))
 
 
 def _described(file: Path) -> _Description:

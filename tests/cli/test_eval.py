@@ -154,9 +154,9 @@ def test_saved_predictions_have_the_same_figures_in_pycocotools(place: Place, ha
     results = json.loads(harder.predictions.read_text())
     assert len(results) == sum(map(len, place.objects.values()))
     truth = COCO(str(harder.truth))
-    images = {place: image["id"] for place, image in enumerate(truth.dataset["images"])}
-    for result in results:  # YOLO has no ids but places
-        result["image_id"], result["category_id"] = images[result["image_id"]], 10 * (result["category_id"] + 1)
+    images = {place: image["id"] for place, image in enumerate(truth.dataset["images"], start=1)}
+    for result in results:  # YOLO has no ids but places, which count from 1
+        result["image_id"], result["category_id"] = images[result["image_id"]], 10 * result["category_id"]
     judge = COCOeval(truth, truth.loadRes(results), "bbox")
     judge.evaluate()
     judge.accumulate()

@@ -505,6 +505,10 @@ def test_a_home_is_found_in_what_a_shell_leaves_as_it_is(trio: Place) -> None:
     assert run.code == 0, run.stderr
     assert trio.files("out") == ["p/0.jpg.json", "p/1.jpg.json"]
     assert not (trio.folder / "~").exists()
+    for option in ("--image-ids", "--font", "--class-names"):
+        run = trio.detr("~/p/1.*", "--format=coco", f"{option}=~/nothing", "--output=~/other", home=trio.folder)
+        assert run.code == 2
+        assert str(trio.folder / "nothing") in run.stderr, option
 
 
 def test_a_stderr_that_cannot_be_written_changes_nothing(trio: Place) -> None:

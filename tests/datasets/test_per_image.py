@@ -3,15 +3,16 @@
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detrcli.datasets import Dataset, Split, read_dataset
+from detrcli.datasets import Dataset, Split, beginning, read_dataset
 from detrcli.errors import DatasetError
+from detrcli.files import open_file
 from detrcli.formats import picture_format
 from detrcli.labelled import Found, Labelled
 from detrcli.output_settings import OutputSettings
@@ -175,7 +176,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;&x;">]>'
         (voc(("", CAT[1])), "an object without a name or a whole bndbox"),
         (voc(CAT).replace("<xmin>3</xmin>", ""), "an object without a name or a whole bndbox"),
         (voc(CAT).replace("<xmin>3", "<xmin>three"), "could not convert string to float"),
-        (voc(CAT).replace("<width>40", "<width>1e999"), "is not a Pascal VOC annotation: "),
+        (voc(CAT).replace("<width>40", "<width>1e999"), "is not a sound Pascal VOC annotation: "),
         (voc(CAT).replace("a.jpg", "c.jpg").replace("<annotation>", "<annotation>" + "<a>" * 10**5), "not XML"),
     ],
 )
@@ -223,3 +224,90 @@ def test_other_formats_are_named(tmp_path: Path, name: str, content: str, said: 
     assert text.startswith(f"{tmp_path} holds {file.relative_to(tmp_path)}, which is {said}")
     assert text.endswith("it is not read here, so export COCO or YOLO instead")
     assert refusal(file).startswith(f"{file} is {said}")
+
+
+@KINDS
+def test_files_of_something_else_are_left_out_and_counted(tmp_path: Path, kind: str) -> None:
+    write_picture(tmp_path / "a.jpg")
+    write(tmp_path, "a", kind, CAT)
+    if kind == "voc":
+        other = write_text(tmp_path / "b.xml", "<settings/>")
+    else:
+        other = write_json(tmp_path / "a.jpg.json", {"path": "a.jpg", "detections": []})
+    dataset = read_dataset(tmp_path, "val")
+    assert [(one.identity, one.path.name) for one in dataset.examples] == [(1, "a.jpg")]
+    assert dataset.category_ids == (1,)
+    assert dataset.problems == (f"{tmp_path}: 1 files are not annotations of an image, such as {other}: left out",)
+
+
+def test_a_list_names_images_with_spaces_and_such_without_annotations(tmp_path: Path) -> None:
+    for stem in ("my photo", "b"):
+        write_picture(tmp_path / "JPEGImages" / f"{stem}.jpg")
+        write(tmp_path / "Annotations", stem, "voc", CAT)
+    write_text(tmp_path / "ImageSets" / "Main" / "train.txt", "my photo\nb  1\nc\n\n")
+    dataset = read_dataset(tmp_path, "train")
+    assert [one.path.stem for one in dataset.examples] == ["b", "my photo"]
+    said = f"{tmp_path} (train): 1 listed images have no annotation file, such as c: left out"
+    assert dataset.problems == (said,)
+
+
+def write_coco(file: Path, **more: object) -> Path:
+    objects = [{"id": 1, "image_id": 5, "category_id": 2, "bbox": [2, 3, 10, 20], **more}]
+    images = [{"id": 5, "file_name": "a.jpg", "width": 40, "height": 30}]
+    return write_json(file, {"images": images, "annotations": objects, "categories": [{"id": 2, "name": "bird"}]})
+
+
+@pytest.mark.parametrize("name", ["annotations.json", "annotations/instances_val.json", "val/_annotations.coco.json"])
+def test_coco_is_preferred_to_what_lies_beside_it(tmp_path: Path, name: str) -> None:
+    """As it was converted from, or to."""
+    write_picture((tmp_path / name).parent / "a.jpg")
+    write_picture(tmp_path / "a.jpg")
+    write_coco(tmp_path / name, regions=[], shapes=[])
+    for stem in "abcdefghij":
+        write(tmp_path, stem, "labelme", CAT)
+        write(tmp_path / "Annotations", stem, "voc", CAT)
+    for other, content in (
+        ("classes.txt", "cat\n"),
+        ("cvat.xml", "<annotations/>"),
+        ("labels.csv", "image,bbox\n"),
+        ("setup.cfg", "[network]\n"),
+    ):
+        write_text(tmp_path / other, content)
+    assert read_dataset(tmp_path, "val").classes == ("bird",)
+    assert read_dataset(tmp_path / name, "val").classes == ("bird",)
+
+
+def test_coco_with_another_name_is_found_among_labelme_files(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.jpg")
+    write(tmp_path, "a", "labelme", CAT)
+    write_coco(tmp_path / "coco.json")
+    assert read_dataset(tmp_path, "val").classes == ("bird",)
+
+
+@KINDS
+def test_a_list_of_classes_beside_annotations_does_not_make_it_yolo(tmp_path: Path, kind: str) -> None:
+    write_picture(tmp_path / "a.jpg")
+    write(tmp_path, "a", kind, CAT)
+    write_text(tmp_path / "classes.txt", "cat\ndog\n")
+    assert read_dataset(tmp_path, "val").classes == ("cat",)
+
+
+def test_a_labelme_file_that_begins_with_its_image_is_known(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.jpg")
+    write_json(tmp_path / "a.json", dict(sorted({**labelme(CAT), "imageData": "A" * 2**17}.items())))
+    assert read_dataset(tmp_path, "val").classes == ("cat",)
+
+
+@KINDS
+def test_to_know_a_format_few_files_are_opened(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(100):
+        write_text(tmp_path / f"{number}.{'xml' if kind == 'voc' else 'json'}", "{}")
+    opened: list[Path] = []
+
+    def noting(file: Path) -> IO[bytes]:
+        opened.append(file)
+        return open_file(file)
+
+    monkeypatch.setattr(beginning, "open_file", noting)
+    assert refusal(tmp_path).startswith(f"{tmp_path} holds")
+    assert 0 < len(opened) < 200

@@ -29,10 +29,10 @@ def write_small(pictures: Path) -> None:
 
 def is_small(dataset: Dataset, pictures: Path, *problems: str) -> None:
     assert dataset.classes == ("cat", "dog")
-    assert dataset.category_ids == (0, 1)
+    assert dataset.category_ids == (1, 2)
     assert dataset.problems == problems
     assert [one.path.resolve() for one in dataset.examples] == [pictures / "a.jpg", pictures / "b.PNG"]
-    assert [one.identity for one in dataset.examples] == [0, 1]
+    assert [one.identity for one in dataset.examples] == [1, 2]
     assert [(one.width, one.height) for one in dataset.examples] == [(40, 30)] * 2
     first, second = dataset.examples
     np.testing.assert_allclose(first.boxes, np.array([CAT[1], DOG[1]]), rtol=1e-6)
