@@ -79,6 +79,8 @@ def load_checkpoint(
     network.load_state_dict({name: tensor.float() for name, tensor in ours.items()} | counters, assign=True)
     rules = _rules(checkpoint, family, size)
     count = network.config.num_classes
+    if count < 1:
+        raise ModelError(f"the model in {checkpoint.weights} knows no class")
     labels = class_names(checkpoint, count) if names is None else fitting_names(names, count, checkpoint.name)
     network = network.eval().to(memory_format=torch.channels_last)
     return LoadedModel(checkpoint.name, network, labels, rules, family.notes(checkpoint))

@@ -18,6 +18,10 @@ SAY_AFTER = 60.0
 """Seconds from one line on how it goes to the next, where there is no bar to see it by."""
 
 
+LONGEST_LINE = 4000
+"""Characters of a line on stderr; a longer one, of a dataset or a model with endless names, is cut off."""
+
+
 def printable(text: str) -> str:
     """Text in one line that any terminal can show: what is not printable is escaped."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
@@ -76,6 +80,8 @@ class Talk:
         self._print(f"detr: {printable(text)}", "error", facts)
 
     def _print(self, text: str, event: str, facts: Mapping[str, Any]) -> None:
+        if len(text) > LONGEST_LINE:
+            text = f"{text[: LONGEST_LINE - 1]}…"
         if self.as_json:
             print(json.dumps({"event": event, "text": text, **_finite(facts)}), file=sys.stderr)
         elif self.live is None:

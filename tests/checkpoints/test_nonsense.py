@@ -58,6 +58,12 @@ def test_weights_that_are_none(
     assert f"class_labels_classifier.weight {complaint}" in said
 
 
+def test_a_model_without_classes_is_refused(tmp_path: Path) -> None:
+    save_tiny(tmp_path, num_classes=0)
+    with pytest.raises(ModelError, match=r"model\.safetensors knows no class"):
+        load_checkpoint(find(str(tmp_path)))
+
+
 def test_weights_that_overflow_are_told_after_the_first_image(place: Path, tmp_path: Path) -> None:
     for path in (place / "m").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -281,3 +281,20 @@ def test_what_cannot_be_done_is_said_in_a_line(place: Path, arguments: tuple[str
     assert complaint in run.stderr
     assert "Traceback" not in run.stderr
     assert "Usage:" in run.stderr or len(run.stderr.strip().splitlines()) <= 2
+
+
+def test_a_class_name_without_end_does_not_fill_the_screen(place: Path) -> None:
+    (place / "endless").mkdir()
+    Image.new("RGB", (90, 60)).save(place / "endless/0.png")
+    content = {
+        "images": [{"id": 1, "file_name": "0.png", "width": 90, "height": 60}],
+        "categories": [{"id": 1, "name": "x" * 1_000_000}, {"id": 2, "name": "y"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 2, 30, 40]}],
+    }
+    (place / "endless/annotations.json").write_text(json.dumps(content))
+    run = detr("train", "endless", "-o", "x", *SCRATCH, "--val-fraction", 0.1, cwd=place)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1].endswith("1 images are too few to hold out 0.1 of them")
+    run = detr("eval", "endless", "--model", "tiny", cwd=place)
+    assert run.returncode == 2
+    assert max(map(len, run.stderr.splitlines())) == 4000
