@@ -20,7 +20,7 @@ from detrcli.backends import Answers
 from detrcli.datasets import Dataset, Example, read_dataset
 from detrcli.errors import DatasetError, ImageError
 from detrcli.evaluation import Answer, Evaluation, as_results, average_precision, evaluate
-from detrcli.images.decode import Picture, read_picture
+from detrcli.images.decode import ImageFile, open_file
 from detrcli.images.resize import Exactly
 
 from .datasets.written import Box, as_coco, write_json, write_picture
@@ -356,11 +356,11 @@ def test_as_many_threads_read_images_as_there_are_cores(tmp_path: Path, monkeypa
     examples = [example((0, SMALL), identity=n, path=write_picture(tmp_path / f"{n}.png")) for n in range(6)]
     together = threading.Barrier(3, timeout=20)
 
-    def read(path: Path) -> Picture:
+    def open_together(path: Path) -> ImageFile:
         together.wait()  # until three are being read at once
-        return read_picture(path)
+        return open_file(path)
 
-    monkeypatch.setattr("detrcli.evaluation.read_picture", read)
+    monkeypatch.setattr("detrcli.evaluation.open_file", open_together)
     monkeypatch.setattr("detrcli.detector.cores", lambda: 3)
     _, answers = evaluate(parrot(["cat"], (0, SMALL, 0.9)), dataset(*examples))
     assert len(answers) == 6
