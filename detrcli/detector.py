@@ -55,15 +55,15 @@ class Outcome(Generic[Source]):
 class Detector:
     """A model that is ready to look at pictures. Made by `detrcli.load`.
 
+    One that `detrcli.load` made can be pickled, as for a spawned process: it is loaded anew, with the same options,
+    where it is unpickled, so the model's files must be there, too.
+
     Attributes:
         name: what the user called the model.
         class_names: the name of each label.
         backends: what runs the network, one for each device.
         weights: the file that they came from, if there is one.
         notes: lines on what a user may want to check about the model.
-
-    One that `detrcli.load` made can be pickled, as for a spawned process: it is loaded anew, with the same options,
-    where it is unpickled, so the model's files must be there, too.
     """
 
     def __init__(
@@ -196,9 +196,7 @@ class Detector:
             if isinstance(answers, ImageError):
                 return then(Outcome(source, None, answers))
             assert prepared is not None
-            result = (
-                self._selected(answers, prepared, wanted) if are_sound(answers) else self._nonsense(source, prepared)
-            )
+            result = self._selected(answers, prepared, wanted) if are_sound(answers) else self._nonsense(prepared)
             return then(Outcome(source, prepared.picture, result))
 
         if not many:
@@ -219,7 +217,7 @@ class Detector:
         except MemoryError as error:
             width, height = self._resize.size(picture.image.width, picture.image.height)
             raise ImageError(f"{name}: not enough memory to resize it to {width} × {height}", "too large") from error
-        return Prepared(pixels, (picture.image.height, picture.image.width), picture if keep else None)
+        return Prepared(pixels, (picture.image.height, picture.image.width), picture if keep else None, name)
 
     def _selected(self, answers: Answers, prepared: Prepared, wanted: Wanted) -> Detections:
         if not ((answers.labels >= 0) & (answers.labels < len(self.class_names))).all():
@@ -227,7 +225,7 @@ class Detector:
         height, width = prepared.size
         return wanted.select(answers.boxes, answers.scores, answers.labels, self.class_names, (width, height))
 
-    def _nonsense(self, source: object, prepared: Prepared) -> ImageError:
+    def _nonsense(self, prepared: Prepared) -> ImageError:
         """Find out whether it is a picture's fault, or the model's, that no numbers came of it.
 
         Raises:
@@ -237,9 +235,7 @@ class Detector:
         (answers,) = self.backend.run([np.full_like(prepared.pixels, GRAY)], [prepared.size])
         if not are_sound(answers):
             raise ModelError(f"{model} computes nonsense (scores or boxes that are no numbers); it may be damaged")
-        path = getattr(source, "path", source)
-        name = os.fspath(path) if isinstance(path, str | os.PathLike) else "an image"
-        return ImageError(f"{name}: {model} computes no numbers for it; try another precision", "no numbers")
+        return ImageError(f"{prepared.name}: {model} computes no numbers for it; try another precision", "no numbers")
 
 
 def are_sound(answers: Answers) -> bool:

@@ -14,6 +14,7 @@ from itertools import chain
 from PIL import ImageFont, features
 
 from .errors import FontWarning, UsageError
+from .files import open_file
 
 NO_CHARACTER = "\U0010ffff"
 """Unicode has no letter here, so a font draws what it has for letters that it lacks."""
@@ -85,9 +86,11 @@ class Fonts:
         self._told: set[str] = set()
         for face in self._own:
             try:
+                if file is not None and os.path.exists(file):  # else Pillow looks for it among the system's
+                    open_file(file).close()
                 face.at(16)
             except OSError as error:
-                raise UsageError(f"cannot read the font {file}: {error}") from error
+                raise UsageError(f"cannot read the font {file}: {error.strerror or error}") from error
 
     def base(self, size: int) -> Font:
         """The font of most letters."""

@@ -38,11 +38,13 @@ class Prepared:
         pixels: (H, W, 3) uint8, resized.
         size: height and width before.
         picture: the picture itself, if someone still needs it.
+        name: what messages call it.
     """
 
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
     picture: Picture | None
+    name: str = "an image"
 
 
 @dataclass(frozen=True, eq=False)

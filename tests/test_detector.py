@@ -291,6 +291,11 @@ def test_one_picture_that_a_model_computes_nonsense_for(answers: dict[str, Any],
     assert len(detector.predict(tmp_path / "bright.png")[0]) == 1
     with pytest.raises(ImageError, match=r"dark.png: m computes no numbers for it"):
         detector.predict([tmp_path / "bright.png", tmp_path / "dark.png"])
+    numbered = enumerate([tmp_path / "bright.png", tmp_path / "dark.png"])  # as the command line has them
+    outcomes = detector.stream(
+        numbered, Wanted(0.5), open_image=lambda source: open_image(source[1]), then=lambda outcome: outcome.result
+    )
+    assert f"{tmp_path / 'dark.png'}: m computes no numbers for it" in str(list(outcomes)[1])
 
 
 @pytest.mark.parametrize("kind", ["folder", "onnx"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..class_names import UNUSED, tidy
 from ..errors import UsageError
+from ..files import read_file
 
 
 def read_class_names(file: Path) -> tuple[str, ...]:
@@ -20,7 +21,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
         UsageError: it cannot be read, or holds no names.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_file(file).decode("utf-8-sig")
         match file.suffix.lower():
             case ".json":
                 content = json.loads(text)

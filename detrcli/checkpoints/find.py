@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..files import read_file
 from .included import included
 from .kin import KIN
 from .names import DEMO_MODEL, KNOWN_MODELS, known_model
@@ -186,6 +187,8 @@ def shards_of(index: Path) -> list[Path]:
 
 
 def _from_file(path: Path) -> Checkpoint:
+    if not path.is_file():
+        raise ModelError(f"{path} is a pipe or a device, not a file; save the model to a file first")
     if path.suffix.lower() == ONNX_SUFFIX:
         return Checkpoint(path.stem, path, None, None)  # it holds everything itself
     config, preprocessor = _read_json(path.parent / CONFIG), _preprocessor_in(path.parent)
@@ -199,7 +202,7 @@ def _from_file(path: Path) -> Checkpoint:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_file(path).decode("utf-8-sig"))
     except FileNotFoundError:
         return None
     except OSError as error:

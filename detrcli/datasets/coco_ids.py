@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..class_names import UNUSED, labels_named
 from ..errors import DatasetError, ImageError, UsageError
-from ..files import digest_of
+from ..files import digest_of, read_file
 from ..images.fetch import is_address
 from ..images.sources import ImageReference
 from ..output_settings import CocoId
@@ -92,7 +92,7 @@ def read_coco_ids(file: Path) -> CocoIds:
         DatasetError: it cannot be read, or is not a COCO file.
     """
     try:
-        content = json.loads(file.read_bytes(), object_pairs_hook=_what_is_read)
+        content = json.loads(read_file(file), object_pairs_hook=_what_is_read)
         images = {_normal(one["file_name"]): _id(one) for one in content["images"]}
         categories = {str(one["name"]).strip(): _id(one) for one in content["categories"]}
         digest = digest_of(file)

@@ -781,4 +781,7 @@ def test_a_font_that_is_none_is_refused_before_anything_starts(tmp_path: Path) -
     run = detr("predict", "--model", "demo", "--font", "absent.ttf", cwd=tmp_path)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr == "detr: cannot read the font absent.ttf: cannot open resource\n"
+    run = detr("predict", "--model", "demo", "--font", "/dev/null", cwd=tmp_path)
+    assert run.returncode == 2
+    assert "cannot read the font /dev/null: a device or socket, not a file" in run.stderr
     assert not any(tmp_path.iterdir())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from detrcli.datasets import read_dataset
+from detrcli.datasets.coco_ids import read_coco_ids
 from detrcli.errors import DatasetError
 
 from .written import write_picture, write_text
@@ -34,3 +35,9 @@ def test_another_yaml_file_that_is_a_pipe_is_passed_over(tmp_path: Path) -> None
     write_text(tmp_path / "data.yaml", "train: images\nnames: [a]\n")
     os.mkfifo(tmp_path / "other.yaml")
     assert len(read_dataset(tmp_path, "train").examples) == 1
+
+
+def test_a_file_of_image_ids_that_is_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "instances.json")
+    with pytest.raises(DatasetError, match=r"instances\.json: a pipe, not a file"):
+        read_coco_ids(tmp_path / "instances.json")
