@@ -8,7 +8,10 @@ from numpy.typing import NDArray
 
 from ..errors import DetrError, DeviceMemoryError
 
-WORDS = ("allocate memory", "failed to allocate", "out of memory", "alloc_failed", "storage size calculation overflow")
+WORDS = (
+    *("allocate memory", "bad_alloc", "failed to allocate", "out of memory", "alloc_failed"),
+    "storage size calculation overflow",
+)
 """The CPU's, CUDA's, its libraries', MPS's and ONNX Runtime's."""
 
 

@@ -77,6 +77,7 @@ def test_absent_cuda(tiny: Path) -> None:
     "error",
     [
         MemoryError(),
+        RuntimeError("std::bad_alloc"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("Storage size calculation overflowed with sizes=[1, 99999, 99999, 3]"),

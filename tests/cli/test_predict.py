@@ -628,6 +628,47 @@ def test_an_image_that_cannot_be_annotated_ends_neither_the_run_nor_one_that_goe
         assert failure["reason"].startswith("p/1.png: ")
 
 
+UNDER_A_LIMIT = """
+import re, resource, sys
+from pathlib import Path
+from detrcli.cli import main
+from detrcli.detector import Detector
+
+stream = Detector.stream
+
+def limited(*arguments, **options):
+    (used,) = re.findall(r"VmSize:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+    resource.setrlimit(resource.RLIMIT_AS, (int(used) * 1024 + 300_000_000,) * 2)
+    return stream(*arguments, **options)
+
+Detector.stream = limited
+sys.argv[0] = "detr"
+main()
+"""
+"""Once the model is loaded, 300 MB are left."""
+
+
+def test_an_image_that_memory_does_not_hold_ends_neither_the_run_nor_one_that_goes_on(trio: Place) -> None:
+    Image.new("1", (12000, 12000)).save(trio.folder / "p" / "1large.png")  # 576 MB in RGB
+    command = [sys.executable, "-c", UNDER_A_LIMIT, "predict", "p", *trio.options, "-o", "out", "-f", "jsonl"]
+    (trio.folder / "p" / "2.jpg").rename(trio.folder / "later.jpg")
+    said = []
+    for again in ([], ["--resume"]):
+        run = subprocess.run(
+            [*command, "--workers", "2", *again],
+            cwd=trio.folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        assert run.returncode == 1, run.stderr
+        said.append(run.stdout)
+        assert "Traceback" not in run.stderr
+        found = (trio.folder / "out" / "detections.jsonl").read_text().splitlines()
+        assert [json.loads(line)["path"] for line in found] == ["p/0.jpg", "p/1.jpg"]
+        (failure,) = map(json.loads, (trio.folder / "out" / "failures.jsonl").read_text().splitlines())
+        assert (failure["path"], failure["kind"]) == ("p/1large.png", "too large")
+    assert said[0]
+    assert not said[1]
+
+
 def test_images_of_more_pixels_than_asked_for_are_refused(trio: Place) -> None:
     noise(5, 91, 60).save(trio.folder / "p" / "large.jpg")
     run = trio.detr("p", *trio.options, "--no-draw", "--max-pixels", str(90 * 60))
