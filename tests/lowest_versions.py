@@ -14,9 +14,14 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-QUICK = ("tests/images", "tests/test_draw.py", "tests/cli/test_log_json.py", "tests/cli/test_export.py")
+QUICK = (
+    *("tests/images", "tests/test_draw.py", "tests/test_detections.py"),
+    *("tests/cli/test_log_json.py", "tests/cli/test_export.py"),
+)
 RUNNERS = ("pytest", "hypothesis")
 """What the tests that run here need of the extra `test`; its peers and checkers need newer packages of ours."""
+EXTRAS = ("heif", "supervision")
+"""What those tests need besides."""
 
 
 def project() -> dict[str, list[str]]:
@@ -73,9 +78,10 @@ def main() -> None:
     requirements = project()
     constraints = folder / "constraints.txt"
     constraints.write_text("\n".join(lowest(requirements[""])) + "\n", "utf-8")
-    runners = [one for one in requirements["test"] if one.startswith(RUNNERS)]
+    needed = [one for one in requirements["test"] if one.startswith(RUNNERS)]
+    needed += [one for extra in EXTRAS for one in requirements[extra]]
 
-    programs = environment(folder / "all", "--constraint", constraints, ROOT, *lowest(runners))
+    programs = environment(folder / "all", "--constraint", constraints, ROOT, *lowest(needed))
     run(programs / "python", "-m", "pip", "check")
     for extra in requirements.keys() - {""}:  # that there are such versions, and that they go together
         pins = lowest(requirements[extra])
