@@ -37,7 +37,7 @@ from .options import (
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from ..datasets import Dataset
+    from ..datasets import Dataset, Split
     from ..training.loop import Training
 
 
@@ -265,11 +265,16 @@ def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk, *,
 
 
 def _own_validation(data: "Dataset", place: Path, *, strict: bool) -> "Dataset | None":
-    """The validation split of the dataset itself, if it has one."""
+    """The validation split of the dataset itself, if it has one, or else its test split."""
+    return _own_split(data, place, "val", strict=strict)
+
+
+def _own_split(data: "Dataset", place: Path, split: "Split", *, strict: bool) -> "Dataset | None":
+    """A split of the dataset, if it has one that is not all there is."""
     from ..datasets import read_dataset
 
     try:
-        own = read_dataset(place, "val", strict=strict)
+        own = read_dataset(place, split, strict=strict)
     except SplitError:
         return None
     return None if _places(own) == _places(data) else own
@@ -278,8 +283,8 @@ def _own_validation(data: "Dataset", place: Path, *, strict: bool) -> "Dataset |
 def _held_out(data: "Dataset", place: Path, fraction: float, seed: int, talk: Talk) -> tuple["Dataset", "Dataset"]:
     from ..datasets.holdout import hold_out
 
-    own = _own_validation(data, place, strict=False)
-    if own is not None:
+    own, test = _own_validation(data, place, strict=False), _own_split(data, place, "test", strict=False)
+    if own is not None and (test is None or _places(own) != _places(test)):  # which serves for want of another
         raise UsageError(f"{place} has {len(own.examples)} images of its own to validate on; leave --val-fraction out")
     learned, judged = hold_out(data, fraction, seed=seed)
     talk.say(f"{len(judged.examples)} of {len(data.examples)} images held out for validation")

@@ -2,9 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -144,11 +144,13 @@ def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage | None]
     objects: list[tuple[int, NamedObject]] = []
     ignored: Counter[str] = Counter()
     strange: list[Path] = []
+    stems: set[str] = set()
     for file in split.every:
         content = parse(file)
         if content is None:
             strange += [file] * (file in chosen)
             continue
+        stems |= {file.stem, PurePosixPath(content.image.replace("\\", "/")).stem}
         names.update(one.name for one in content.objects)
         if file in chosen:
             objects += ((len(images), one) for one in content.objects)
@@ -158,11 +160,13 @@ def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage | None]
     labels = {name: label for label, name in enumerate(classes)}
     rows = [(place, labels[one.name], one.box, 0, one.crowd) for place, one in objects]
     problems = [f"{count} {kind} have no box: left out" for kind, count in sorted(ignored.items())]
+    unannotated = [] if split.place.is_file() else _others_beside([one.path for one in images], stems)
     problems += [
         f"{len(left_out)} {what}, such as {left_out[0]}: left out"
         for what, left_out in (
             ("files are not annotations of an image", strange),
             ("listed images have no annotation file", split.missing),
+            ("images have no annotation file", unannotated),
         )
         if left_out
     ]
@@ -177,6 +181,13 @@ def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage | None]
         part=split.part,
         strict=strict,
     )
+
+
+def _others_beside(images: Sequence[Path], stems: Set[str]) -> list[Path]:
+    """The images in the same folders that no annotation file is for, by what is before the ending of their names."""
+    folders = sorted({one.parent for one in images if one.parent.is_dir()})
+    beside = (path for folder in folders for path in sorted(folder.iterdir()))
+    return [path for path in beside if path.suffix.lower() in SUFFIXES and path.stem not in stems]
 
 
 def _image(file: Path, named: str) -> Path:

@@ -144,6 +144,7 @@ def test_without_a_validation_split_the_last_weights_are_kept(place: Path) -> No
 
 def test_a_share_of_the_images_is_held_out_for_validation(place: Path) -> None:
     shutil.copytree(place / "shapes/train", place / "single/train")
+    shutil.copytree(place / "shapes/val", place / "single/test")  # which stays unseen
     arguments = ("train", "single", "-o", "held out", *SCRATCH, "--val-fraction", 0.3)
     run = detr(*arguments, "--epochs", 2, cwd=place)
     assert run.returncode == 0, run.stderr

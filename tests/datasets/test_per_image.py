@@ -311,3 +311,13 @@ def test_to_know_a_format_few_files_are_opened(tmp_path: Path, kind: str, monkey
     monkeypatch.setattr(beginning, "open_file", noting)
     assert refusal(tmp_path).startswith(f"{tmp_path} holds")
     assert 0 < len(opened) < 200
+
+
+@KINDS
+def test_images_without_annotations_are_left_out_and_counted(tmp_path: Path, kind: str) -> None:
+    for stem in "abc":
+        write_picture(tmp_path / f"{stem}.jpg")
+    write(tmp_path, "a", kind, CAT)
+    write(tmp_path, "x", kind, CAT, image="c.jpg")
+    said = f"{tmp_path}: 1 images have no annotation file, such as {tmp_path / 'b.jpg'}: left out"
+    assert read_dataset(tmp_path, "val").problems == (said,)
