@@ -75,7 +75,7 @@ def find_files(
     """The annotation files of a split, or None if there are none.
 
     They lie in the folder or in one below it called `annotations`; in folders named after the splits, likewise; or all
-    together with lists of each split's images in ImageSets/Main.
+    together with lists of each split's images in ImageSets/Main. Hidden files do not count.
 
     Args:
         place: a folder, or a single file.
@@ -93,7 +93,7 @@ def find_files(
     found: dict[str, list[Path]] = {}
     for part in ("", *dict.fromkeys(parts)):
         for folder in (place / part, place / part / annotations):
-            files = sorted(folder.glob(f"*{suffix}"))
+            files = sorted(folder.glob(f"[!.]*{suffix}"))
             if files and any(map(is_one, files[:8])):
                 found.setdefault(part, []).extend(files)
     every = [file for files in found.values() for file in files]
@@ -185,8 +185,8 @@ def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage | None]
 
 def _others_beside(images: Sequence[Path], stems: Set[str]) -> list[Path]:
     """The images in the same folders that no annotation file is for, by what is before the ending of their names."""
-    folders = sorted({one.parent for one in images if one.parent.is_dir()})
-    beside = (path for folder in folders for path in sorted(folder.iterdir()))
+    folders = sorted({one.parent for one in images})
+    beside = (path for folder in folders for path in sorted(folder.glob("[!.]*")))
     return [path for path in beside if path.suffix.lower() in SUFFIXES and path.stem not in stems]
 
 

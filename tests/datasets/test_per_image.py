@@ -319,5 +319,7 @@ def test_images_without_annotations_are_left_out_and_counted(tmp_path: Path, kin
         write_picture(tmp_path / f"{stem}.jpg")
     write(tmp_path, "a", kind, CAT)
     write(tmp_path, "x", kind, CAT, image="c.jpg")
+    for hidden in ("._a.xml", "._a.json", "._a.jpg"):  # as macOS packs them
+        (tmp_path / hidden).write_bytes(b"\0\5\x16\7")
     said = f"{tmp_path}: 1 images have no annotation file, such as {tmp_path / 'b.jpg'}: left out"
     assert read_dataset(tmp_path, "val").problems == (said,)
