@@ -331,7 +331,7 @@ def test_onnx_runtime_reports_to_nobody(place: Path, tmp_path: Path) -> None:
         check=True,
         capture_output=True,
     )
-    assert {one.name for one in tmp_path.rglob("*")} == {"a.png", "detections"}
+    assert {one.name for one in tmp_path.rglob("*")} == {"a.png", "detections", ".detr", "written"}
 
 
 def test_an_onnx_file_is_no_network_to_train(place: Path) -> None:

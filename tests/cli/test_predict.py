@@ -336,8 +336,9 @@ def test_a_size_is_what_the_network_sees_but_not_what_boxes_are_in(mixed_run: Ru
 
 
 def test_verbose_says_what_runs_where(sized_run: Run) -> None:
-    first, summary, _ = sized_run.complaints
+    first, note, summary, _ = sized_run.complaints
     assert first.startswith("model on cpu, fp32, ")
+    assert note == "model: the backbone is not dilated (no DC5), by config.json"
     assert summary.startswith(f"2 pictures, {2 * QUERIES} detections (")
 
 
