@@ -187,10 +187,10 @@ def read_coco(files: CocoFiles, *, strict: bool = False) -> Dataset:
             "give each file_name one image"
         )
     problems = [
-        f"{len(images_of)} annotations {what}, such as {images_of[0]}: left out"
+        f"{len(images_of)} annotations {what} {images_of[0]}: left out"
         for what, images_of in (
-            ("are of images that the file does not list", lost),
-            ("have an empty bbox, in images", empty),
+            ("are of images that the file does not list, such as", lost),
+            ("have an empty bbox, such as in image", empty),
         )
         if images_of
     ]

@@ -377,7 +377,7 @@ def test_an_empty_bbox_is_left_out_and_counted(tmp_path: Path, empty: object) ->
     is_small(
         read_dataset(file, "val"),
         tmp_path,
-        f"{file}: 1 annotations have an empty bbox, in images, such as 703: left out",
+        f"{file}: 1 annotations have an empty bbox, such as in image 703: left out",
     )
 
 
