@@ -111,6 +111,8 @@ class Sources:
         for name in self.lists:
             try:
                 with open(name, "rb", buffering=0) as file:
+                    if file.isatty():  # which might never give anything
+                        raise UsageError(f"cannot read the list {name}: a terminal, not a file")
                     yield from read_list(file, self.separator)
             except OSError as error:
                 raise UsageError(f"cannot read the list {name}: {error.strerror}") from error

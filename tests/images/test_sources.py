@@ -186,6 +186,17 @@ def test_a_list_in_a_file_may_begin_with_a_byte_order_mark(here: Path) -> None:
         list(Sources((), lists=("list.txt",)))
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
+def test_a_list_that_is_a_terminal_is_not_waited_for() -> None:
+    ours, theirs = os.openpty()
+    try:
+        with pytest.raises(UsageError, match="a terminal, not a file"):
+            list(Sources((), lists=(os.ttyname(theirs),)))
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
 def test_a_list_on_stdin(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Stdin(b"x/a.jpg\nodd\xff.jpg\n*.jpg\n"))
     make("first.jpg")
