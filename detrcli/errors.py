@@ -2,6 +2,8 @@
 
 LONGEST = 1000
 """Characters that a message may have; a damaged file can put a million into a name that the message quotes."""
+CUT = " … "
+"""What stands for the middle of a longer one."""
 
 
 class DetrError(Exception):
@@ -9,7 +11,8 @@ class DetrError(Exception):
 
     def __str__(self) -> str:
         text = super().__str__()
-        return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+        half = (LONGEST - len(CUT)) // 2
+        return text if len(text) <= LONGEST else text[:half] + CUT + text[-half:]
 
 
 class ModelError(DetrError):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import detrcli
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
-from detrcli.errors import DetrError, ModelError
+from detrcli.errors import LONGEST, DetrError, ModelError
 from detrcli.export import export_onnx
 
 from .. import fill
@@ -104,7 +104,7 @@ def spoiled(draw: st.DrawFn, content: Any) -> Any:
 def is_a_line(error: DetrError) -> None:
     said = str(error)
     assert "\n" not in said
-    assert len(said) < 1000
+    assert len(said) <= LONGEST
 
 
 MORE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
