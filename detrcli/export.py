@@ -211,15 +211,18 @@ def _nonzero(tensor: onnx.TensorProto) -> bool:
     return bool(onnx.numpy_helper.to_array(tensor).all())
 
 
+_TALKATIVE = ("torch.onnx", "torch.export", "torch._guards", "onnxscript", "onnx_ir")
+
+
 @contextmanager
 def _silently() -> Iterator[None]:
     """Without what the exporter says to its developers."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
     before = [logger.level for logger in loggers]
     with warnings.catch_warnings(), redirect_stdout(StringIO()):  # on which ONNX Script counts its rewrites
         warnings.simplefilter("ignore")
         for logger in loggers:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)  # what fails for good is raised
         try:
             yield
         finally:
