@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .class_names import UNUSED, labels_named
+from .classes import UNUSED, labels_named
 from .errors import ClassError
 
 if TYPE_CHECKING:

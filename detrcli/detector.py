@@ -12,22 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .backends import Answers, Backend
-from .batches import BatchSize
 from .checkpoints.class_files import fitting_names
 from .checkpoints.find import ONNX_SUFFIX, find
 from .checkpoints.names import DEFAULT_MODEL, known_model
-from .clock import Clock
-from .cores import cores
 from .detections import Detections, Wanted, labels_of
 from .errors import ImageError, ModelError, UsageError
+from .host import cores
 from .images.decode import ImageFile, Picture, from_array, from_pillow, open_file
 from .images.resize import ResizeRule, resized_pixels
-from .pipeline import OneByOne, Opened, Pipeline, Prepared, Result, Source
+from .inference.backend import Answers, Backend
+from .inference.batch_size import BatchSize
+from .inference.pipeline import OneByOne, Opened, Pipeline, Prepared, Result, Source
+from .timing import Clock
 
 if TYPE_CHECKING:
-    from .backends.torch import Precision
     from .checkpoints.families import Size
+    from .inference.torch import Precision
 
 GRAY = 128
 """Of a picture that any model can be tried with."""
@@ -304,7 +304,7 @@ def load(
     )
     path, devices = checkpoint.weights, device.split(",")
     if path.suffix.lower() == ONNX_SUFFIX:
-        from .backends.onnx import OnnxBackend
+        from .inference.onnx import OnnxBackend
 
         runs = [OnnxBackend(checkpoint, device=one, precision=precision, size=size) for one in devices]
         card = runs[0].card
@@ -313,8 +313,8 @@ def load(
         if class_names is not None:
             names = fitting_names(class_names, len(names), checkpoint.name)
         return Detector(checkpoint.name, runs, names, runs[0].resize, rules.resample, path, reload=again)
-    from .backends.torch import TorchBackend
     from .checkpoints.load import load_checkpoint
+    from .inference.torch import TorchBackend
 
     loaded = load_checkpoint(checkpoint, size=size, names=class_names)
     models = [copy.deepcopy(loaded) for _ in devices[1:]]

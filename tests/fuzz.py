@@ -29,20 +29,20 @@ import yaml
 from PIL import Image
 
 import detrcli
+from detrcli.checkpoints.bundled import included, sample_picture
 from detrcli.checkpoints.find import find
-from detrcli.checkpoints.included import included, sample_picture
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.cli import main as run_detr
 from detrcli.datasets import read_dataset
 from detrcli.detections import Wanted
-from detrcli.draw import draw, save_drawing
 from detrcli.errors import DetrError, ImageError
-from detrcli.export import export_onnx
+from detrcli.export.onnx import export_onnx
 from detrcli.images.decode import read_picture
+from detrcli.images.draw import draw, save_drawing
 from detrcli.images.resize import Exactly, resized_pixels
 
 from .datasets.written import as_coco, as_yolo
-from .labelling.folders import small_picture
+from .outputs.folders import small_picture
 
 KINDS = "JPEG PNG GIF TIFF WEBP BMP PPM TGA ICO JPEG2000 AVIF PCX SGI MPO QOI".split()
 MODES = ("RGB", "L", "P", "RGBA", "CMYK", "1", "I;16", "LA", "F")

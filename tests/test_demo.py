@@ -10,13 +10,14 @@ from typing import Literal
 import pytest
 
 import detrcli
-from detrcli import scenes
+from detrcli.checkpoints.bundled import included, sample_picture
 from detrcli.checkpoints.find import find
-from detrcli.checkpoints.included import included, sample_picture
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.datasets import Dataset, read_dataset
-from detrcli.evaluation import evaluate
-from detrcli.export import export_onnx
+from detrcli.evaluation.average_precision import evaluate
+from detrcli.export.onnx import export_onnx
+
+from . import scenes
 
 CARD = included("demo") / "README.md"
 

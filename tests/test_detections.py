@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from detrcli.detections import Detections, Wanted, labels_of
 from detrcli.errors import ClassError
-from detrcli.labelled import labelled, of_record
+from detrcli.outputs.record import labelled, of_record
 
 NAMES = ("N/A", "person", "Traffic Light", "cat", "person")
 Answer = tuple[tuple[float, float, float, float], float, int]

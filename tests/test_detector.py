@@ -18,16 +18,16 @@ from PIL import Image
 
 import detrcli
 from detrcli import Detector
-from detrcli.backends import Answers
-from detrcli.batches import BatchSize
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.detections import Detections, Wanted
 from detrcli.detector import open_image
 from detrcli.errors import ClassError, ImageError, ModelError, UsageError
-from detrcli.export import export_onnx
+from detrcli.export.onnx import export_onnx
 from detrcli.images.decode import ImageFile, from_array
 from detrcli.images.resize import ResizeRule
+from detrcli.inference.backend import Answers
+from detrcli.inference.batch_size import BatchSize
 
 from . import fill
 from .tiny import QUERIES, save_tiny

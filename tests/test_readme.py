@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import detrcli
+from detrcli.checkpoints.bundled import sample_picture
 from detrcli.checkpoints.find import find
-from detrcli.checkpoints.included import sample_picture
 from detrcli.checkpoints.load import load_checkpoint
-from detrcli.export import export_onnx
+from detrcli.export.onnx import export_onnx
 
 README = Path(__file__).parents[1] / "README.md"
 

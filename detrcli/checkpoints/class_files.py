@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..class_names import UNUSED, tidy
+from ..classes import UNUSED, tidy
 from ..errors import UsageError
 from ..files import read_file
 

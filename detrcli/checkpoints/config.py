@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..class_names import tidy
+from ..classes import tidy
 from ..errors import ModelError, ModelWarning
 from ..models.detr import DetrConfig
 from ..models.lwdetr import SIZES, LwDetrConfig
 from ..models.vit import EPS
-from .classes import names_for
+from .class_tables import names_for
 from .find import Checkpoint
 
 BATCH_NORM_EPS = 1e-5

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ModelError
 from ..files import read_file
-from .included import included
+from .bundled import included
 from .kin import KIN
 from .names import DEMO_MODEL, KNOWN_MODELS, known_model
 

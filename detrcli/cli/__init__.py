@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import DetrError
 from ..files import FULL
-from ..waiting import wait_briefly
+from ..host import wait_briefly
 from .console import Talk, give_up_stdout
 from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
 from .json_lines import json_stderr

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..checkpoints.included import sample_picture
+from ..checkpoints.bundled import sample_picture
 from ..checkpoints.names import DEFAULT_MODEL
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
@@ -17,8 +17,8 @@ from .narrow import print_fitting
 from .options import LogJson, Offline, OneDevice, PictureSize, Quiet, Revision, Verbose, at_home, each_of, parse_size
 
 if TYPE_CHECKING:
-    from ..backends.torch import Precision
-    from ..bench import Contender, Speed
+    from ..inference.torch import Precision
+    from .benchmark import Contender, Speed
 
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
@@ -59,10 +59,10 @@ def bench(
     """
     talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(talk)
-    from ..allocator import keep_freed_memory
-    from ..backends import Measurable
-    from ..bench import Contender, measure
     from ..detector import load
+    from ..host import keep_freed_memory
+    from ..inference.backend import Measurable
+    from .benchmark import Contender, measure
     from .progress import counting
 
     keep_freed_memory()
@@ -93,7 +93,7 @@ def _machine() -> dict[str, Any]:
     import platform
 
     from .. import __version__
-    from ..backends.threads import threads
+    from ..host import threads
 
     libraries = {name: sys.modules[name].__version__ for name in ("torch", "onnxruntime") if name in sys.modules}
     return {

@@ -33,7 +33,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..evaluation import Evaluation
+    from ..evaluation.average_precision import Evaluation
 
 ROWS = 40
 """How many classes the table shows, the worst."""
@@ -85,10 +85,10 @@ def evaluate(
     for problem in data.problems:
         talk.say(printable(problem))
     hush_hub_for(model, talk)
-    from ..allocator import keep_freed_memory
     from ..detector import load
-    from ..evaluation import as_results
-    from ..evaluation import evaluate as judge
+    from ..evaluation.average_precision import as_results
+    from ..evaluation.average_precision import evaluate as judge
+    from ..host import keep_freed_memory
 
     keep_freed_memory()
     detector = load(

@@ -10,8 +10,8 @@ import typer
 from ..checkpoints.find import ONNX_SUFFIX, WEIGHTS
 from ..checkpoints.names import DEFAULT_MODEL, known_model
 from ..errors import UsageError
-from ..interruption import in_good_order
-from ..opsets import DEFAULT_OPSET, check_opset
+from ..export.opsets import DEFAULT_OPSET, check_opset
+from ..signals import in_good_order
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
 from .options import (
@@ -73,10 +73,10 @@ def export(
     talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(talk)
     hush_hub_for(model, talk)
-    from ..backends.memory import enough_memory
     from ..checkpoints.find import find
     from ..checkpoints.load import load_checkpoint
-    from ..export import export_onnx
+    from ..export.onnx import export_onnx
+    from ..inference.memory import enough_memory
 
     loaded = load_checkpoint(
         find(model, revision=revision, offline=offline), size=parse_size(size), names=names_in(class_names)

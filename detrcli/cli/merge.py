@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..formats import FOR_ALL
-from ..interruption import in_good_order
+from ..outputs.formats import FOR_ALL
+from ..signals import in_good_order
 from .console import Talk, counted, printable
 from .exit_codes import SOME_FAILED
 from .options import LogJson, Overwrite, Quiet, at_home, each_of
@@ -42,7 +42,7 @@ def merge(
     Exit codes: 0 all well, 1 some pictures failed in the shards, 2 a shard is missing or not at its end, 130
     interrupted, 143 terminated.
     """
-    from ..labelling import FAILURES, merged
+    from ..outputs.run import FAILURES, merged
 
     talk = Talk(quiet=quiet, verbose=False, as_json=log_json)
     target = output or folders[0]

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from ..checkpoints.included import sample_picture
+from ..checkpoints.bundled import sample_picture
 from ..checkpoints.names import DEFAULT_MODEL, DEMO_MODEL
 from ..errors import ImageError, OutputError, UsageError
-from ..formats import FORMATS
 from ..images.fetch import shown
 from ..images.sources import STDIN, ImageReference, Sources
-from ..interruption import Interruption
-from ..shards import parse_shard
+from ..outputs.formats import FORMATS
+from ..outputs.shards import parse_shard
+from ..signals import Interruption
 from .console import Talk, printable, show_warnings
 from .exit_codes import INTERRUPTED, SOME_FAILED
 from .hub import hush_hub_for
@@ -44,12 +44,12 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..batches import BatchSize
-    from ..clock import Clock
     from ..datasets.coco_ids import CocoIds
     from ..detector import Detector, Outcome
     from ..images.decode import ImageFile
-    from ..labelling import Labelling
+    from ..inference.batch_size import BatchSize
+    from ..outputs.run import Labelling
+    from ..timing import Clock
     from .report import Done
 
 Indexed = tuple[int, ImageReference]
@@ -181,20 +181,20 @@ def predict(
         talk.detail(printable(f"{output} is passed over, for the outputs go there"))
     many = listed or len(first) > 1
 
-    from ..fonts import Fonts
+    from ..images.fonts import Fonts
 
     fonts = Fonts(None if font is None else str(font))
     hush_hub_for(model, talk)
     began = time.perf_counter()
-    from ..allocator import keep_freed_memory
     from ..checkpoints.find import files_of
-    from ..class_names import used_labels
-    from ..clock import Clock
+    from ..classes import used_labels
     from ..detections import Wanted, labels_of
     from ..detector import load
     from ..files import digest_of
+    from ..host import keep_freed_memory
     from ..images.decode import open_file, pixel_limit
-    from ..labelling import Labelling, Plan, files_for_all
+    from ..outputs.run import Labelling, Plan, files_for_all
+    from ..timing import Clock
     from .report import Report
 
     keep_freed_memory()
@@ -323,8 +323,8 @@ def _coco_ids(file: Path | None, formats: Sequence[str]) -> "CocoIds | None":
 
 def _finisher(model: str, labelling: "Labelling | None", clock: "Clock") -> "Callable[[Outcome[Indexed]], Done]":
     """What is done with each picture once it was looked at, in any thread."""
-    from ..journal import Failure
-    from ..labelled import labelled
+    from ..outputs.journal import Failure
+    from ..outputs.record import labelled
     from .report import Done
 
     def finish(outcome: "Outcome[Indexed]") -> Done:
@@ -347,7 +347,7 @@ def _finisher(model: str, labelling: "Labelling | None", clock: "Clock") -> "Cal
 
 
 def _batch_size(text: str, detector: "Detector") -> "BatchSize":
-    from ..batches import BatchSize
+    from ..inference.batch_size import BatchSize
 
     if text == "auto":
         return BatchSize(detector.backend.batch_size, grows=detector.backend.grows)

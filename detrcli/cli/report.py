@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from ..errors import OutputError
 from ..files import writing
 from ..images.header import INSTALL_HEIF, NEEDS_HEIF
-from ..journal import Failure
+from ..outputs.journal import Failure
 from .console import Talk, counted, give_up_stdout, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from ..clock import Clock
-    from ..labelled import Labelled
+    from ..outputs.record import Labelled
+    from ..timing import Clock
 
 NAMED = 6
 """How many classes a summary names, the most frequent."""

@@ -4,7 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from ..labelled import Labelled
+from ..outputs.record import Labelled
 from .console import printable
 from .narrow import print_fitting
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..checkpoints.names import DEFAULT_MODEL
-from ..cores import cores
 from ..errors import DatasetError, SplitError, UsageError
 from ..files import alone_in
+from ..host import cores
 from ..training.files import STATE
 from .console import Talk, printable, show_warnings
 from .hub import hush_hub_for
@@ -152,15 +152,15 @@ def train(
     for problem in (*data.problems, *(held_out.problems if held_out else ())):
         talk.say(printable(problem))
 
-    from ..backends.memory import enough_memory
-    from ..backends.torch import device_named, training_precision
+    from ..inference.memory import enough_memory
+    from ..inference.torch import device_named, training_precision
     from ..models.detr import Detr
     from ..training.augment import Augmentation
-    from ..training.loader import steps_in_epoch
+    from ..training.config import Recipe
+    from ..training.dataset import steps_in_epoch
+    from ..training.distributed import joined
     from ..training.loop import Training
     from ..training.optimizer import FROM_SCRATCH, fine_tuning
-    from ..training.processes import joined
-    from ..training.recipe import Recipe
     from ..training.start import from_scratch, pretrained
 
     if scratch:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError, ImageError
 from ..images.header import INSTALL_HEIF
-from ..output_settings import CocoId
+from ..outputs.settings import CocoId
 from .sizes import UprightSize, upright_size
 
 Split = Literal["train", "val", "test"]

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..errors import DatasetError, SplitError
 from ..files import read_file
-from ..labelling import drawn
-from ..output_settings import CocoId
+from ..outputs.run import drawn
+from ..outputs.settings import CocoId
 from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawPicture, Split, checked
 from .beginning import begins_with
 

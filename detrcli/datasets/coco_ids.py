@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..class_names import UNUSED, labels_named
+from ..classes import UNUSED, labels_named
 from ..errors import DatasetError, ImageError, UsageError
 from ..files import digest_of, read_file
 from ..images.fetch import is_address
 from ..images.sources import ImageReference
-from ..output_settings import CocoId
+from ..outputs.settings import CocoId
 
 READ = frozenset(("images", "categories", "id", "name", "file_name"))
 """Keys of what is used; annotations would take most of the memory."""

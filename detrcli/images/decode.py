@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from ..clock import Clock
 from ..errors import ImageError
+from ..timing import Clock
 from .fetch import opened, shown
 from .header import needed_bytes, open_image
 

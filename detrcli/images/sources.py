@@ -15,7 +15,7 @@ from .fetch import is_address, shown
 from .urls import without_credentials
 
 if TYPE_CHECKING:
-    from ..output_settings import CocoId
+    from ..outputs.settings import CocoId
 
 STDIN = "-"
 _OUTSIDE = "_outside"

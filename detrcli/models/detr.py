@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .perceptron import Perceptron
-from .positions import exact, grid_places, padded_places, sine_positions
+from .layers import Perceptron
+from .position_encoding import exact, grid_places, padded_places, sine_positions
 from .predictions import Predictions
 from .resnet import BlockKind, ResNet
 from .transformer import Decoder, Encoder

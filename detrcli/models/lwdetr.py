@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .deformable import DeformableAttention
-from .perceptron import Perceptron
-from .positions import exact, sine_positions
+from .layers import Perceptron
+from .position_encoding import exact, sine_positions
 from .predictions import Predictions
 from .projector import Projector
 from .transformer import Attention, FeedForward

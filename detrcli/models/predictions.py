@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .positions import exact
+from .position_encoding import exact
 
 
 class Predictions(NamedTuple):

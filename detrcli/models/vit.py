@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .positions import exact
+from .position_encoding import exact
 
 PATCH = 16
 WINDOWS = 4

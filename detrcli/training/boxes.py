@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..models.end_to_end import corners
+from ..inference.postprocess import corners
 
 
 class Overlap(NamedTuple):

@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..class_names import labels_named
+from ..classes import labels_named
 from ..models.deformable import DeformableAttention
 from ..models.detr import Detr, DetrConfig
+from ..models.layers import Perceptron
 from ..models.lwdetr import LwDetr
-from ..models.perceptron import Perceptron
 from ..models.resnet import BasicBlock, Bottleneck, ResNet
 from ..models.vit import Block, Embedding, ViT
 

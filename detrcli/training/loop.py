@@ -14,28 +14,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..backends.torch import DTYPES, TorchBackend
 from ..checkpoints.families import DETR, LWDETR
 from ..checkpoints.load import LoadedModel
 from ..checkpoints.save import save_model
 from ..datasets import Dataset
 from ..detector import Detector
 from ..errors import TrainingError
-from ..evaluation import Evaluation, evaluate
+from ..evaluation.average_precision import Evaluation, evaluate
 from ..files import atomic_file
-from ..interruption import Interruption
+from ..inference.torch import DTYPES, TorchBackend
 from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 from ..models.predictions import Predictions
-from .average import Average
+from ..signals import Interruption
+from .config import Recipe, sizes_around
 from .criterion import DETR_CRITERION, LWDETR_CRITERION, SetCriterion, smooth_l1
 from .curves import draw_curves
+from .dataset import Batch, Pictures, Schedule, batches, loading
+from .distributed import Processes
+from .ema import Average
 from .files import CURVES, METRICS, STATE
-from .loader import Batch, Pictures, Schedule, batches, loading
 from .norms import synchronize_norms
 from .optimizer import optimizer_for, parameters_of, share
-from .processes import Processes
-from .recipe import Recipe, sizes_around
 from .state import Part, Progress, load_state, save_state, setting_of
 
 SAVE_AFTER = 600.0

@@ -11,7 +11,7 @@ from ..checkpoints.find import find
 from ..checkpoints.load import LoadedModel, load_checkpoint
 from ..checkpoints.preprocessing import Preprocessing
 from ..checkpoints.save import detr_as_json
-from ..class_names import labels_named
+from ..classes import labels_named
 from ..errors import ModelError
 from ..images.resize import Exactly, ResizeRule
 from ..models.detr import Detr, DetrConfig

@@ -16,8 +16,8 @@ from ..checkpoints.load import LoadedModel
 from ..datasets import Dataset
 from ..errors import TrainingError
 from ..files import atomic_file
-from .processes import Processes
-from .recipe import Recipe
+from .config import Recipe
+from .distributed import Processes
 
 Setting = dict[str, Any]
 Random = dict[str, Tensor]

@@ -15,8 +15,8 @@ import torch
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 import detrcli
-from detrcli.allocator import keep_freed_memory
-from detrcli.models.folding import fold
+from detrcli.host import keep_freed_memory
+from detrcli.inference.fuse import fold
 
 from .side_by_side import apart, inference, times
 

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from detrcli.checkpoints.classes import COCO
+from detrcli.checkpoints.class_tables import COCO
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model
-from detrcli.export import export_onnx
+from detrcli.export.onnx import export_onnx
 from detrcli.training.start import from_scratch
 
 DETR = [sys.executable, "-m", "detrcli"]

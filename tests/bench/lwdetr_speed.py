@@ -14,11 +14,11 @@ from collections.abc import Callable
 import torch
 from transformers import LwDetrConfig, LwDetrForObjectDetection, LwDetrViTConfig
 
-from detrcli.allocator import keep_freed_memory
-from detrcli.backends.torch import TorchBackend, work_of
-from detrcli.checkpoints.classes import COCO
+from detrcli.checkpoints.class_tables import COCO
 from detrcli.checkpoints.load import LoadedModel
 from detrcli.checkpoints.preprocessing import Preprocessing
+from detrcli.host import keep_freed_memory
+from detrcli.inference.torch import TorchBackend, work_of
 from detrcli.models.lwdetr import SIZES, LwDetr
 
 from .side_by_side import apart, inference, times

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from transformers import AutoModelForObjectDetection
 
-from detrcli.allocator import keep_freed_memory
-from detrcli.backends.onnx import OnnxBackend
-from detrcli.backends.torch import TorchBackend
-from detrcli.checkpoints.classes import COCO
+from detrcli.checkpoints.bundled import sample_picture
+from detrcli.checkpoints.class_tables import COCO
 from detrcli.checkpoints.find import find
-from detrcli.checkpoints.included import sample_picture
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model
-from detrcli.export import export_onnx
+from detrcli.export.onnx import export_onnx
+from detrcli.host import keep_freed_memory
+from detrcli.inference.onnx import OnnxBackend
+from detrcli.inference.torch import TorchBackend
 from detrcli.training.start import from_scratch
 
 from .side_by_side import apart, inference, times

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import detrcli
-from detrcli import scenes
+from detrcli.checkpoints.bundled import sample_picture
 from detrcli.checkpoints.class_files import read_class_names
-from detrcli.checkpoints.classes import COCO
-from detrcli.checkpoints.included import sample_picture
+from detrcli.checkpoints.class_tables import COCO
 from detrcli.errors import ModelWarning, UsageError
 from detrcli.training.initial import class_heads
 from detrcli.training.start import pretrained
 
+from .. import scenes
 from ..cli.running import detr
 from ..tiny import in_hub_layout, save_tiny, tiny_network
 

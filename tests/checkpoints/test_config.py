@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detrcli.checkpoints.classes import COCO
+from detrcli.checkpoints.class_tables import COCO
 from detrcli.checkpoints.config import class_names, detr_config, dilation_note
 from detrcli.checkpoints.find import Checkpoint
 from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing

@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import detrcli
-from detrcli import scenes
-from detrcli.checkpoints.classes import OBJECTS365
+from detrcli.checkpoints.class_tables import OBJECTS365
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.names import KNOWN_MODELS, known_model
@@ -21,7 +20,7 @@ from detrcli.errors import ModelError, ModelWarning
 from detrcli.images.resize import Exactly
 from detrcli.models.lwdetr import SIZES, LwDetr, LwDetrConfig
 
-from .. import fill
+from .. import fill, scenes
 from ..places import DATA
 
 ODD = LwDetrConfig(

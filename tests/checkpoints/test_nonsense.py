@@ -17,7 +17,7 @@ import detrcli
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.errors import LONGEST, DetrError, ModelError
-from detrcli.export import export_onnx
+from detrcli.export.onnx import export_onnx
 
 from .. import fill
 from ..tiny import save_tiny

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from detrcli import bench
-from detrcli.bench import Contender, measure
-from detrcli.processors import cpu_name
+from detrcli.cli import benchmark as bench
+from detrcli.cli.benchmark import Contender, measure
+from detrcli.host import cpu_name
 
 from ..tiny import save_tiny
 from .running import detr

@@ -66,8 +66,8 @@ def test_a_name_of_ones_own_a_fixed_batch_and_half_precision(place: Path) -> Non
 @pytest.mark.parametrize(
     ("home", "work", "arguments"),
     [
-        ("detrcli.export", "export_onnx", ["export", "--onnx", "--model", "demo"]),
-        ("detrcli.labelling", "merged", ["merge", "."]),
+        ("detrcli.export.onnx", "export_onnx", ["export", "--onnx", "--model", "demo"]),
+        ("detrcli.outputs.run", "merged", ["merge", "."]),
     ],
 )
 def test_a_sigterm_is_taken_in_good_order(home: str, work: str, arguments: list[str], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from detrcli.checkpoints.names import KNOWN_MODELS
 from detrcli.cli.app import app
 from detrcli.cli.narrow import print_fitting
 from detrcli.cli.table import print_table
-from detrcli.labelled import Found, Labelled
+from detrcli.outputs.record import Found, Labelled
 
 COMMANDS = [[], ["predict"], ["merge"], ["models"], ["train"], ["eval"], ["export"], ["bench"]]
 

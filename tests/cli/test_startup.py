@@ -12,7 +12,7 @@ import pytest
 
 import detrcli.models
 from detrcli import __version__
-from detrcli.checkpoints.included import sample_picture
+from detrcli.checkpoints.bundled import sample_picture
 
 from ..tiny import save_tiny
 from .running import RUN_MAIN, loaded

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 import detrcli
-from detrcli import scenes
 from detrcli.datasets import read_dataset
 from detrcli.datasets.annotations import with_classes
 from detrcli.files import alone_in
 
+from .. import scenes
 from ..datasets.written import as_coco, write_json, write_picture
 from ..tiny import save_tiny
 from .running import ONE_THREAD, detr, detr_until

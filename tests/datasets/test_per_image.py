@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from detrcli.datasets import Dataset, Split, beginning, read_dataset
 from detrcli.errors import DatasetError
 from detrcli.files import open_file
-from detrcli.formats import picture_format
-from detrcli.labelled import Found, Labelled
-from detrcli.output_settings import OutputSettings
+from detrcli.outputs.formats import picture_format
+from detrcli.outputs.record import Found, Labelled
+from detrcli.outputs.settings import OutputSettings
 
 from .written import Box, write_json, write_picture, write_text
 

@@ -9,7 +9,7 @@ from detrcli.datasets import read_dataset
 from detrcli.datasets.annotations import with_classes
 from detrcli.detector import Detector
 from detrcli.errors import DatasetError
-from detrcli.evaluation import evaluate
+from detrcli.evaluation.average_precision import evaluate
 
 from ..places import SHARED
 

@@ -227,7 +227,7 @@ import re
 from pathlib import Path
 import numpy as np
 from detrcli.detections import Detections
-from detrcli.draw import draw, save_drawing
+from detrcli.images.draw import draw, save_drawing
 from detrcli.images.decode import open_file
 
 def peak():

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.images.decode import from_pillow
 from detrcli.images.resize import ResizeRule, ShortestEdge, resized_pixels
-from detrcli.models.cpu import pack_linears
+from detrcli.inference.cpu import pack_linears
+from detrcli.inference.fuse import fold_detr
+from detrcli.inference.postprocess import BestClass, EndToEnd, corners
 from detrcli.models.detr import Detr, DetrConfig
-from detrcli.models.end_to_end import BestClass, EndToEnd, corners
-from detrcli.models.folding import fold_detr
 from detrcli.models.predictions import Predictions
 from detrcli.models.transformer import Attention, DecoderLayer, EncoderLayer, FeedForward
 

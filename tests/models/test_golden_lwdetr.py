@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detrcli.images.resize import Exactly
-from detrcli.models.cpu import attend_by_powers, pack_linears
-from detrcli.models.end_to_end import BestScores, EndToEnd, corners, selection_for
-from detrcli.models.folding import fold_lwdetr
+from detrcli.inference.cpu import attend_by_powers, pack_linears
+from detrcli.inference.fuse import fold_lwdetr
+from detrcli.inference.postprocess import BestScores, EndToEnd, corners, selection_for
 from detrcli.models.lwdetr import SIZES, LwDetr, cell_boxes, move
 from detrcli.models.predictions import Predictions
 from detrcli.models.vit import Positions

@@ -20,7 +20,7 @@ from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model
 from detrcli.errors import ModelError
-from detrcli.models.folding import fold
+from detrcli.inference.fuse import fold
 
 from ..places import DATA
 

@@ -25,7 +25,7 @@ from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model
 from detrcli.detections import Detections
-from detrcli.export import export_onnx
+from detrcli.export.onnx import export_onnx
 from detrcli.images.resize import Padded, Within
 
 from .. import fill

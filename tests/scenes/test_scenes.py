@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detrcli.errors import OutputError
-from detrcli.scenes import CLASSES, FIRST_OF_VAL, Scene, __main__, scene, write
-from detrcli.scenes.__main__ import main
-from detrcli.scenes.layout import Floats, Item, arrange
+from tests.scenes import CLASSES, FIRST_OF_VAL, Scene, __main__, scene, write
+from tests.scenes.__main__ import main
+from tests.scenes.layout import Floats, Item, arrange
 
 Mask = NDArray[np.bool_]
 
@@ -139,7 +139,7 @@ def test_written_scenes_read_as_coco(tmp_path: Path) -> None:
 
 def test_several_processes_write_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "one", 20, seed=7)
-    monkeypatch.setattr("detrcli.scenes.writing.FEWEST_TO_SHARE", 1)
+    monkeypatch.setattr("tests.scenes.writing.FEWEST_TO_SHARE", 1)
     write(tmp_path / "several", 20, seed=7)
     one, several = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "several")
@@ -175,14 +175,14 @@ def test_what_fails_half_way_leaves_no_annotations(tmp_path: Path, monkeypatch: 
             raise RuntimeError("tired")
         return scene(seed, index)
 
-    monkeypatch.setattr("detrcli.scenes.writing.scene", tire)
+    monkeypatch.setattr("tests.scenes.writing.scene", tire)
     with pytest.raises(RuntimeError, match="tired"):
         write(tmp_path, 4, seed=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.jpg", "000001.jpg"]
 
 
 def test_a_kill_leaves_whole_files_and_no_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "detrcli.scenes", str(tmp_path), "--train", "200", "--val", "100000"]
+    command = [sys.executable, "-m", "tests.scenes", str(tmp_path), "--train", "200", "--val", "100000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == f"{tmp_path / 'train'}: 200 scenes\n"

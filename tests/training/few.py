@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from detrcli import scenes
 from detrcli.checkpoints.load import LoadedModel
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.datasets import Dataset, read_dataset
@@ -12,9 +11,11 @@ from detrcli.images.resize import Exactly, ShortestEdge
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.training.augment import Augmentation
+from detrcli.training.config import Recipe
 from detrcli.training.initial import initialise
 from detrcli.training.optimizer import Rates
-from detrcli.training.recipe import Recipe
+
+from .. import scenes
 
 PLAIN = Augmentation(crops=False, colours=False)
 RECIPE = Recipe(

@@ -11,8 +11,8 @@ import torch
 
 from detrcli.training import loop
 from detrcli.training.augment import Augmentation
+from detrcli.training.distributed import joined
 from detrcli.training.loop import Training
-from detrcli.training.processes import joined
 
 from .few import RECIPE, few_scenes, small_detr
 

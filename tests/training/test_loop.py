@@ -14,16 +14,16 @@ from detrcli.checkpoints.load import LoadedModel, load_model
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.datasets import Dataset
 from detrcli.errors import OutputError, TrainingError
-from detrcli.evaluation import evaluate
+from detrcli.evaluation.average_precision import evaluate
 from detrcli.images.resize import Exactly
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.training import loop
 from detrcli.training.augment import Augmentation
+from detrcli.training.config import Recipe
+from detrcli.training.distributed import Processes
 from detrcli.training.initial import initialise
 from detrcli.training.loop import Training
 from detrcli.training.optimizer import Rates
-from detrcli.training.processes import Processes
-from detrcli.training.recipe import Recipe
 
 from .few import RECIPE, few_scenes, small_detr, small_lwdetr
 

@@ -11,7 +11,7 @@ import torch
 from detrcli.checkpoints.layouts import LWDETR_ORIGINAL
 from detrcli.models.detr import Detr
 from detrcli.models.lwdetr import SIZES, LwDetr
-from detrcli.training.average import Average
+from detrcli.training.ema import Average
 from detrcli.training.initial import class_heads, with_classes
 from detrcli.training.optimizer import FROM_SCRATCH, fine_tuning, freeze_stem, optimizer_for, share
 

@@ -1,0 +1,178 @@
+"""Detections drawn onto a picture."""
+
+import colorsys
+import io
+import struct
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from ..detections import Detections
+from ..errors import ImageError
+from ..files import atomic_file, fitting
+from .decode import Picture
+from .fonts import Font, Fonts
+
+Box = tuple[float, float, float, float]
+GOLDEN_RATIO = 0.618034
+LONGEST = 100
+"""Letters of a class name that are drawn."""
+
+
+def draw(picture: Picture, detections: Detections, fonts: Fonts | None = None) -> Image.Image:
+    """A copy of a picture with a box and a label for each detection, the best on top.
+
+    Line width and text scale with the picture. A label stands at the first corner of its box where it stays inside the
+    picture and covers no other label, or where it covers the least. A class name with letters that no font has gives
+    way to the class's number.
+    """
+    image = picture.image.copy()
+    image.info = {}  # Pillow would save by it: a grey picture's colour profile, a fax's compression
+    canvas = ImageDraw.Draw(image)
+    short, long = sorted(image.size)
+    scale = min(long / 55, short / 12)
+    line = max(1, round(scale / 7))
+    size = max(8, round(scale))
+    fonts = fonts or Fonts()
+    placed: list[Box] = []
+    plates = []
+    for index in range(len(detections)):
+        box = _on_pixels(detections.boxes[index].tolist(), image.size)
+        label, score = int(detections.labels[index]), f" {detections.scores[index]:.2f}"
+        text = _laid_out(_visible(detections.names[index]), label, score, fonts, size)
+        plate = _place(box, (text.width + 4 * line, text.ascent + text.descent + 2 * line), image.size, placed)
+        placed.append(plate)
+        plates.append((box, text, plate, class_colour(label)))
+    for box, _, _, colour in reversed(plates):
+        canvas.rectangle(box, outline=colour, width=line)
+    for _, text, plate, colour in reversed(plates):
+        canvas.rectangle(plate, fill=colour)
+        x, y = plate[0] + 2 * line, plate[1] + line + text.ascent
+        for part, font in text.runs:
+            canvas.text((x, y), part, fill=_ink_on(colour), font=font, anchor="ls")
+            x += font.getlength(part)
+    return image
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """The colour of a class, always the same, far in hue from those of neighbouring classes."""
+    hue = (label * GOLDEN_RATIO + 0.58) % 1
+    saturation, value = ((0.85, 0.95), (0.55, 1.0), (0.95, 0.70))[label % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def save_drawing(
+    image: Image.Image,
+    picture: Picture,
+    path: Path,
+    *,
+    staging: Path | None = None,
+    admit: Callable[[Path, Path], None] | None = None,
+) -> Path:
+    """Save a drawing in the format of its picture, as PNG where that format cannot be written.
+
+    Args:
+        image: the drawing.
+        picture: what was drawn on.
+        path: where to, with the name of the picture.
+        staging: see `atomic_file`.
+        admit: see `atomic_file`.
+
+    Returns:
+        Where it went: `path`, or `path` with `.png` behind it.
+
+    Raises:
+        ImageError: the format cannot hold it.
+        OutputError: it cannot be written.
+    """
+    kind = {"MPO": "JPEG", None: "PNG"}.get(picture.format, picture.format)
+    if kind not in _writable():
+        kind, path = "PNG", fitting(path.with_name(path.name + ".png"))
+    options: dict[str, object] = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    if kind in ("WEBP", "AVIF"):
+        options["quality"] = 90
+    if picture.icc_profile and kind in ("JPEG", "PNG", "TIFF", "WEBP"):
+        options["icc_profile"] = picture.icc_profile
+    encoded = io.BytesIO()  # given a file, Pillow's encoders take a write cut short by a full disk for a whole one
+    try:
+        image.save(encoded, format=kind, **options)
+    except (KeyError, ValueError, OSError, OverflowError, SystemError, struct.error) as error:
+        raise ImageError(f"cannot write {path} as {kind}: {error}", "not written") from error
+    with atomic_file(path, staging=staging, admit=admit) as file:
+        file.write(encoded.getbuffer())
+    return path
+
+
+def _writable() -> frozenset[str]:
+    return frozenset(("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")) & set(Image.SAVE)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """One line of text in several fonts.
+
+    Attributes:
+        runs: its pieces, each with its font.
+        width: in pixels.
+        ascent: pixels above the baseline, as many for all texts of one font.
+        descent: pixels below it.
+    """
+
+    runs: list[tuple[str, Font]]
+    width: float
+    ascent: float
+    descent: float
+
+
+def _visible(name: str) -> str:
+    """A name in one line, not too long, with a mark in place of what no font can have."""
+    whole = " ".join(name[: 4 * LONGEST].split())
+    marked = "".join("\ufffd" if unicodedata.category(one) in ("Cc", "Cs") else one for one in whole)
+    letters = unicodedata.normalize("NFC", marked)
+    return letters if len(letters) <= LONGEST else letters[:LONGEST] + "…"
+
+
+def _laid_out(name: str, label: int, score: str, fonts: Fonts, size: int) -> _Text:
+    base = fonts.base(size)
+    runs = fonts.runs(name, score, size) or [(f"#{label}{score}", base)]
+    ends = [font.getbbox(part, anchor="ls") for part, font in (*runs, ("Âgjp|", base))]
+    lengths = [font.getlength(part) for part, font in runs]
+    width = max(sum(lengths), sum(lengths[:-1]) + ends[len(runs) - 1][2])
+    return _Text(runs, width, -min(end[1] for end in ends), max(end[3] for end in ends))
+
+
+def _on_pixels(box: Sequence[float], size: tuple[int, int]) -> Box:
+    x1, y1, x2, y2 = box
+    last_column, last_row = size[0] - 1, size[1] - 1
+    left, top = min(round(x1), last_column), min(round(y1), last_row)
+    return left, top, max(left, min(round(x2), last_column)), max(top, min(round(y2), last_row))
+
+
+def _place(box: Box, plate: tuple[float, float], size: tuple[int, int], placed: Sequence[Box]) -> Box:
+    x1, y1, x2, y2 = box
+    width, height = plate
+    corners = ((x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x2 - width, y1),
+               (x1, y2), (x1, y2 - height), (x2 - width, y2), (x2 - width, y2 - height))  # fmt: skip
+    candidates = []
+    for left, top in corners:
+        inside_left = max(0.0, min(left, size[0] - width))
+        inside_top = max(0.0, min(top, size[1] - height))
+        candidate = (inside_left, inside_top, inside_left + width, inside_top + height)
+        moved = abs(inside_left - left) + abs(inside_top - top)
+        candidates.append((sum(_overlap(candidate, other) for other in placed), moved > 0, candidate))
+    return min(candidates, key=lambda item: item[:2])[2]
+
+
+def _overlap(a: Box, b: Box) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return width * height if width > 0 and height > 0 else 0.0
+
+
+def _ink_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    red, green, blue = colour
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)

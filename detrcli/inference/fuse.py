@@ -1,0 +1,160 @@
+"""The form of a network for inference: equal to the trained one, without the work that is known beforehand.
+
+Each function changes a network in place, part by part: what has become needless gives way to `nn.Identity`. The answers
+stay the same up to rounding (norms and LayerScale are folded in float64); the network is for inference from then on.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..models.detr import Detr
+from ..models.lwdetr import LwDetr
+from ..models.projector import ConvNorm
+from ..models.resnet import BasicBlock, Bottleneck, FrozenBatchNorm, ResNet
+from ..models.vit import PATCH, WINDOWS, Block, Embedding, LayerScale, SelfAttention, to_windows
+
+
+def fold(network: Detr | LwDetr) -> Detr | LwDetr:
+    """Bring a network of either family into its form for inference, in place."""
+    return fold_detr(network) if isinstance(network, Detr) else fold_lwdetr(network)
+
+
+def fold_detr(model: Detr) -> Detr:
+    """Fold each frozen batch norm of the backbone into the convolution before it.
+
+    Returns:
+        The same model, with its convolutions in channels-last order.
+    """
+    for module in list(model.backbone.modules()):
+        if isinstance(module, ResNet):
+            module.conv1, module.bn1 = _folded(module.conv1, module.bn1), nn.Identity()
+        elif isinstance(module, BasicBlock | Bottleneck):
+            module.conv1, module.bn1 = _folded(module.conv1, module.bn1), nn.Identity()
+            module.conv2, module.bn2 = _folded(module.conv2, module.bn2), nn.Identity()
+            if isinstance(module, Bottleneck):
+                module.conv3, module.bn3 = _folded(module.conv3, module.bn3), nn.Identity()
+            if isinstance(module.downsample, nn.Sequential):
+                conv, norm = module.downsample
+                module.downsample = _folded(conv, norm)
+    return model.to(memory_format=torch.channels_last)
+
+
+def fold_lwdetr(model: LwDetr) -> LwDetr:
+    """Fold what can be folded, and leave out what only training needs.
+
+    Batch norms go into the convolutions before them and LayerScale into the projections before it; queries, keys and
+    values come of one product; patches are gathered window by window, and positions resized once for a size; one
+    query group stays.
+
+    Returns:
+        The same model, with its convolutions in channels-last order.
+    """
+    model.proposals = model.proposals[:1]
+    count = model.config.num_queries
+    for embedding in (model.query_boxes, model.object_queries):
+        embedding.weight = _constant(embedding.weight[:count])
+    for module in list(model.modules()):
+        if isinstance(module, ConvNorm):
+            conv, norm, activation = module
+            module[0], module[1], module[2] = _folded(conv, norm), nn.Identity(), _in_place(activation)
+        elif isinstance(module, Block):
+            assert isinstance(module.attention, SelfAttention)
+            _scale(module.attention.output, module.scale1)
+            _scale(module.feedforward[2], module.scale2)
+            module.attention = JointSelfAttention(module.attention)
+            module.scale1, module.scale2 = nn.Identity(), nn.Identity()
+    assert isinstance(model.backbone.embedding, Embedding)
+    model.backbone.embedding = PatchProduct(model.backbone.embedding)
+    return model.to(memory_format=torch.channels_last)
+
+
+class JointSelfAttention(nn.Module):
+    """`SelfAttention` with one product for queries, keys and values, whose scores need no scale."""
+
+    def __init__(self, attention: SelfAttention) -> None:
+        super().__init__()
+        query, key, value = attention.query, attention.key, attention.value
+        self.heads = attention.heads
+        self.window = attention.window
+        scale = (query.out_features // attention.heads) ** -0.5
+        self.joint = _linear(
+            torch.cat((query.weight * scale, key.weight, value.weight)),
+            torch.cat((query.bias * scale, torch.zeros_like(query.bias), value.bias)),
+        )
+        self.output = attention.output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, S, D), window by window → the same shape."""
+        seen = x.shape[0] * WINDOWS**2 if self.window else x.shape[0]
+        joint = self.joint(x).reshape(seen, -1, 3, self.heads, x.shape[-1] // self.heads)
+        query, key, value = joint.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        return torch.as_tensor(self.output(mixed.transpose(1, 2).reshape(x.shape)))
+
+
+class PatchProduct(nn.Module):
+    """`Embedding` as one product over patches gathered window by window, with positions kept for the next picture."""
+
+    def __init__(self, embedding: Embedding) -> None:
+        super().__init__()
+        self.weight = _constant(embedding.patches.weight.permute(0, 2, 3, 1).flatten(1))
+        assert embedding.patches.bias is not None
+        self.bias = _constant(embedding.patches.bias)
+        self.positions = embedding.positions
+        self._kept: tuple[tuple[object, ...], Tensor] = (), torch.empty(0)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, H·W/16², D)."""
+        batch, _, height, width = pixels.shape
+        rows, columns = height // (WINDOWS * PATCH), width // (WINDOWS * PATCH)
+        x = pixels.permute(0, 2, 3, 1).reshape(batch, WINDOWS, rows, PATCH, WINDOWS, columns, PATCH * 3)
+        x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, WINDOWS**2 * rows * columns, -1)
+        x = F.linear(x, self.weight)
+        return x.add_(self._positions(height // PATCH, width // PATCH))
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        key = (height, width, self.weight.device, self.weight.dtype)
+        before, positions = self._kept  # at once: another thread may be about to replace them
+        if key != before:
+            positions = to_windows(self.positions(height, width) + self.bias)
+            self._kept = key, positions
+        return positions
+
+
+def _folded(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, FrozenBatchNorm | nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+    shift = norm.bias.double() - norm.running_mean.double() * scale
+    dtype = conv.weight.dtype
+    conv.weight = _constant((conv.weight.double() * scale[:, None, None, None]).to(dtype))
+    conv.bias = _constant(shift.to(dtype))
+    return conv
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight, linear.bias = _constant(weight), _constant(bias)
+    return linear
+
+
+def _scale(linear: nn.Module, scale: nn.Module) -> None:
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(scale, LayerScale)
+    factor = scale.weight.double()
+    dtype = linear.weight.dtype
+    linear.weight = _constant((linear.weight.double() * factor[:, None]).to(dtype))
+    linear.bias = _constant((linear.bias.double() * factor).to(dtype))
+
+
+def _in_place(activation: nn.Module) -> nn.Module:
+    if isinstance(activation, nn.ReLU | nn.SiLU):
+        activation.inplace = True
+    return activation
+
+
+def _constant(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value.detach(), requires_grad=False)

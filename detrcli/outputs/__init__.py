@@ -1,0 +1,1 @@
+"""What is written for images: records, files in several formats, and the journal of a run."""

@@ -1,0 +1,38 @@
+"""One table, a row a detection.
+
+A spreadsheet takes a cell that begins with `=` and the like for a formula. Text cells that begin so, or with an
+apostrophe, get an apostrophe in front; a reader takes one away.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from typing import IO
+
+from ..record import Labelled
+from ..settings import OutputSettings
+
+FORMULA = re.compile("['=+\\-@＝＋－＠\\x00-\\x1f\\x7f]")
+"""First characters of text that a spreadsheet may not keep as it is."""
+COLUMNS = ("path", "width", "height", "label_id", "label", "score", "x1", "y1", "x2", "y2")
+
+
+def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
+    """Write all pictures."""
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
+    table = csv.writer(text)
+    table.writerow(COLUMNS)
+    for picture in pictures:
+        path = _as_text(picture.path)
+        for one in picture.found:
+            size = (picture.width, picture.height)
+            table.writerow((path, *size, one.label_id, _as_text(one.label), one.score, *one.box))
+    text.detach()
+
+
+def _as_text(cell: str) -> str:
+    return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+FILES = {"detections.csv": write}

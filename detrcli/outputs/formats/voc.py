@@ -1,0 +1,56 @@
+"""Pascal VOC's XML, a file a picture: `a.jpg` → `a.xml`.
+
+Corners are 1-based and inclusive, as in the original dataset: the pixels of the first column have x = 1, those of the
+last one x = width, and a box holds both its corners.
+"""
+
+from pathlib import PurePosixPath
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from ..record import Labelled
+from ..settings import OutputSettings
+from ..xml_text import xml_text
+
+
+def place(relative: PurePosixPath) -> PurePosixPath:
+    """Where a picture's file belongs."""
+    return relative.with_suffix(".xml")
+
+
+def content(picture: Labelled, settings: OutputSettings) -> bytes:
+    """The annotation of a picture."""
+    relative = PurePosixPath(picture.relative)
+    root = Element("annotation")
+    _add(root, "folder", relative.parent.name)
+    _add(root, "filename", relative.name)
+    _add(root, "path", picture.path)
+    size = SubElement(root, "size")
+    for name, count in (("width", picture.width), ("height", picture.height), ("depth", 3)):
+        _add(size, name, count)
+    _add(root, "segmented", 0)
+    for one in picture.found:
+        found = SubElement(root, "object")
+        _add(found, "name", one.label)
+        _add(found, "pose", "Unspecified")
+        _add(found, "truncated", 0)
+        _add(found, "difficult", 0)
+        box = SubElement(found, "bndbox")
+        x1, y1, x2, y2 = one.box
+        xmin, xmax = _pixels(x1, x2, picture.width)
+        ymin, ymax = _pixels(y1, y2, picture.height)
+        for name, value in (("xmin", xmin), ("ymin", ymin), ("xmax", xmax), ("ymax", ymax)):
+            _add(box, name, value)
+    indent(root)
+    return tostring(root, encoding="unicode").encode() + b"\n"
+
+
+def _pixels(start: float, end: float, count: int) -> tuple[int, int]:
+    """First and last of a side's pixels, counted from 1, that lie between two positions; at least the middle one."""
+    first, last = round(start) + 1, round(end)
+    if last < first:
+        first = last = min(int((start + end) / 2) + 1, count)
+    return first, last
+
+
+def _add(parent: Element, name: str, value: str | int) -> None:
+    SubElement(parent, name).text = xml_text(str(value))

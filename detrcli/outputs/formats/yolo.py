@@ -1,0 +1,47 @@
+"""YOLO's labels: `labels/a.txt`, a line `class cx cy w h` for each object, relative to the picture, and `data.yaml`.
+
+YOLO's classes have no gaps: they are counted over the labels that have a name. The pictures belong into `images/`.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import IO
+
+from ...classes import used_labels
+from ..record import Labelled
+from ..settings import OutputSettings
+
+
+def place(relative: PurePosixPath) -> PurePosixPath:
+    """Where a picture's file belongs."""
+    return "labels" / relative.with_suffix(".txt")
+
+
+def content(picture: Labelled, settings: OutputSettings) -> bytes:
+    """A line for each object, none for a picture without any."""
+    number = _numbers(settings.class_names)
+    lines = []
+    for one in picture.found:
+        x1, y1, x2, y2 = one.box
+        centre = (x1 + x2) / 2 / picture.width, (y1 + y2) / 2 / picture.height
+        size = (x2 - x1) / picture.width, (y2 - y1) / picture.height
+        lines.append(" ".join((str(number[one.label_id]), *(f"{value:.6f}" for value in (*centre, *size)))) + "\n")
+    return "".join(lines).encode()
+
+
+def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
+    """Write the names of the classes, and where pictures belong."""
+    import yaml
+
+    names = dict(enumerate(name for _, name in used_labels(settings.class_names)))
+    described = {"train": "images", "val": "images", "names": names}  # beside the file itself, wherever that is
+    file.write(yaml.safe_dump(described, sort_keys=False, allow_unicode=True).encode())
+
+
+@lru_cache(maxsize=1)
+def _numbers(class_names: tuple[str, ...]) -> dict[int, int]:
+    return {label: number for number, (label, _) in enumerate(used_labels(class_names))}
+
+
+FILES = {"data.yaml": write}

@@ -1,0 +1,107 @@
+"""Each known model's architecture, with weights that anyone can rebuild, gives through ONNX what PyTorch gives."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import detrcli
+from detrcli.checkpoints.class_tables import COCO
+from detrcli.checkpoints.find import find
+from detrcli.checkpoints.load import load_checkpoint
+from detrcli.checkpoints.save import save_model
+from detrcli.export import onnx as exporting
+from detrcli.export.onnx import export_onnx
+from detrcli.images.decode import read_picture
+from detrcli.inference.postprocess import EndToEnd, selection_for
+from detrcli.inference.torch import TorchBackend
+from detrcli.training.start import from_scratch
+
+from .. import fill, golden
+from ..places import PHOTOGRAPHS
+
+NAMES = (
+    "lwdetr-tiny",
+    # half a minute to three for each of the others
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in (
+            "lwdetr-small",
+            "lwdetr-medium",
+            "lwdetr-large",
+            "detr-resnet-50",
+            "detr-resnet-50-dc5",
+            "lwdetr-xlarge",
+            "detr-resnet-101",
+            "detr-resnet-101-dc5",
+        )
+    ),
+)
+WITHOUT_ANSWERS = {"lwdetr-xlarge", "detr-resnet-101-dc5"}
+"""Those whose weights are ours, for there are no golden answers of them."""
+
+
+def checkpoint(name: str, folder: Path) -> Path:
+    """A file or a folder with weights that anyone can rebuild."""
+    if name not in WITHOUT_ANSWERS:
+        return golden.original_checkpoint(name, folder)
+    save_model(from_scratch(name, COCO, size=None, seed=0), folder / name)
+    return folder / name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_known_model_gives_the_same_logits_and_boxes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the golden picture: of the exporter's own, proposals of a random network may tie."""
+    monkeypatch.setattr(exporting, "_distances", lambda *_, **__: torch.zeros(1))
+    path = checkpoint(name, tmp_path)
+    height, width = (640, 640) if name.startswith("lwdetr") else (480, 640)
+    known, noise = fill.image(1, height, width), fill.image(0, height, width)
+    if name not in WITHOUT_ANSWERS:
+        (known,) = golden.pictures(name, "square" if name.startswith("lwdetr") else "single")
+        height, width, _ = known.shape
+        noise = fill.image(0, height, width)
+    model = load_checkpoint(find(str(path)), size=(width, height))
+    raw = export_onnx(model, tmp_path / "raw.onnx", source="tests", raw=True).path
+    session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
+    for images, compared in (([known], [0]), ([known, noise, known], [0, 2])):
+        pixels, _ = golden.batch(images, torch.float32)
+        with torch.inference_mode():
+            theirs = model.network(pixels)
+        ours = session.run(None, {"pixels": pixels.numpy()})
+        for mine, expected in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(mine[compared], expected.numpy()[compared], atol=1e-3)
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the photographs are not here")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_known_model_finds_the_same_in_photographs(name: str, tmp_path: Path) -> None:
+    """In those ten of 32 in which the proposals of a random network, up to 300 of them, score furthest apart."""
+    model = load_checkpoint(find(str(checkpoint(name, tmp_path))))
+    file = export_onnx(model, tmp_path / "whole.onnx", source="tests").path
+    rules = model.preprocessing
+    backend = TorchBackend(copy.deepcopy(model), device="cpu", precision="fp32")
+    reference = detrcli.Detector(name, [backend], model.class_names, rules.resize, rules.resample)
+    module = EndToEnd(model.network, selection_for(model.network), scale=rules.scale, mean=rules.mean, std=rules.std)
+
+    def gap(photograph: Path) -> float:
+        return exporting._gap(module, reference.resized(read_picture(photograph).image))
+
+    shown = 0
+    for photograph in sorted(sorted(PHOTOGRAPHS.glob("*.jpg"))[:32], key=gap, reverse=True)[:10]:
+        # a random network is sure of nothing: half of the best score is what it would show
+        (expected,) = reference.predict(photograph, threshold=0)
+        threshold = float(expected.scores[0]) / 2
+        (expected,) = reference.predict(photograph, threshold=threshold)
+        (found,) = detrcli.load(file, device="cpu").predict(photograph, threshold=threshold - 1e-3)
+        for box, score, label in zip(expected.boxes, expected.scores, expected.labels, strict=True):
+            near = (np.abs(found.scores - score) <= 1e-3) & (np.abs(found.boxes - box).max(1) <= 0.5)
+            assert (near & (found.labels == label)).any()
+        assert (found.scores > threshold + 1e-3).sum() <= len(expected) <= len(found)
+        shown += len(expected)
+    assert shown > 0
+    print(f"{name}: {shown} detections are the same")

@@ -1,0 +1,510 @@
+"""Drawings: what is drawn where, and that a drawing is saved as its picture was."""
+
+import colorsys
+import io
+import os
+import resource
+import shutil
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.ttLib import TTFont
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, ImageDraw
+
+from detrcli.detections import Detections
+from detrcli.errors import FontWarning, ImageError, OutputError, UsageError
+from detrcli.images import fonts
+from detrcli.images.decode import Picture, read_picture
+from detrcli.images.draw import class_colour, draw, save_drawing
+from detrcli.images.fonts import Fonts
+
+Pixels = NDArray[np.uint8]
+Boxes = list[tuple[float, float, float, float]]
+GREY = (128, 128, 128)
+SIZE = (1600, 1200)
+BOX = (400, 320, 1200, 880)
+
+
+def detections(boxes: Boxes, labels: list[int] | None = None, name: str = "cat") -> Detections:
+    count = len(boxes)
+    return Detections(
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.linspace(0.9, 0.8, count, dtype=np.float32),
+        labels=np.array(labels or [1] * count, np.int64),
+        names=(name,) * count,
+        width=SIZE[0],
+        height=SIZE[1],
+    )
+
+
+def drawn(boxes: Boxes, labels: list[int] | None = None, size: tuple[int, int] = SIZE, name: str = "cat") -> Pixels:
+    return np.asarray(draw(Picture(Image.new("RGB", size, GREY)), detections(boxes, labels, name)))
+
+
+def ink(pixels: Pixels) -> int:
+    """How many pixels of full text colour there are; on a grey picture nothing else is black or white."""
+    return int(((pixels == 0).all(axis=2) | (pixels == 255).all(axis=2)).sum())
+
+
+def changed(pixels: Pixels) -> tuple[int, int, int, int]:
+    """The box of what differs from the grey picture."""
+    rows, columns = np.nonzero((pixels != GREY).any(axis=2))
+    return int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
+
+
+def test_class_colours_are_always_the_same() -> None:
+    assert [class_colour(label) for label in (0, 1, 2, 3, 17, 90)] == [
+        (36, 143, 242),
+        (229, 255, 115),
+        (161, 9, 178),
+        (36, 242, 161),
+        (178, 97, 9),
+        (197, 242, 36),
+    ]
+
+
+def test_neighbouring_classes_differ_in_hue() -> None:
+    hues = [colorsys.rgb_to_hsv(*(channel / 255 for channel in class_colour(label)))[0] for label in range(366)]
+    for step in (1, 2, 3, 4):
+        for one, other in zip(hues, hues[step:], strict=False):
+            assert min(abs(one - other), 1 - abs(one - other)) > 0.1
+
+
+def test_the_picture_itself_stays_as_it_was() -> None:
+    picture = Picture(Image.new("RGB", SIZE, GREY))
+    image = draw(picture, detections([(10, 20, 200, 200)]))
+    assert image is not picture.image
+    assert (np.asarray(picture.image) == 128).all()
+    assert (np.asarray(image) != 128).any()
+
+
+def test_nothing_found_draws_nothing() -> None:
+    assert (drawn([]) == 128).all()
+
+
+def test_the_outline_lies_on_the_box_in_the_colour_of_the_class() -> None:
+    for label in (1, 17):
+        pixels = drawn([BOX], [label])
+        for x, y in ((400, 600), (1200, 600), (1000, 320), (800, 880), (400, 320), (1200, 880)):
+            assert tuple(pixels[y, x].tolist()) == class_colour(label)
+        assert (pixels[340:860, 420:1180] == 128).all()
+        assert (pixels[881:] == 128).all()
+        assert (pixels[:, 1201:] == 128).all()
+        assert (pixels[:, :400] == 128).all()
+
+
+def test_a_box_that_ends_at_the_picture_shows_all_four_sides() -> None:
+    pixels = drawn([(0, 0, *SIZE)])
+    for x, y in ((0, 600), (1599, 600), (1200, 0), (800, 1199)):
+        assert tuple(pixels[y, x].tolist()) == class_colour(1)
+
+
+def test_a_thin_outline_ends_inside_the_picture() -> None:
+    pixels = drawn([(0, 20, 60, 48)], size=(60, 48))
+    for x, y in ((0, 40), (59, 40), (30, 47)):
+        assert tuple(pixels[y, x].tolist()) == class_colour(1)
+
+
+def test_each_label_tells_its_own_class_and_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    text = ImageDraw.ImageDraw.text
+
+    def noting(canvas: ImageDraw.ImageDraw, place: Any, said: str, *args: Any, **options: Any) -> None:
+        written.append(said)
+        text(canvas, place, said, *args, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", noting)
+    found = replace(detections([BOX, BOX], [1, 2]), names=("cat", "remote"))
+    draw(Picture(Image.new("RGB", SIZE, GREY)), found)
+    assert sorted(written) == ["cat 0.90", "remote 0.80"]
+
+
+def test_the_best_lies_on_top() -> None:
+    pixels = drawn([(400, 400, 1200, 800), (800, 200, 1400, 600)], [1, 2])
+    assert tuple(pixels[400, 800].tolist()) == class_colour(1)
+    assert tuple(pixels[600, 1200].tolist()) == class_colour(1)
+    assert tuple(pixels[500, 800].tolist()) == class_colour(2)
+
+
+def test_the_label_stands_on_the_first_corner() -> None:
+    pixels = drawn([BOX])
+    left, top, _, _ = changed(pixels)
+    assert left == 400
+    assert top < 320
+    assert ink(pixels[top:320, 400:800]) == ink(pixels) > 10
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (0, 0, 1600, 1200),
+        (0, 0, 3, 3),
+        (1597, 0, 1600, 3),
+        (0, 1197, 3, 1200),
+        (1597, 1197, 1600, 1200),
+        (1590, 400, 1600, 800),
+        (400, 0, 800, 1200),
+        (0, 0, 1600, 2),
+        (-50, -80, 3000, 4000),
+        (800, 600, 800, 600),
+    ],
+)
+def test_labels_stay_inside(box: tuple[float, float, float, float]) -> None:
+    whole = ink(drawn([BOX]))
+    assert whole > 10
+    assert ink(drawn([box])) == whole
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_labels_of_equal_boxes_do_not_overlap(count: int) -> None:
+    together = detections([BOX] * count)
+    picture = Picture(Image.new("RGB", SIZE, GREY))
+    alone = [ink(np.asarray(draw(picture, only(together, index)))) for index in range(count)]
+    assert min(alone) > 10
+    assert ink(np.asarray(draw(picture, together))) == sum(alone)
+
+
+def only(found: Detections, index: int) -> Detections:
+    rows = slice(index, index + 1)
+    return Detections(
+        found.boxes[rows], found.scores[rows], found.labels[rows], found.names[rows], found.width, found.height
+    )
+
+
+def test_text_can_be_read_on_light_and_on_dark_classes() -> None:
+    for label in range(0, 91, 3):
+        label_on_grey = Image.fromarray(drawn([BOX], [label])).crop((400, 280, 700, 320))
+        text = [ink for ink in (0, 255) if (np.asarray(label_on_grey) == ink).all(axis=2).any()]
+        assert len(text) == 1
+        red, green, blue = class_colour(label)
+        assert abs(text[0] - (0.299 * red + 0.587 * green + 0.114 * blue)) > 110
+
+
+def test_labels_grow_with_the_picture() -> None:
+    heights = []
+    for scale in (1, 4):
+        x1, y1, x2, y2 = (side * scale // 4 for side in BOX)
+        heights.append(y1 - changed(drawn([(x1, y1, x2, y2)], size=(400 * scale, 300 * scale)))[1])
+    assert heights[1] > 2 * heights[0] > 10
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 50), (20_000, 10), (10, 20_000)])
+def test_extreme_pictures(size: tuple[int, int]) -> None:
+    pixels = drawn([(0, 0, *size), (0, 0, 1, 1), (size[0] - 1, size[1] - 1, *size)], [1, 2, 3], size)
+    assert pixels.shape == (size[1], size[0], 3)
+    assert (pixels != 128).any()
+
+
+def test_names_of_any_script() -> None:
+    for name in ("", "日本 🦊", "two\nlines", "a" * 500):
+        pixels = drawn([BOX], name=name)
+        assert tuple(pixels[880, 800].tolist()) == class_colour(1)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def saved(folder: Path, data: bytes, name: str, box: tuple[float, float, float, float] = (10, 10, 50, 40)) -> Path:
+    """Read a picture file, draw on it, and save the drawing with the name of the picture."""
+    source = folder / "in" / name
+    source.parent.mkdir(exist_ok=True)
+    source.write_bytes(data)
+    picture = read_picture(source)
+    return save_drawing(draw(picture, detections([box])), picture, folder / "out" / name)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_a_drawing_keeps_the_format_and_the_name(tmp_path: Path, kind: str) -> None:
+    path = saved(tmp_path, encoded(Image.new("RGB", SIZE, GREY), kind), "a picture.ext", BOX)
+    assert path == tmp_path / "out" / "a picture.ext"
+    with Image.open(path) as image:
+        assert image.format == kind
+        assert image.size == SIZE
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert np.abs(pixels[317, 402] - class_colour(1)).max() < 40  # within the label
+    assert np.abs(pixels[100, 100] - GREY).max() < 8
+
+
+def test_frames_of_a_stereo_camera_become_one_jpeg(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (64, 48), colour) for colour in ("red", "blue"))
+    data = encoded(first, "MPO", save_all=True, append_images=[second])
+    path = saved(tmp_path, data, "a.jpg")
+    assert path == tmp_path / "out" / "a.jpg"
+    with Image.open(path) as image:
+        assert image.format == "JPEG"
+
+
+@pytest.mark.parametrize("kind", ["PSD", "HEIF"])
+def test_a_format_that_cannot_be_written_becomes_png(tmp_path: Path, kind: str) -> None:
+    image = Image.new("RGB", (8, 8), (1, 2, 3))
+    path = save_drawing(image, Picture(image, format=kind), tmp_path / "a.psd")
+    assert path == tmp_path / "a.psd.png"
+    assert not (tmp_path / "a.psd").exists()
+    with Image.open(path) as again:
+        assert again.format == "PNG"
+        assert again.getpixel((3, 3)) == (1, 2, 3)
+
+
+def test_a_name_that_becomes_too_long_with_png_behind_it(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 8))
+    path = save_drawing(image, Picture(image, format="PSD"), tmp_path / ("x" * 251 + ".psd"))
+    assert os.listdir(tmp_path) == [path.name]
+    assert (len(path.name), path.suffix) == (255, ".png")
+
+
+def test_a_jpeg_drawing_is_as_good_as_its_picture(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    with Image.open(
+        saved(tmp_path, encoded(Image.fromarray(pixels), "JPEG", quality=95, subsampling=0), "a.jpg")
+    ) as image:
+        again = np.asarray(image).astype(int)
+    below_the_box = np.abs(again - pixels)[42:]
+    assert below_the_box.mean() < 5
+
+
+def test_a_picture_from_memory_becomes_png(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 8), (1, 2, 3))
+    assert save_drawing(image, Picture(image), tmp_path / "a.png") == tmp_path / "a.png"
+    with Image.open(tmp_path / "a.png") as again:
+        assert again.format == "PNG"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_drawing_is_upright_without_exif(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = saved(tmp_path, encoded(Image.new("RGB", (64, 48), GREY), kind, exif=exif), "a.ext")
+    with Image.open(path) as image:
+        assert image.size == ((64, 48) if orientation == 1 else (48, 64))
+        assert image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_drawing_keeps_the_colour_profile(tmp_path: Path, kind: str) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = saved(tmp_path, encoded(Image.new("RGB", (64, 48), GREY), kind, icc_profile=profile), "a.ext")
+    with Image.open(path) as image:
+        assert image.info["icc_profile"] == profile
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("L", "PNG"), ("L", "TIFF"), ("CMYK", "TIFF"), ("CMYK", "JPEG")])
+def test_a_profile_of_grey_or_print_colours_is_not_put_on_rgb_pixels(tmp_path: Path, mode: str, kind: str) -> None:
+    data = encoded(Image.new(mode, (64, 48)), kind, icc_profile=b"of another colour space")
+    with Image.open(saved(tmp_path, data, "a.ext")) as image:
+        assert "icc_profile" not in image.info
+
+
+@pytest.mark.parametrize(
+    ("mode", "compression"), [("1", "group4"), ("1", "group3"), ("L", "jpeg"), ("RGB", "tiff_lzw"), ("RGB", "jpeg")]
+)
+def test_a_drawing_on_any_tiff_is_saved(tmp_path: Path, mode: str, compression: str) -> None:
+    path = saved(tmp_path, encoded(Image.new(mode, (64, 48)), "TIFF", compression=compression), "scan.tif")
+    with Image.open(path) as image:
+        assert image.format == "TIFF"
+        outline = np.asarray(image.convert("RGB"))[40, 40].astype(int)
+    assert np.abs(outline - class_colour(1)).max() < 10
+
+
+def test_a_transparent_animation_is_saved_as_a_still(tmp_path: Path) -> None:
+    frames = [Image.new("P", (64, 48), 0), Image.new("P", (64, 48), 1)]
+    for frame in frames:
+        frame.putpalette([0, 0, 255, 255, 0, 0])
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], transparency=0, loop=0, duration=40)
+    with Image.open(saved(tmp_path, data, "a.gif")) as image:
+        assert getattr(image, "n_frames", 1) == 1
+        assert image.convert("RGB").getpixel((60, 45)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("error", [OverflowError("x"), ValueError("x"), SystemError("x"), struct.error("x")], ids=repr)
+def test_an_encoder_that_fails_in_its_own_way(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    image = Image.new("RGB", (8, 8))
+    with pytest.raises(ImageError, match=r"cannot write .* as PNG: x"):
+        save_drawing(image, Picture(image), tmp_path / "a.png")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("missing", [10, 4000])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_a_drawing_that_the_disk_has_no_room_for_is_an_error_and_no_file(
+    tmp_path: Path, kind: str, missing: int
+) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8)
+    path = saved(tmp_path, encoded(Image.fromarray(pixels), kind), "a.ext")
+    picture = read_picture(path)
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size - missing, most))
+    try:
+        with pytest.raises(OutputError, match="cannot write"):
+            save_drawing(Image.fromarray(pixels), picture, tmp_path / "out" / "b.ext")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert os.listdir(tmp_path / "out") == ["a.ext"]
+
+
+@pytest.fixture
+def letters(tmp_path: Path) -> str:
+    """A font file with glyphs for 猫 and ক alone, boxes of their own kind, and another box for all that it lacks."""
+    return font_with(tmp_path / "few.ttf", "猫ক")
+
+
+def font_with(path: Path, letters: str) -> str:
+    def box(width: int) -> Any:
+        pen = TTGlyphPen(None)
+        pen.moveTo((100, 0))
+        for point in ((100, 700), (100 + width, 700), (100 + width, 0)):
+            pen.lineTo(point)
+        pen.closePath()
+        return pen.glyph()
+
+    names = {ord(letter): f"letter{number}" for number, letter in enumerate(letters)}
+    glyphs = {".notdef": box(500), **{name: box(200 + 100 * number) for number, name in enumerate(names.values())}}
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(list(glyphs))
+    builder.setupCharacterMap(names)
+    builder.setupGlyf(glyphs)
+    builder.setupHorizontalMetrics(dict.fromkeys(glyphs, (900, 100)))
+    builder.setupHorizontalHeader(ascent=900, descent=-200)
+    builder.setupNameTable({"familyName": "Few", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+    return str(path)
+
+
+@pytest.fixture
+def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system without fonts."""
+    monkeypatch.setattr(fonts, "_installed", lambda: ())
+
+
+def pieces(name: str, **options: Any) -> list[tuple[str, str]] | None:
+    """What of a label is drawn in which font."""
+    runs = Fonts(**options).runs(name, " 0.90", 20)
+    return None if runs is None else [(part, str(font.getname()[0])) for part, font in runs]
+
+
+@pytest.mark.usefixtures("nothing_installed")
+@pytest.mark.parametrize("name", ["cat", "naïve Ærø ÿ", "Ελληνικά", "кошка щётка ґ", "Ünïcödé — “x”", "Việt đ ơ"])
+def test_latin_greek_and_cyrillic_are_always_drawn(name: str, recwarn: pytest.WarningsRecorder) -> None:
+    assert pieces(name) == [(f"{name} 0.90", "DejaVu Sans")]
+    assert not recwarn
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_each_letter_is_one_of_its_font_and_no_box() -> None:
+    """Against the table of letters that the font itself has."""
+    path = Fonts().base(20).path
+    assert isinstance(path, str)
+    table = TTFont(path).getBestCmap()
+    for code in (*range(0x21, 0x7F), *range(0xA1, 0x530), 0x4E2D, 0x0905, 0x1F98A, 0xE01, 0x25A1, 0xFFFD):
+        letter = chr(code)
+        if letter.isprintable():
+            assert fonts.Face(path).has(letter) == (code in table), hex(code)
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_a_font_of_the_users_has_the_first_word(letters: str) -> None:
+    assert pieces("猫 cat", file=letters) == [("猫", "Few"), (" cat 0.90", "DejaVu Sans")]
+    assert pieces("ক猫", file=letters) == [("ক猫", "Few"), (" 0.90", "DejaVu Sans")]
+
+
+def test_a_file_that_is_no_font(tmp_path: Path) -> None:
+    (tmp_path / "a.ttf").write_text("no font")
+    for name in ("a.ttf", "absent.ttf"):
+        with pytest.raises(UsageError, match=f"cannot read the font .*{name}"):
+            Fonts(str(tmp_path / name))
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_what_no_font_has_becomes_a_number_and_a_word_once(recwarn: pytest.WarningsRecorder) -> None:
+    chosen, picture = Fonts(), Picture(Image.new("RGB", SIZE, GREY))
+
+    def shown(name: str) -> Pixels:
+        return np.asarray(draw(picture, replace(detections([BOX], [17]), names=(name,)), chosen))
+
+    assert (shown("猫") == shown("#17")).all()
+    assert (shown("cat 🦊") == shown("#17")).all()
+    assert (shown("cat") != shown("#17")).any()
+    (told,) = recwarn
+    assert told.category is FontWarning
+    assert "'猫'" in str(told.message)
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_names_that_are_not_one_short_line(recwarn: pytest.WarningsRecorder) -> None:
+    def shown(name: str) -> Pixels:
+        return drawn([BOX], name=name)
+
+    assert (shown("two\n lines\t") == shown("two lines")).all()
+    assert (shown("e\u0301le\u0301phant") == shown("éléphant")).all()
+    assert (shown("a\0b\ud800") == shown("a\ufffdb\ufffd")).all()
+    assert (shown("a" * 1_000_000) == shown("a" * 100 + "…")).all()
+    assert not recwarn
+
+
+def test_letters_that_need_raqm_are_told_of_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr("PIL.features.check_feature", lambda name: name != "raqm")
+    pieces("Кот")
+    assert not recwarn
+    pieces("قطة")
+    (told,) = recwarn
+    assert "Raqm" in str(told.message)
+
+
+@pytest.fixture
+def one_installed(letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A system on which fontconfig knows one font alone, and a file that tells how often it was asked."""
+    program, asked = tmp_path / "bin" / "fc-match", tmp_path / "asked"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\n"
+        f"echo >> '{asked}'\n"
+        f"printf '%s\\t0\\tTrue\\tFalse\\t%s\\n' '{tmp_path}/absent.ttf' '732b 72ac' '{letters}' '995 732b'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    fonts._installed.cache_clear()
+    yield asked
+    fonts._installed.cache_clear()
+
+
+def test_a_font_of_the_system_is_found_by_its_letters(one_installed: Path, recwarn: pytest.WarningsRecorder) -> None:
+    assert pieces("Кот") == [("Кот 0.90", "DejaVu Sans")]
+    assert not one_installed.exists()  # nobody was asked
+    assert pieces("猫 ক") == [("猫", "Few"), (" ", "DejaVu Sans"), ("ক", "Few"), (" 0.90", "DejaVu Sans")]
+    assert not recwarn
+    assert pieces("犬") is None  # of a font that is not there any more
+    assert [one.category for one in recwarn] == [FontWarning]
+    assert one_installed.read_text() == "\n"
+
+
+@pytest.mark.skipif(shutil.which("fc-match") is None, reason="fontconfig is not installed")
+def test_the_fonts_of_this_very_system_have_the_letters_that_fontconfig_says() -> None:
+    fonts._installed.cache_clear()
+    for face in fonts._installed()[:5]:
+        assert face.ranges is not None
+        assert face.path is not None
+        table = TTFont(face.path, fontNumber=face.index).getBestCmap()
+        visible = [code for first, last in face.ranges for code in range(first, last + 1)]
+        assert visible
+        assert set(visible) <= table.keys()

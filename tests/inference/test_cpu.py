@@ -1,0 +1,100 @@
+"""Attention by powers of two is attention, whatever the scores."""
+
+import copy
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from detrcli.inference.cpu import PowerAttention
+from detrcli.inference.fuse import JointSelfAttention
+from detrcli.models.vit import SelfAttention
+
+DIM, HEADS = 32, 4
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often powers were taken, and how often PyTorch's own attention was asked."""
+    counts: Counter[str] = Counter()
+    exp2_, attend = Tensor.exp2_, F.scaled_dot_product_attention
+
+    def counted(name: str, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(*args: Any, **options: Any) -> Tensor:
+            counts[name] += 1
+            return call(*args, **options)
+
+        return run
+
+    monkeypatch.setattr(Tensor, "exp2_", counted("powers", exp2_))
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted("attention", attend))
+    return counts
+
+
+def attention(*, window: bool = False, sharpness: float = 1, shift: float = 0) -> JointSelfAttention:
+    """One whose largest score grows with the square of its sharpness, and of which all are moved by a shift."""
+    torch.manual_seed(0)
+    plain = SelfAttention(DIM, HEADS, window=window).requires_grad_(False).double()
+    plain.query.weight *= sharpness
+    plain.key.weight *= sharpness
+    joint = JointSelfAttention(plain)
+    if shift:
+        query, key, _ = joint.joint.bias.unflatten(0, (3, HEADS, -1))
+        joint.joint.weight.unflatten(0, (3, HEADS, -1))[:2, :, 0] = 0
+        query[:, 0], key[:, 0] = shift, 1
+    return joint
+
+
+def tokens(batch: int) -> Tensor:
+    return torch.randn(batch, 80, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("sharpness", "in_range"), [(1, True), (4, True), (8, False), (100, False), (1000, False)])
+@pytest.mark.parametrize("window", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_it_mixes_as_softmax_does(
+    window: bool, sharpness: float, in_range: bool, batch: int, calls: Counter[str]
+) -> None:
+    joint, x = attention(window=window, sharpness=sharpness), tokens(batch)
+    mixed = PowerAttention(copy.deepcopy(joint))(x)
+    assert calls["powers"] == 1
+    assert calls["attention"] == (0 if in_range else 1)
+    torch.testing.assert_close(mixed, joint(x))
+
+
+@pytest.mark.parametrize(("shift", "in_range"), [(-50, True), (50, True), (-80, False), (80, False), (-300, False)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_scores_that_are_all_small_or_all_large(
+    shift: float, in_range: bool, dtype: torch.dtype, calls: Counter[str]
+) -> None:
+    joint, x = attention(sharpness=0.1, shift=shift), tokens(1)
+    exact = joint(x)
+    calls.clear()
+    mixed = PowerAttention(copy.deepcopy(joint)).to(dtype)(x.to(dtype))
+    assert calls["attention"] == (0 if in_range else 1)
+    tolerance = 1e-9 if dtype == torch.float64 else 0.02
+    torch.testing.assert_close(mixed.double(), exact, rtol=0, atol=tolerance)
+
+
+def test_it_mixes_in_pieces(monkeypatch: pytest.MonkeyPatch, calls: Counter[str]) -> None:
+    monkeypatch.setattr(PowerAttention, "AT_ONCE", HEADS * 80 * 32)
+    joint, x = attention(), tokens(1)
+    mixed = PowerAttention(copy.deepcopy(joint))(x)
+    assert calls["powers"] == 3  # of 32, 32 and 16 queries
+    torch.testing.assert_close(mixed, joint(x))
+
+
+@pytest.mark.parametrize("window", [False, True])
+@pytest.mark.parametrize("sharpness", [1, 4, 8, 100])
+def test_in_bfloat16_it_is_as_near_as_pytorchs(window: bool, sharpness: float) -> None:
+    joint, x = attention(window=window, sharpness=sharpness), tokens(4)
+    exact = joint(x)
+    apart = [
+        (module.bfloat16()(x.bfloat16()) - exact).abs().mean()
+        for module in (PowerAttention(copy.deepcopy(joint)), copy.deepcopy(joint))
+    ]
+    assert apart[0] < 1.5 * apart[1] < 0.5 * exact.abs().mean()

@@ -1,0 +1,371 @@
+"""The ONNX backend: devices, files that are not ours, and no PyTorch."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+import detrcli
+from detrcli.checkpoints.find import find
+from detrcli.checkpoints.load import load_checkpoint
+from detrcli.errors import DeviceError, DeviceWarning, ModelError, UsageError
+from detrcli.export.onnx import export_onnx
+from detrcli.host import cuda_driver, threads
+from detrcli.images.resize import Exactly, ShortestEdge
+from detrcli.inference import onnx as backend
+
+from .. import fill
+from ..cli.running import RUN_MAIN, loaded
+from ..tiny import save_tiny
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `tiny.onnx` and `raw.onnx` of a small DETR, and `demo.onnx`."""
+    place = tmp_path_factory.mktemp("onnx")
+    save_tiny(place / "tiny")
+    tiny = load_checkpoint(find(str(place / "tiny")))
+    export_onnx(tiny, place / "tiny.onnx", source="tests")
+    export_onnx(tiny, place / "raw.onnx", source="tests", raw=True)
+    export_onnx(load_checkpoint(find("demo")), place / "demo.onnx", source="tests")
+    return place
+
+
+def test_a_fresh_process_predicts_without_torch(place: Path) -> None:
+    Image.fromarray(fill.image(0, 80, 60)).save(place / "a.png")
+    arguments = ["predict", "a.png", "--model", "tiny.onnx", "--device", "cpu", "--format", "csv", "--format", "json"]
+    printed, modules = loaded(RUN_MAIN, *arguments, cwd=place)
+    assert json.loads(printed)["model"] == "tiny"
+    assert "onnxruntime" in modules
+    assert modules & {"torch", "torchvision", "onnx", "safetensors", "huggingface_hub", "rich", "scipy"} == set()
+    assert (place / "detections/a.png").is_file()
+
+
+def test_sizes_of_a_file_that_takes_any(place: Path) -> None:
+    picture = fill.image(0, 90, 120)
+    usual = detrcli.load(place / "tiny.onnx", device="cpu")
+    assert usual._resize == ShortestEdge(64, 96)
+    same = detrcli.load(place / "tiny.onnx", device="cpu", size=64)
+    np.testing.assert_array_equal(usual.predict(picture)[0].boxes, same.predict(picture)[0].boxes)
+    assert detrcli.load(place / "tiny.onnx", device="cpu", size=(128, 96))._resize == Exactly(128, 96)
+    assert len(detrcli.load(place / "tiny.onnx", device="cpu", size=(128, 96)).predict(picture, threshold=0)[0])
+
+
+def test_sizes_of_a_file_that_takes_one(place: Path) -> None:
+    for size in (320, (320, 320)):
+        detrcli.load(place / "demo.onnx", device="cpu", size=size)
+    for other in (256, (320, 256)):
+        with pytest.raises(UsageError, match=r"demo.onnx takes 320 × 320 pixels; export the model anew"):
+            detrcli.load(place / "demo.onnx", device="cpu", size=other)
+
+
+def test_sizes_of_a_file_that_takes_one_that_is_not_square(place: Path) -> None:
+    file = export_onnx(load_checkpoint(find("demo"), size=(192, 128)), place / "wide.onnx", source="tests").path
+    assert detrcli.load(file, device="cpu", size=(192, 128))._resize == Exactly(192, 128)
+    for other in (128, 192, (128, 192)):
+        with pytest.raises(UsageError, match=r"wide.onnx takes 192 × 128 pixels; export the model anew"):
+            detrcli.load(file, device="cpu", size=other)
+
+
+def test_precision_is_the_files(place: Path) -> None:
+    assert "fp32" in detrcli.load(place / "tiny.onnx", device="cpu", precision="fp32").backend.description
+    with pytest.raises(UsageError, match=r"tiny.onnx computes in fp32; `detr export --precision` writes fp32 or fp16"):
+        detrcli.load(place / "tiny.onnx", device="cpu", precision="fp16")
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:x", ""])
+def test_no_such_device(place: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match="runs on auto, cpu, cuda, cuda:N or tensorrt"):
+        detrcli.load(place / "tiny.onnx", device=device)
+
+
+@pytest.mark.skipif(cuda_driver() is not None, reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "tensorrt"])
+def test_without_a_gpu_it_is_not_taken_for_one(place: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match=r"no CUDA device|knows no"):
+        detrcli.load(place / "tiny.onnx", device=device)
+    assert detrcli.load(place / "tiny.onnx").backend.description == "cpu, ONNX, fp32"
+
+
+def test_a_gpu_that_does_not_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is a driver, but not the libraries that the CUDA provider needs."""
+    monkeypatch.setattr(backend, "cuda_driver", object)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
+    with pytest.warns(DeviceWarning, match="going on on the CPU"):
+        detector = detrcli.load(place / "tiny.onnx")
+    assert len(detector.predict(fill.image(0, 80, 60), threshold=0)[0])
+    with pytest.raises(DeviceError, match="could not start cuda"):
+        detrcli.load(place / "tiny.onnx", device="cuda")
+
+
+def test_a_gpu_that_fails_is_not_taken_for_a_damaged_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = onnxruntime.InferenceSession
+
+    def session(path: Any, options: Any, *, providers: list[Any], **more: Any) -> Any:
+        if providers != [backend.CPU]:
+            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
+        return begun(path, options, providers=providers, **more)
+
+    monkeypatch.setattr(backend, "cuda_driver", object)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.warns(DeviceWarning, match=r"could not start cuda .*no CUDA-capable device.*going on on the CPU"):
+        detrcli.load(place / "tiny.onnx")
+    with pytest.raises(DeviceError, match="could not start cuda"):
+        detrcli.load(place / "tiny.onnx", device="cuda")
+    (place / "damaged.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="cannot read"):
+        detrcli.load(place / "damaged.onnx", device="cuda")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_suffix_may_be_in_capitals(place: Path) -> None:
+    (place / "TINY.ONNX").write_bytes((place / "tiny.onnx").read_bytes())
+    assert "ONNX" in detrcli.load(place / "TINY.ONNX", device="cpu").backend.description
+
+
+def test_missing_libraries_leave_stdout_to_the_records(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(backend, "cuda_driver", object)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas.so"))
+    with pytest.warns(DeviceWarning, match="going on on the CPU"):
+        detrcli.load(place / "tiny.onnx")
+    assert capsys.readouterr().out == ""
+
+
+def test_files_that_are_not_ours(place: Path) -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "foreign", [value], [result])
+    foreign = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(foreign, place / "foreign.onnx")
+    (place / "text.onnx").write_text("this is no model")
+    (place / "empty.onnx").write_bytes(b"")
+    whole = (place / "tiny.onnx").read_bytes()
+    (place / "half.onnx").write_bytes(whole[: len(whole) // 2])
+    save_with(place / "odd.onnx", place / "tiny.onnx", "classes", "{")
+    save_with(place / "numbers.onnx", place / "tiny.onnx", "classes", "[1]")
+    save_with(place / "rules.onnx", place / "tiny.onnx", "preprocessing", "[1]")
+    foreign.metadata_props.extend(onnx.load(place / "tiny.onnx").metadata_props)
+    onnx.save(foreign, place / "disguised.onnx")
+    fewer = onnx.load(place / "tiny.onnx")
+    del fewer.graph.output[1]
+    onnx.save(fewer, place / "fewer.onnx")
+    for name, complaint in (
+        ("foreign", "was not written by `detr export`"),
+        ("text", "cannot read"),
+        ("empty", "cannot read"),
+        ("half", "cannot read"),
+        ("odd", "this version does not understand it"),
+        ("numbers", "this version does not understand it"),
+        ("rules", "this version does not understand it"),
+        ("fewer", "takes or gives other things"),
+        ("disguised", "takes or gives other things than what `detr export` writes"),
+        ("raw", "exported with --raw"),
+        ("absent", "no such file"),
+    ):
+        with pytest.raises(ModelError, match=complaint) as caught:
+            detrcli.load(place / f"{name}.onnx", device="cpu")
+        assert len(str(caught.value).splitlines()) == 1
+        assert f"{name}.onnx" in str(caught.value)
+
+
+def save_with(target: Path, source: Path, key: str, value: str) -> None:
+    """Save a file with another entry in its metadata."""
+    model = onnx.load(source)
+    next(entry for entry in model.metadata_props if entry.key == key).value = value
+    onnx.save(model, target)
+
+
+def test_a_file_that_names_too_few_classes(place: Path) -> None:
+    save_with(place / "few.onnx", place / "tiny.onnx", "classes", '["one"]')
+    detector = detrcli.load(place / "few.onnx", device="cpu")
+    with pytest.raises(ModelError, match=r"few.onnx finds classes that it has no names for; export it anew"):
+        detector.predict([fill.image(seed, 80, 60) for seed in range(4)], threshold=0)
+
+
+DEEP = "[" * 200_000
+"""Deeper than any reader goes."""
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("classes", DEEP),
+        ("preprocessing", DEEP.replace("[", '{"a":')),
+        ("preprocessing", json.dumps({"size": 10**400})),
+        ("preprocessing", json.dumps({"size": 10**10})),
+        ("preprocessing", json.dumps({"rescale_factor": 10**400})),
+        ("preprocessing", '{"rescale_factor": Infinity}'),
+        ("preprocessing", '{"image_mean": [0, 0, NaN]}'),
+        ("preprocessing", json.dumps({"image_std": [1, 1, 0]})),
+        ("preprocessing", json.dumps({"resample": 10**400})),
+        ("preprocessing", json.dumps({"size": {"height": 64, "width": 96}})),
+        ("preprocessing", json.dumps({"size": 64, "max_size": 64, "pad_size": {"height": 64, "width": 64}})),
+        ("gflops", "nan"),
+        ("gflops", "1e999"),
+        ("form", "\n"),
+        ("precision", "fp64"),
+        ("detrcli", "\n" * 10_000),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_metadata_that_is_not_true(place: Path, key: str, value: str) -> None:
+    save_with(place / "untrue.onnx", place / "tiny.onnx", key, value)
+    if key == "detrcli":
+        save_with(place / "untrue.onnx", place / "untrue.onnx", "classes", "{")
+    with pytest.raises(ModelError, match=r"untrue.onnx (takes or gives other|was written by) [^\n]{1,160}$"):
+        detrcli.load(place / "untrue.onnx", device="cpu")
+
+
+def test_long_names_are_cut(place: Path) -> None:
+    names = ["x" * 1_000_000, "two\nlines\x1b[31m", *map(str, range(5))]
+    save_with(place / "long.onnx", place / "tiny.onnx", "classes", json.dumps(names))
+    first, second, *_ = detrcli.load(place / "long.onnx", device="cpu").class_names
+    assert first == "x" * 199 + "…"
+    assert second == "two lines [31m"
+
+
+def changed(graph: onnx.GraphProto, name: str, *, kind: int | None = None, dims: list[Any] | None = None) -> None:
+    """Let what a file takes or gives by a name be said to be something else."""
+    value = next(value for value in (*graph.input, *graph.output) if value.name == name)
+    tensor = value.type.tensor_type
+    if dims is None:
+        dims = [side.dim_param or side.dim_value for side in tensor.shape.dim]
+    value.CopyFrom(helper.make_tensor_value_info(name, tensor.elem_type if kind is None else kind, dims))
+
+
+def replaced(graph: onnx.GraphProto, **outputs: NDArray[Any]) -> None:
+    """Let a file give constants."""
+    for name, value in outputs.items():
+        for node in graph.node:
+            node.output[:] = [f"former_{one}" if one == name else one for one in node.output]
+        graph.initializer.append(numpy_helper.from_array(value, f"constant_{name}"))
+        graph.node.append(helper.make_node("Identity", [f"constant_{name}"], [name]))
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        changed(graph, name, kind=kind, dims=list(value.shape))
+
+
+BOXES, SCORES, LABELS = np.zeros((1, 5, 4), np.float32), np.full((1, 5), 0.9, np.float32), np.zeros((1, 5), np.int64)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "complaint"),
+    [
+        ({"boxes": BOXES[0, 0, 0]}, "takes or gives other things"),
+        ({"scores": SCORES[0, 0]}, "takes or gives other things"),
+        ({"labels": np.array([["a"] * 5], object)}, "takes or gives other things"),
+        ({"labels": LABELS.astype(np.int32)}, "takes or gives other things"),
+        ({"scores": SCORES.astype(np.float64)}, "takes or gives other things"),
+        ({"boxes": BOXES[..., :3]}, "gives other things"),
+        ({"scores": SCORES[:, :4]}, "gives other things"),
+        ({"boxes": np.tile(BOXES, (2, 1, 1))}, "gives other things"),
+        ({"boxes": BOXES + np.nan, "scores": SCORES, "labels": LABELS}, "computes nonsense"),
+        ({"boxes": BOXES + np.inf, "scores": SCORES, "labels": LABELS}, "computes nonsense"),
+        ({"boxes": BOXES, "scores": SCORES + np.nan, "labels": LABELS}, "computes nonsense"),
+        ({"boxes": BOXES, "scores": SCORES + np.inf, "labels": LABELS}, "computes nonsense"),
+        ({"boxes": BOXES, "scores": SCORES * 100, "labels": LABELS}, "computes nonsense"),
+        ({"boxes": BOXES, "scores": SCORES, "labels": LABELS - 1}, "no names for"),
+        ({"boxes": BOXES, "scores": SCORES, "labels": LABELS + 7}, "no names for"),
+    ],
+)
+def test_a_file_that_gives_nonsense(place: Path, outputs: dict[str, NDArray[Any]], complaint: str) -> None:
+    model = onnx.load(place / "tiny.onnx")
+    replaced(model.graph, **outputs)
+    onnx.save(model, place / "nonsense.onnx")
+    with pytest.raises(ModelError, match=rf"nonsense.onnx [^\n]*{complaint}[^\n]*$"):
+        detrcli.load(place / "nonsense.onnx", device="cpu").predict(fill.image(0, 80, 60), threshold=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("images", {"kind": TensorProto.FLOAT}),
+        ("images", {"dims": ["batch", "height", "width"]}),
+        ("images", {"dims": ["batch", "height", "width", 4]}),
+        ("images", {"dims": ["batch", 64, "width", 3]}),
+        ("images", {"dims": ["batch", 64, 96, 3]}),
+        ("images", {"dims": [0, "height", "width", 3]}),
+        ("sizes", {"kind": TensorProto.INT64}),
+        ("sizes", {"dims": [2]}),
+    ],
+    ids=str,
+)
+def test_a_file_that_takes_other_things(place: Path, name: str, change: dict[str, Any]) -> None:
+    model = onnx.load(place / "tiny.onnx")
+    changed(model.graph, name, **change)
+    onnx.save(model, place / "other.onnx")
+    with pytest.raises(ModelError, match=r"other.onnx[^\n]*$"):
+        detrcli.load(place / "other.onnx", device="cpu").predict(fill.image(0, 80, 60), threshold=0)
+
+
+def test_a_file_that_cannot_be_opened(place: Path) -> None:
+    with pytest.raises(ModelError, match=r"cannot read .*gone.onnx: No such file"):
+        backend._session(place / "gone.onnx", [backend.CPU])
+
+
+def test_onnx_runtime_reports_to_nobody(place: Path, tmp_path: Path) -> None:
+    """If it is let, it keeps an identifier and what it is going to send in files."""
+    Image.fromarray(fill.image(0, 80, 60)).save(tmp_path / "a.png")
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    subprocess.run(
+        [sys.executable, "-m", "detrcli", "predict", "a.png", "--model", place / "tiny.onnx", "--device", "cpu"],
+        cwd=tmp_path,
+        env={**kept, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
+        check=True,
+        capture_output=True,
+    )
+    assert {one.name for one in tmp_path.rglob("*")} == {"a.png", "detections", ".detr", "written"}
+
+
+def test_an_onnx_file_is_no_network_to_train(place: Path) -> None:
+    with pytest.raises(ModelError, match="name the model it was made of"):
+        detrcli.load_model(place / "tiny.onnx")
+
+
+def test_threads_are_as_many_as_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads() == 3
+    for nonsense in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
+        assert threads() >= 1
+
+
+def test_threads_are_divided_until_the_last_one_is_done(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    runs = backend.OnnxBackend(find(str(place / "tiny.onnx")), device="cpu")
+
+    def threads_of_a_run() -> int:
+        return int(runs._session.get_session_options().intra_op_num_threads)
+
+    with ExitStack() as one, ExitStack() as other:
+        one.enter_context(runs.shared())
+        other.enter_context(runs.shared())
+        one.close()
+        assert threads_of_a_run() == 1
+    assert threads_of_a_run() == 2
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_the_cpu_gives(place: Path) -> None:
+    pictures = [fill.image(seed, 200, 300) for seed in range(4)]
+    here = detrcli.load(place / "demo.onnx", device="cpu").predict(pictures, threshold=0.05)
+    detector = detrcli.load(place / "demo.onnx", device="cuda")
+    assert detector.backend.description.startswith("cuda")
+    for ours, theirs in zip(detector.predict(pictures, threshold=0.05, batch_size=4), here, strict=True):
+        np.testing.assert_allclose(ours.scores, theirs.scores, atol=2e-3)

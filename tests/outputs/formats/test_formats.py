@@ -1,0 +1,534 @@
+"""What each output format writes is read again by its own well-known reader, where a package has one."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import pkgutil
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from supervision import DetectionDataset
+from torchvision.datasets import VOCDetection
+
+import detrcli.outputs.formats
+from detrcli.datasets import read_dataset
+from detrcli.outputs.formats import BY_STEM, FOR_ALL, FOR_EACH, FORMATS, picture_format, run_format
+from detrcli.outputs.record import Found, Labelled
+from detrcli.outputs.settings import OutputSettings
+
+Read = Sequence[tuple[str, Sequence[float]]]
+"""Names and boxes that a format gave back."""
+MODEL = "facebook/detr-resnet-50"
+NAMES = (
+    "N/A",
+    'a, "b"',
+    "two\nlines",
+    "<cr>\r\nlf",
+    "日本 🦊",
+    "plain",
+    "N/A",
+    "=1+1",
+    "bell\a",
+    "line\u2028separator",
+)
+PATHS = ("plain.jpg", "sub dir/ünï 🦊.png", 'quo"te, comma.jpg', "line\nbreak.jpg", os.fsdecode(b"raw\xff\xe9.jpg"))
+USED = [label for label, name in enumerate(NAMES) if name != "N/A"]
+WIDTH, HEIGHT = 640, 480
+
+
+def picture(path: str, labels: Sequence[int] = USED) -> Labelled:
+    rng = np.random.default_rng(len(path))
+    found: list[Found] = []
+    for label in labels:
+        x1, y1 = rng.uniform(0, 300, 2).round(4).tolist()
+        width, height = rng.uniform(20, 150, 2).tolist()
+        score = round(1 - 0.01 * len(found), 6)
+        found.append(Found(label, NAMES[label], score, (x1, y1, round(x1 + width, 4), round(y1 + height, 4))))
+    return Labelled(f"pictures of mine/{path}", path, WIDTH, HEIGHT, MODEL, tuple(found))
+
+
+PICTURES = [picture(path, () if index == 1 else USED) for index, path in enumerate(PATHS)]
+PLAIN = [picture("b.png"), picture("a.png", USED[:2]), picture("c.png", ())]
+"""Pictures that a data set on a disk can have."""
+
+
+def content(name: str, one: Labelled, names: tuple[str, ...] = NAMES) -> bytes:
+    return picture_format(name).content(one, OutputSettings(names))
+
+
+def whole(
+    name: str, pictures: Iterable[Labelled], names: tuple[str, ...] = NAMES, settings: OutputSettings | None = None
+) -> bytes:
+    (_, write), *_ = run_format(name).FILES.items()
+    file = io.BytesIO()
+    write(file, pictures, settings or OutputSettings(names))
+    return file.getvalue()
+
+
+def written(folder: Path, name: str, pictures: Iterable[Labelled]) -> Path:
+    path = folder / next(iter(run_format(name).FILES))
+    path.write_bytes(whole(name, pictures))
+    return path
+
+
+def test_the_table_lists_exactly_the_formats_that_there_are() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(detrcli.outputs.formats.__path__)}
+    assert {name.replace("-", "_") for name in FORMATS} == modules
+    assert set(FORMATS) == FOR_EACH | FOR_ALL
+    assert BY_STEM <= FOR_EACH
+    for name in FOR_EACH:
+        assert picture_format(name).content(PICTURES[0], OutputSettings(NAMES))
+    places = [file for name in FOR_ALL for file in run_format(name).FILES]
+    assert len(set(places)) == len(places)
+
+
+@pytest.mark.parametrize("name", sorted(FOR_EACH))
+def test_each_picture_has_a_place_of_its_own_kind(name: str) -> None:
+    places = {str(picture_format(name).place(PurePosixPath(path))) for path in PATHS}
+    assert len(places) == len(PATHS)
+    shared = len({picture_format(name).place(PurePosixPath(path)) for path in ("d/a.jpg", "d/a.png")}) == 1
+    assert shared == (name in BY_STEM)
+
+
+class Fleeting:
+    """Pictures that are made as they are asked for, and should be forgotten as soon."""
+
+    def __iter__(self) -> Iterator[Labelled]:
+        alive: weakref.WeakSet[Labelled] = weakref.WeakSet()
+        for index in range(20):
+            one = picture(f"{index}.jpg")
+            alive.add(one)
+            yield one
+            assert len(alive) <= 2
+
+
+@pytest.mark.parametrize("name", sorted(FOR_ALL))
+def test_pictures_are_not_kept_in_memory(name: str) -> None:
+    assert (b"19.jpg" in whole(name, Fleeting())) == (name not in ("yolo", "coco-results"))
+
+
+@pytest.mark.parametrize("name", sorted(FOR_ALL - {"yolo"}))
+def test_no_picture_is_no_error(name: str) -> None:
+    assert "a.jpg" not in whole(name, []).decode()
+
+
+def test_json_is_the_record() -> None:
+    for one in PICTURES:
+        assert json.loads(content("json", one)) == one.as_record()
+
+
+def test_jsonl_is_a_line_for_each_picture() -> None:
+    lines = whole("jsonl", PICTURES).splitlines()
+    assert [json.loads(line) for line in lines] == [one.as_record() for one in PICTURES]
+    assert os.fsencode(json.loads(lines[-1])["path"]) == b"pictures of mine/raw\xff\xe9.jpg"
+
+
+def test_csv_is_a_row_for_each_detection() -> None:
+    raw = whole("csv", PICTURES)
+    reader = csv.DictReader(io.StringIO(raw.decode("utf-8", "surrogateescape"), newline=""))
+    rows = list(reader)
+    assert reader.fieldnames == "path width height label_id label score x1 y1 x2 y2".split()
+    expected = [(one, found) for one in PICTURES for found in one.found]
+    assert len(rows) == len(expected) == (len(PATHS) - 1) * len(USED)
+    for row, (one, found) in zip(rows, expected, strict=True):
+        assert (row["path"], int(row["width"]), int(row["height"])) == (one.path, WIDTH, HEIGHT)
+        assert (int(row["label_id"]), float(row["score"])) == (found.label_id, found.score)
+        assert row["label"].removeprefix("'") == found.label
+        assert tuple(float(row[side]) for side in ("x1", "y1", "x2", "y2")) == found.box
+    assert b"raw\xff\xe9.jpg" in raw
+    assert "ünï 🦊.png" in whole("csv", [picture("sub dir/ünï 🦊.png")]).decode()
+
+
+def test_coco_is_judged_perfect_by_coco_itself(tmp_path: Path) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(written(tmp_path, "coco", PICTURES))
+        judge = COCOeval(truth, truth.loadRes(str(written(tmp_path, "coco-results", PICTURES))), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    assert judge.stats[0] == pytest.approx(1)
+    assert [truth.imgs[identity]["file_name"] for identity in sorted(truth.imgs)] == list(PATHS)
+    assert {label: one["name"] for label, one in truth.cats.items()} == {label: NAMES[label] for label in USED}
+    found = [one for each in PICTURES for one in each.found]
+    for path in (tmp_path / "coco.json", tmp_path / "coco-results.json"):
+        read = json.loads(path.read_text())
+        boxes = read["annotations"] if path.name == "coco.json" else read
+        assert [one["score"] for one in boxes] == [one.score for one in found]
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one.box for one in found)]
+    assert [truth.anns[identity]["area"] for identity in sorted(truth.anns)] == pytest.approx(areas, abs=0.1)
+
+
+def test_coco_ids_start_at_1(tmp_path: Path) -> None:
+    names = ("cat", "N/A", "dog")
+    one = Labelled(
+        "a.jpg", "a.jpg", 9, 9, MODEL, (Found(0, "cat", 0.9, (0, 0, 5, 5)), Found(2, "dog", 0.8, (1, 1, 5, 5)))
+    )
+    written = json.loads(whole("coco", [one], names))
+    assert [(each["id"], each["name"]) for each in written["categories"]] == [(1, "cat"), (3, "dog")]
+    for annotations in (written["annotations"], json.loads(whole("coco-results", [one], names))):
+        assert [each["category_id"] for each in annotations] == [1, 3]
+    published = json.loads(whole("coco", [one], ("N/A", "person", "dog")))
+    assert [(each["id"], each["name"]) for each in published["categories"]] == [(1, "person"), (2, "dog")]
+
+
+def test_coco_has_what_pycocotools_draws(tmp_path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(written(tmp_path, "coco", PICTURES))
+    annotations = truth.loadAnns(truth.getAnnIds())
+    figure, axes = pyplot.subplots()
+    truth.showAnns(annotations, draw_bbox=True)
+    boxes = [path for collection in axes.collections for path in collection.get_paths()]
+    pyplot.close(figure)
+    assert len(boxes) >= len(annotations) == (len(PATHS) - 1) * len(USED)
+    assert {tuple(one) for one in truth.dataset["categories"]} == {("id", "name", "supercategory")}
+
+
+def test_coco_takes_the_ids_of_the_settings() -> None:
+    found = tuple(Found(label, str(label), 0.5, (0, 0, 1, 1)) for label in range(3))
+    images = [Labelled(path, path, 1, 1, MODEL, found, image_id) for path, image_id in (("a", 0), ("b", "b7"))]
+    settings = OutputSettings(("0", "1", "2"), category_ids=(90, None, 0))
+    coco = json.loads(whole("coco", images, settings=settings))
+    assert [(one["id"], one["name"]) for one in coco["categories"]] == [(90, "0"), (0, "2")]
+    assert [one["id"] for one in coco["images"]] == [0, "b7"]
+    for read in (coco["annotations"], json.loads(whole("coco-results", images, settings=settings))):
+        assert [(one["image_id"], one["category_id"]) for one in read] == [(0, 90), (0, 0), ("b7", 90), ("b7", 0)]
+
+
+CELLS = st.text(st.sampled_from("=+-@＝\t\r\n'\"a,;0 \x00\x07"), max_size=4)
+
+
+@settings(deadline=None)
+@given(CELLS, CELLS)
+def test_csv_text_is_no_formula_and_is_read_back(path: str, label: str) -> None:
+    one = Labelled(path, "a.jpg", 9, 9, MODEL, (Found(0, label, 0.5, (-0.0, 0, 1, 1)),))
+    (row,) = csv.DictReader(io.StringIO(whole("csv", [one]).decode(), newline=""))
+    assert (row["path"].removeprefix("'"), row["label"].removeprefix("'")) == (path, label)
+    for cell in (row["path"], row["label"]):
+        assert cell[:1] not in set("=+-@＝\t\r\n\x00\x07")
+    assert (row["score"], row["label_id"], row["x2"]) == ("0.5", "0", "1")
+
+
+def sources(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for one in PLAIN:
+        Image.new("RGB", (one.width, one.height)).save(folder / one.relative)
+
+
+def check_dataset(path: Path, within: float) -> None:
+    data = read_dataset(path, "train")
+    truth = {one.relative: one for one in PLAIN}
+    assert {example.path.name for example in data.examples} == set(truth)
+    for example in data.examples:
+        found = truth[example.path.name].found
+        assert [data.classes[label] for label in example.labels] == [one.label for one in found]
+        np.testing.assert_allclose(example.boxes, np.array([one.box for one in found]).reshape(-1, 4), atol=within)
+
+
+def test_coco_is_a_data_set_to_train_on(tmp_path: Path) -> None:
+    sources(tmp_path / "pictures")
+    check_dataset(written(tmp_path / "pictures", "coco", PLAIN), 1e-3)
+
+
+def test_yolo_is_a_data_set_to_train_on(tmp_path: Path) -> None:
+    sources(tmp_path / "images")
+    for one in PLAIN:
+        place = tmp_path / picture_format("yolo").place(PurePosixPath(one.relative))
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(content("yolo", one))
+    path = written(tmp_path, "yolo", PLAIN)
+    assert list(yaml.safe_load(path.read_text())["names"].values()) == [NAMES[label] for label in USED]
+    check_dataset(tmp_path, 1e-3)
+    assert len(read_dataset(tmp_path, "val").examples) == len(PLAIN)
+
+
+def test_a_label_that_no_class_has_is_listed_nowhere() -> None:
+    assert [line.split()[0] for line in content("yolo", picture("a.jpg", [1, 2])).splitlines()] == [b"0", b"1"]
+    for listed in (
+        yaml.safe_load(whole("yolo", []))["names"].values(),
+        [one["name"] for one in json.loads(whole("coco", []))["categories"]],
+        [name.text or "" for name in ElementTree.fromstring(whole("cvat", [])).iter("name")],
+        [label.attrib["value"] for label in _label_studio_config(NAMES).iter("Label")],
+    ):
+        assert [escaped(name) for name in listed] == [escaped(NAMES[label]) for label in USED]
+
+
+def escaped(text: str) -> str:
+    """As XML has it: control characters and carriage returns spelt out."""
+    return text.replace("\a", r"\x07").replace("\r", r"\r").replace("\udcff\udce9", r"\udcff\udce9")
+
+
+@pytest.mark.parametrize("one", PICTURES)
+def test_voc_is_read_by_torchvision(one: Labelled) -> None:
+    tree = ElementTree.fromstring(content("voc", one))
+    if len(one.found) > 1:
+        read = VOCDetection.parse_voc_xml(tree)["annotation"]
+        assert (int(read["size"]["width"]), int(read["size"]["height"])) == (WIDTH, HEIGHT)
+        for found, expected in zip(read["object"], one.found, strict=True):
+            assert found["name"] == escaped(expected.label).strip()
+            corners = [int(found["bndbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax")]
+            np.testing.assert_allclose(np.subtract(corners, (1, 1, 0, 0)), expected.box, atol=0.5)
+    assert tree.findtext("filename") == escaped(PurePosixPath(one.relative).name)
+    assert tree.findtext("folder") == PurePosixPath(one.relative).parent.name
+    assert tree.findtext("path") == escaped(one.path)
+    assert {each.findtext("difficult") for each in tree.iter("object")} <= {"0"}  # those that are do not count
+    assert len(tree.findall("object")) == len(one.found)
+
+
+@pytest.mark.parametrize(
+    ("box", "corners"),
+    [
+        ((0.0, 0.4, 640.0, 480.0), [1, 1, 640, 480]),
+        ((0.0, 0.0, 1.0, 1.0), [1, 1, 1, 1]),
+        ((10.0, 20.0, 30.0, 40.0), [11, 21, 30, 40]),
+        ((10.2, 20.6, 10.4, 20.6), [11, 21, 11, 21]),
+        ((639.9, 479.9, 640.0, 480.0), [640, 480, 640, 480]),
+    ],
+)
+def test_voc_corners_are_pixels_counted_from_1(box: tuple[float, float, float, float], corners: list[int]) -> None:
+    one = Labelled("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, (Found(1, NAMES[1], 0.9, box),))
+    sides = ElementTree.fromstring(content("voc", one)).iterfind("object/bndbox/*")
+    assert [int(side.text or "") for side in sides] == corners
+
+
+def test_voc_is_read_by_supervision(tmp_path: Path) -> None:
+    sources(tmp_path / "images")
+    for one in PLAIN:
+        place = tmp_path / "annotations" / picture_format("voc").place(PurePosixPath(one.relative))
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(content("voc", one))
+    data = DetectionDataset.from_pascal_voc(str(tmp_path / "images"), str(tmp_path / "annotations"))
+    truth = {one.relative: one for one in PLAIN}
+    assert len(data) == len(PLAIN)
+    for path, _, found in data:
+        expected = truth[Path(path).name].found
+        assert [data.classes[label].strip() for label in found.class_id] == [escaped(one.label) for one in expected]
+        np.testing.assert_allclose(found.xyxy, np.array([one.box for one in expected]).reshape(-1, 4), atol=0.5)
+
+
+def test_labelme() -> None:
+    for one in PICTURES:
+        record = json.loads(content("labelme", one))
+        assert (record["imageWidth"], record["imageHeight"], record["imageData"]) == (WIDTH, HEIGHT, None)
+        assert record["imagePath"] == os.path.relpath(one.path, PurePosixPath(one.relative).parent)
+        for shape, found in zip(record["shapes"], one.found, strict=True):
+            assert (shape["label"], shape["shape_type"]) == (found.label, "rectangle")
+            assert float(shape["description"]) == found.score
+            assert (*shape["points"][0], *shape["points"][1]) == found.box
+    address = Labelled("https://host/a.jpg", "host/a.jpg", 1, 1, MODEL, ())
+    assert json.loads(content("labelme", address))["imagePath"] == "https://host/a.jpg"
+
+
+def test_labelme_finds_its_image_from_the_json(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "deep" / "d").mkdir(parents=True)
+    (tmp_path / "photos" / "d").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "deep")  # from which .. leads elsewhere
+    (tmp_path / "real.jpg").touch()
+    image = tmp_path / "photos" / "d" / "a.jpg"
+    image.symlink_to(tmp_path / "real.jpg")
+    for output in (tmp_path / "out", tmp_path / "photos"):
+        one = Labelled(str(image), "d/a.jpg", 1, 1, MODEL, ())
+        record = json.loads(picture_format("labelme").content(one, OutputSettings(NAMES, output)))
+        path = output / "d" / record["imagePath"]
+        assert not os.path.isabs(record["imagePath"])
+        assert (path.name, path.exists()) == ("a.jpg", True)
+        assert path.samefile(image)
+    assert record["imagePath"] == "a.jpg"
+
+
+def _label_studio_config(names: tuple[str, ...]) -> ElementTree.Element:
+    file = io.BytesIO()
+    run_format("label-studio").FILES["label-studio.xml"](file, [], OutputSettings(names))
+    return ElementTree.fromstring(file.getvalue())
+
+
+def test_label_studio_config_has_the_labels_and_tags_of_the_tasks() -> None:
+    names = ("N/A", 'a < b & "c"', "it's", "a", "a", "bell\a", "日本 🦊")
+    view = _label_studio_config(names)
+    one = Labelled("a.jpg", "a.jpg", 9, 9, MODEL, tuple(Found(i, n, 0.5, (0, 0, 1, 1)) for i, n in enumerate(names)))
+    (task,) = json.loads(whole("label-studio", [one], names))
+    regions = task["predictions"][0]["result"][1:]
+    image, labels = view.find("Image"), view.find("RectangleLabels")
+    assert image is not None
+    assert labels is not None
+    assert {region["from_name"] for region in regions} == {labels.get("name")}
+    assert {region["to_name"] for region in regions} == {labels.get("toName")} == {image.get("name")}
+    assert image.get("value") == "$image"
+    assert list(task["data"]) == ["image"]
+    values = [label.get("value") for label in labels]
+    assert values == list(dict.fromkeys(region["value"]["rectanglelabels"][0] for region in regions))
+    assert values[:2] == list(names[1:3])
+
+
+@pytest.mark.parametrize(
+    ("root", "url"),
+    [
+        ("/data/local-files/?d=", "/data/local-files/?d="),
+        ("/data/local-files/?d=set", "/data/local-files/?d=set/"),
+        ("https://host/photos", "https://host/photos/"),
+        ("https://host/photos/", "https://host/photos/"),
+    ],
+)
+def test_label_studio_image_root(root: str, url: str) -> None:
+    paths = ["a b/100% #1?+&=.jpg", "ünï.png", os.fsdecode(b"raw\xff.jpg")]
+    images = [Labelled(f"/photos/{path}", path, 1, 1, MODEL, ()) for path in paths]
+    images.append(Labelled("https://host/a b.jpg", "host/a b.jpg", 1, 1, MODEL, ()))
+    tasks = json.loads(whole("label-studio", images, settings=OutputSettings(NAMES, image_root=root)))
+    *written, address = [task["data"]["image"] for task in tasks]
+    assert written[0] == f"{url}a%20b/100%25%20%231%3F%2B%26%3D.jpg"
+    assert [unquote_to_bytes(one.removeprefix(url)) for one in written] == [os.fsencode(path) for path in paths]
+    assert address == "https://host/a b.jpg"
+    if "?d=" in root:
+        assert parse_qs(urlsplit(written[1]).query)["d"] == [url.partition("?d=")[2] + paths[1]]
+
+
+def test_label_studio() -> None:
+    tasks = json.loads(whole("label-studio", PICTURES))
+    for task, one in zip(tasks, PICTURES, strict=True):
+        assert task["data"] == {"image": one.path}
+        (prediction,) = task["predictions"]
+        assert prediction["model_version"] == MODEL
+        assert prediction["score"] == min((found.score for found in one.found), default=0)
+        assert len({region["id"] for region in prediction["result"]}) == len(one.found)
+        for region, found in zip(prediction["result"], one.found, strict=True):
+            value = region["value"]
+            assert (region["type"], value["rectanglelabels"]) == ("rectanglelabels", [escaped(found.label)])
+            assert (region["from_name"], region["to_name"], region["score"]) == ("label", "image", found.score)
+            left, top = value["x"] * WIDTH / 100, value["y"] * HEIGHT / 100
+            right, bottom = left + value["width"] * WIDTH / 100, top + value["height"] * HEIGHT / 100
+            np.testing.assert_allclose((left, top, right, bottom), found.box, atol=1e-4)
+
+
+def test_cvat() -> None:
+    root = ElementTree.fromstring(whole("cvat", PICTURES))
+    assert root.findtext("version") == "1.1"
+    assert {label.findtext("type") for label in root.iter("label")} == {"rectangle"}
+    assert [label.findtext("name") for label in root.iter("label")] == [escaped(NAMES[label]) for label in USED]
+    for number, (image, one) in enumerate(zip(root.iter("image"), PICTURES, strict=True)):
+        assert image.attrib == {
+            "id": str(number),
+            "name": escaped(one.relative),
+            "width": str(WIDTH),
+            "height": str(HEIGHT),
+        }
+        for box, found in zip(image.iter("box"), one.found, strict=True):
+            assert box.get("label") == escaped(found.label)
+            assert tuple(float(box.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr")) == found.box
+            assert (box.get("source"), box.get("occluded")) == ("auto", "0")
+
+
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def _coco(boxes: Iterable[dict[str, Any]], names: tuple[str, ...]) -> Read:
+    titles = {one["id"]: one["name"] for one in json.loads(whole("coco", [], names))["categories"]}
+    return [
+        (titles[one["category_id"]], (x, y, x + width, y + height))
+        for one in boxes
+        for x, y, width, height in [one["bbox"]]
+    ]
+
+
+def _records(detections: Iterable[dict[str, Any]]) -> Read:
+    return [(one["label"], one["box"]) for one in detections]
+
+
+def _csv(raw: bytes) -> Read:
+    rows = csv.DictReader(io.StringIO(raw.decode(), newline=""))
+    return [(row["label"].removeprefix("'"), [float(row[side]) for side in ("x1", "y1", "x2", "y2")]) for row in rows]
+
+
+def _yolo(one: Labelled, names: tuple[str, ...]) -> Read:
+    classes = yaml.safe_load(whole("yolo", [one], names))["names"]
+    read = []
+    for line in content("yolo", one, names).decode().splitlines():
+        number, *values = line.split()
+        x, y, width, height = (float(value) for value in values)
+        box = np.array((x - width / 2, y - height / 2, x + width / 2, y + height / 2)) * (WIDTH, HEIGHT, WIDTH, HEIGHT)
+        read.append((classes[int(number)], box.tolist()))
+    return read
+
+
+def _voc(raw: bytes) -> Read:
+    return [
+        (
+            one.findtext("name") or "",
+            [float(one.findtext(f"bndbox/{side}") or "") - (side in SIDES[:2]) for side in SIDES],
+        )
+        for one in ElementTree.fromstring(raw).iter("object")
+    ]
+
+
+def _labelme(raw: bytes) -> Read:
+    return [(shape["label"], [*shape["points"][0], *shape["points"][1]]) for shape in json.loads(raw)["shapes"]]
+
+
+def _label_studio(raw: bytes) -> Read:
+    read = []
+    for region in json.loads(raw)[0]["predictions"][0]["result"]:
+        value, width, height = region["value"], region["original_width"] / 100, region["original_height"] / 100
+        left, top = value["x"] * width, value["y"] * height
+        read.append(
+            (value["rectanglelabels"][0], (left, top, left + value["width"] * width, top + value["height"] * height))
+        )
+    return read
+
+
+def _cvat(raw: bytes) -> Read:
+    boxes = ElementTree.fromstring(raw).iter("box")
+    return [(box.attrib["label"], [float(box.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr")]) for box in boxes]
+
+
+READERS: dict[str, tuple[float, Callable[[Labelled, tuple[str, ...]], Read]]] = {
+    "json": (0, lambda one, names: _records(json.loads(content("json", one, names))["detections"])),
+    "jsonl": (0, lambda one, names: _records(json.loads(whole("jsonl", [one], names))["detections"])),
+    "csv": (0, lambda one, names: _csv(whole("csv", [one], names))),
+    "coco": (1e-6, lambda one, names: _coco(json.loads(whole("coco", [one], names))["annotations"], names)),
+    "coco-results": (1e-6, lambda one, names: _coco(json.loads(whole("coco-results", [one], names)), names)),
+    "yolo": (5e-4, _yolo),
+    "voc": (1, lambda one, names: _voc(content("voc", one, names))),
+    "labelme": (0, lambda one, names: _labelme(content("labelme", one, names))),
+    "label-studio": (2e-5, lambda one, names: _label_studio(whole("label-studio", [one], names))),
+    "cvat": (0, lambda one, names: _cvat(whole("cvat", [one], names))),
+}
+"""How far off a format may put a side, in pixels, and a reader of it."""
+XS, YS = (st.integers(0, size * 10_000).map(lambda value: value / 10_000) for size in (WIDTH, HEIGHT))
+BOXES = st.tuples(XS, YS, XS, YS).map(lambda box: (min(box[::2]), min(box[1::2]), max(box[::2]), max(box[1::2])))
+TEXT = st.text(
+    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff", include_characters="\n\t")
+)
+"""What every format can hold as it is."""
+
+
+@settings(deadline=None)
+@given(st.lists(TEXT, min_size=1, max_size=4, unique=True), st.data())
+def test_names_and_boxes_survive(names: list[str], data: st.DataObject) -> None:
+    classes = (*(["N/A"] * data.draw(st.integers(0, 1))), *(name for name in names if name != "N/A"), "plain")
+    labels = st.sampled_from([label for label, name in enumerate(classes) if name != "N/A"])
+    scores = st.integers(0, 10**6).map(lambda value: value / 10**6)
+    found = st.builds(lambda label, score, box: Found(label, classes[label], score, box), labels, scores, BOXES)
+    one = Labelled("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, tuple(data.draw(st.lists(found, max_size=4))))
+    assert set(READERS) == set(FORMATS)
+    for name, (within, read) in READERS.items():
+        again = read(one, classes)
+        assert [label for label, _ in again] == [each.label for each in one.found], name
+        boxes = np.array([each.box for each in one.found]).reshape(-1, 4)
+        np.testing.assert_allclose(np.array([box for _, box in again]).reshape(-1, 4), boxes, 0, within, err_msg=name)

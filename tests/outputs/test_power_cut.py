@@ -1,0 +1,133 @@
+"""What a journal says is done has its names on the disk before the journal's own line is, whatever order disks keep."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detrcli.detections import Detections
+from detrcli.errors import ImageError
+from detrcli.files import FOLDER
+from detrcli.images.decode import Picture
+from detrcli.images.sources import ImageReference
+from detrcli.outputs import journal, written
+from detrcli.outputs.formats import csv
+from detrcli.outputs.record import Labelled
+from detrcli.outputs.run import JOURNAL, Labelling, Plan
+from detrcli.outputs.shards import Shard
+from detrcli.timing import Clock
+
+PLAN = Plan("model", "", ("cat",), "pictures", None, ("json", "voc", "csv"), False, {})
+NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), (), 40, 30)
+
+
+class Disk:
+    """A disk that after a power cut may have any of what was not synced.
+
+    Attributes:
+        unsafe: new names that a power cut would take back.
+        lost: those of them that a journal on the disk spoke of.
+    """
+
+    def __init__(self, journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.unsafe: set[Path] = set()
+        self.lost: set[Path] = set()
+        self.sizes: dict[int, int] = {}
+        fsync, replace, mkdir = os.fsync, Path.replace, os.mkdir
+
+        def noting_fsync(number: int) -> None:
+            fsync(number)
+            synced = os.fstat(number)
+            self.sizes[synced.st_ino] = synced.st_size
+            if os.path.samestat(synced, journal.stat()):
+                self.lost |= self.unsafe
+            self.unsafe = {one for one in self.unsafe if not os.path.samestat(synced, one.parent.stat())}
+
+        def noting_replace(path: Path, target: Path) -> Path:
+            if not self.has_all_of(path):
+                self.lost.add(target)
+            self.unsafe.add(target)
+            return replace(path, target)
+
+        def noting_mkdir(path: str, *more: Any) -> None:
+            mkdir(path, *more)
+            self.unsafe.add(Path(path))
+
+        monkeypatch.setattr(os, "fsync", noting_fsync)
+        monkeypatch.setattr(os, "mkdir", noting_mkdir)
+        monkeypatch.setattr(Path, "replace", noting_replace)
+
+    def has_all_of(self, path: Path) -> bool:
+        """Whether a file's bytes outlast a power cut."""
+        return self.sizes.get(path.stat().st_ino) == path.stat().st_size
+
+
+def test_what_is_not_whole_lies_where_the_next_run_takes_it_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(file: IO[bytes], *_: object) -> None:
+        assert file.name is not None
+        seen.append(Path(file.name).parent)
+
+    seen: list[Path] = []
+    monkeypatch.setitem(csv.FILES, "detections.csv", stop)
+    Labelling(tmp_path, PLAN).close(finished=True)
+    assert seen == [tmp_path / FOLDER]
+
+
+def test_single_pictures_keep_out_of_each_others_way_and_leave_nothing(tmp_path: Path) -> None:
+    first, second = (Labelling(tmp_path, PLAN, keep=False) for _ in range(2))
+    assert len(list((tmp_path / FOLDER).glob("single-*"))) == 2
+    first.close(finished=True)
+    assert len(list((tmp_path / FOLDER).glob("single-*"))) == 1
+    del second  # as where an error ends it
+    assert sorted(one.name for one in tmp_path.iterdir()) == [FOLDER, "detections.csv"]
+    assert [one.name for one in (tmp_path / FOLDER).iterdir()] == [written.LIST]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PLAN,
+        replace(PLAN, formats=("csv",), draw=True),
+        replace(PLAN, formats=("csv",)),
+        replace(PLAN, shard=Shard(0, 2)),
+    ],
+    ids=["formats", "drawings", "for all", "shard"],
+)
+def test_no_line_outlasts_the_names_it_speaks_of(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "SYNC_AFTER", 0)
+    output = tmp_path / "new" / "out"
+    file = output / FOLDER / ("0-of-2" if plan.shard else "") / JOURNAL
+    disk = Disk(file, monkeypatch)
+    labelling = Labelling(output, plan)
+    disk.unsafe.add(file)
+    picture = Picture(Image.new("RGB", (40, 30))) if plan.draw else None
+    for index, name in enumerate(("a.jpg", "b/c/d.jpg", "b/e.jpg")):
+        labelled = Labelled(f"pictures/{name}", name, 40, 30, "model", ())
+        labelling.write(ImageReference(labelled.path, Path(name)), picture, NOTHING, labelled, Clock())
+        assert bool(disk.unsafe) is (index == 0 or plan.draw or "json" in plan.formats)
+        labelling.add(index, labelled)
+        assert disk.has_all_of(file)
+    labelling.close(finished=True)
+    assert disk.has_all_of(file)
+    assert (output / "detections.csv").exists() is (plan.shard is None)
+    assert not disk.lost
+    assert not disk.unsafe
+
+
+def test_a_drawing_does_not_take_the_place_of_its_own_picture(tmp_path: Path) -> None:
+    picture = Picture(Image.new("RGB", (40, 30)))
+    picture.image.save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    labelling = Labelling(tmp_path, replace(PLAN, draw=True))
+    labelled = Labelled(str(tmp_path / "a.png"), "a.png", 40, 30, "model", ())
+    reference = ImageReference(labelled.path, Path("a.png"))
+    with pytest.raises(ImageError, match="its drawing would overwrite it"):
+        labelling.write(reference, picture, NOTHING, labelled, Clock())
+    labelling.close(finished=False)
+    assert (tmp_path / "a.png").read_bytes() == before
