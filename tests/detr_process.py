@@ -33,12 +33,12 @@ SETTINGS = {"COLUMNS": "160", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TE
 """What is in the environment of each command, besides what is in that of the tests."""
 PATIENCE = 120
 """Seconds that a command may take."""
-LOADED = ("detrcli.cli.app", "detrcli.detector", "detrcli.labelling", "onnxruntime", "torch")
+LOADED = ("detrcli.cli.app", "detrcli.detector", "onnxruntime", "torch")
 """What the server loads. None of it may start a thread, or read settings from the environment that a test changes."""
 LOADED_FOR = {
-    "eval": ("pycocotools.cocoeval", "detrcli.evaluation"),
-    "export": ("onnx", "onnxscript", "torch._dynamo", "detrcli.export"),
-    "train": ("matplotlib.pyplot", "pycocotools.cocoeval", "scipy.optimize", "detrcli.training.loop"),
+    "eval": ("pycocotools.cocoeval",),
+    "export": ("onnxscript", "torch._dynamo"),
+    "train": ("matplotlib.pyplot", "pycocotools.cocoeval", "scipy.optimize"),
 }
 """What it loads besides, before the first run of a command."""
 
@@ -143,6 +143,7 @@ def start(*arguments: object, settings: Mapping[str, str] | None = None, **optio
 def detr_until(line: str, then: Callable[[PythonProcess], object], *arguments: object, cwd: Path) -> tuple[int, str]:
     """Run a command, and do something to it once it says a line that begins so: its exit code, and all that it says."""
     with start(*arguments, cwd=cwd, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
         said = ""
         for one in process.stderr:
             said += one
@@ -221,13 +222,21 @@ def _take(request: Request, files: Sequence[int]) -> None:
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environment)
-    encoding, errors = sys.stdout.encoding, sys.stdout.errors
-    sys.stdin = sys.__stdin__ = open(0, encoding=encoding, errors=errors, closefd=False)
-    sys.stdout = sys.__stdout__ = open(1, "w", encoding=encoding, errors=errors, closefd=False)
-    sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding=encoding, errors="backslashreplace", closefd=False)
+    errors = sys.stdout.errors
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        stream = open(  # noqa: SIM115 (as long as the process lasts)
+            number,
+            mode,
+            buffering=1 if name == "stderr" else -1,
+            encoding=sys.stdout.encoding,
+            errors="backslashreplace" if name == "stderr" else errors,
+            closefd=False,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed()
-    threads = importlib.import_module("detrcli.backends.threads").threads()
+    threads = importlib.import_module("detrcli.host").threads()
     importlib.import_module("torch").set_num_threads(threads)  # else as many as when it was loaded
     for limit, value in request.limits.items():
         resource.setrlimit(limit, (value, value))
