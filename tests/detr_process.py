@@ -33,6 +33,7 @@ SETTINGS = {"COLUMNS": "160", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TE
 """What is in the environment of each command, besides what is in that of the tests."""
 PATIENCE = 120
 """Seconds that a command may take."""
+PIPES: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 LOADED = ("detrcli.cli.app", "detrcli.detector", "onnxruntime", "torch")
 """What the server loads. None of it may start a thread, or read settings from the environment that a test changes."""
 LOADED_FOR = {
@@ -172,9 +173,8 @@ def _run_to_its_end(
     arguments: Sequence[object], *, stdin: bytes = b"", settings: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments, this on its stdin, and these settings in its environment."""
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     environment = {**os.environ, **SETTINGS, **(settings or {})}
-    with PythonProcess(arguments, **{"env": environment, **streams, **options}) as process:
+    with PythonProcess(arguments, **{"env": environment, **PIPES, **options}) as process:
         try:
             said = process.communicate(stdin, timeout=PATIENCE)
         finally:

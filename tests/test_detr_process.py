@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .detr_process import PythonProcess, detr, on_a_terminal, python, start
+from .detr_process import PIPES, PythonProcess, detr, on_a_terminal, python, start
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,7 @@ for line in sys.stdin:
 
 
 def test_signals_and_pipes(tmp_path: Path) -> None:
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with PythonProcess(["-c", ECHO], cwd=tmp_path, **pipes) as one:
+    with PythonProcess(["-c", ECHO], cwd=tmp_path, **PIPES) as one:
         assert one.stdin is not None
         assert one.stdout is not None
         one.stdin.write(b"a line\n")

@@ -2,10 +2,7 @@
 
 import json
 import os
-import pty
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +16,10 @@ from pycocotools.cocoeval import COCOeval
 import detrcli
 
 from ..datasets.written import Box, as_coco, as_yolo, write_json, write_picture, write_text
+from ..detr_process import detr, on_a_terminal
 from ..tiny import save_tiny
-from .test_predict import ENVIRONMENT, PATIENCE, Run, noise, read_terminal
+from .test_predict import Run, noise
 
-COMMAND = [sys.executable, "-m", "detrcli", "eval"]
 SIZE = (90, 60)
 PICTURES = ("0.png", "1.png", "turned.jpg")
 CLASSES = tuple(f"THING {label}" for label in range(7))
@@ -37,24 +34,13 @@ class Place:
     folder: Path
     objects: dict[str, list[tuple[int, Box]]]
 
-    def detr(self, *arguments: str) -> Run:
-        run = subprocess.run(
-            [*COMMAND, *arguments], cwd=self.folder, env=ENVIRONMENT, capture_output=True, timeout=PATIENCE
-        )
-        return Run(run.returncode, run.stdout.decode(), run.stderr.decode())
+    def detr(self, *arguments: str, **options: Any) -> Run:
+        run = detr("eval", *arguments, cwd=self.folder, **options)
+        return Run(run.returncode, run.stdout, run.stderr)
 
     def on_a_terminal(self, *arguments: str) -> str:
         """What a terminal shows of a run that ends well, without colours and movements."""
-        ours, theirs = pty.openpty()
-        ends: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": theirs, "stderr": theirs}
-        with subprocess.Popen([*COMMAND, *arguments], cwd=self.folder, env=ENVIRONMENT, **ends) as process:
-            os.close(theirs)
-            shown = b""
-            while piece := read_terminal(ours):
-                shown += piece
-            assert process.wait(PATIENCE) == 0, shown
-        os.close(ours)
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")
+        return on_a_terminal("eval", *arguments, cwd=self.folder)
 
     def coco(self) -> dict[str, Any]:
         return as_coco(self.objects, CLASSES, SIZE)
@@ -220,16 +206,9 @@ def test_predictions_that_cannot_be_written(place: Place) -> None:
 def test_a_reader_that_goes_away(place: Place) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    run = subprocess.run(
-        [*COMMAND, "set", *MODEL, "--quiet"],
-        cwd=place.folder,
-        env=ENVIRONMENT,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        timeout=PATIENCE,
-    )
+    run = place.detr("set", *MODEL, "--quiet", stdout=writing)
     os.close(writing)
-    assert (run.returncode, run.stderr) == (1, b"")
+    assert (run.code, run.stderr) == (1, "")
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,13 @@
 
 import json
 import os
-import pty
 import re
 import resource
 import signal
 import struct
-import subprocess
-import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,19 +20,9 @@ from PIL import ExifTags, Image
 from detrcli.cli.console import printable
 from detrcli.images.decode import read_picture
 
+from ..detr_process import PATIENCE, PIPES, PythonProcess, detr, on_a_terminal, python, start
 from ..tiny import QUERIES, save_tiny
-from .running import detr
 
-COMMAND = [sys.executable, "-m", "detrcli", "predict"]
-ENVIRONMENT = {
-    **os.environ,
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "COLUMNS": "160",
-    "TERM": "xterm",
-}
-PATIENCE = 120
 Record = dict[str, Any]
 
 
@@ -70,65 +57,26 @@ class Place:
     def options(self) -> list[str]:
         return ["--model", "model", "--threshold", "0", "--device", "cpu", "--precision", "fp32"]
 
-    def detr(
-        self,
-        *arguments: str,
-        stdin: bytes = b"",
-        prepare: Callable[[], None] | None = None,
-        home: Path | None = None,
-    ) -> Run:
-        run = subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=self.folder,
-            env=ENVIRONMENT if home is None else {**ENVIRONMENT, "HOME": str(home)},
-            input=stdin,
-            capture_output=True,
-            timeout=PATIENCE,
-            preexec_fn=prepare,
-        )
-        return Run(run.returncode, run.stdout.decode(), run.stderr.decode())
+    def detr(self, *arguments: str, **options: Any) -> Run:
+        run = detr("predict", *arguments, cwd=self.folder, **options)
+        return Run(run.returncode, run.stdout, run.stderr)
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*COMMAND, *arguments],
-            cwd=self.folder,
-            env=ENVIRONMENT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+    def python(self, code: str, *arguments: str) -> Run:
+        run = python(code, "predict", *arguments, cwd=self.folder)
+        return Run(run.returncode, run.stdout, run.stderr)
+
+    def start(self, *arguments: str) -> PythonProcess:
+        return start("predict", *arguments, cwd=self.folder, **PIPES)
 
     def on_a_terminal(self, *arguments: str) -> str:
         """What a terminal shows of a run that ends well, without colours and movements."""
-        ours, theirs = pty.openpty()
-        with subprocess.Popen(
-            [*COMMAND, *arguments],
-            cwd=self.folder,
-            env=ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=theirs,
-        ) as process:
-            os.close(theirs)
-            shown = b""
-            while piece := read_terminal(ours):
-                shown += piece
-            assert process.wait(PATIENCE) == 0, shown
-        os.close(ours)
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")
+        return on_a_terminal("predict", *arguments, cwd=self.folder)
 
     def files(self, folder: str) -> list[str]:
         """All but those that a run keeps for one that goes on."""
         root = self.folder / folder
         files = (path.relative_to(root) for path in root.rglob("*") if not path.is_dir())
         return sorted(path.as_posix() for path in files if ".detr" not in path.parts)
-
-
-def read_terminal(end: int) -> bytes:
-    try:
-        return os.read(end, 65536)
-    except OSError:  # how a terminal says that nobody writes to it any more
-        return b""
 
 
 def noise(seed: int, width: int = 90, height: int = 60) -> Image.Image:
@@ -501,13 +449,14 @@ def test_images_in_the_output_folder_are_not_passed_over_without_a_word(trio: Pl
 
 def test_a_home_is_found_in_what_a_shell_leaves_as_it_is(trio: Place) -> None:
     options = [*trio.options, "--output=~/out", "--no-draw", "--format=json", "--list=~/list"]
+    home = {"HOME": str(trio.folder)}
     (trio.folder / "list").write_text("p/0.jpg")
-    run = trio.detr("~/p/1.*", *options, home=trio.folder)
+    run = trio.detr("~/p/1.*", *options, settings=home)
     assert run.code == 0, run.stderr
     assert trio.files("out") == ["p/0.jpg.json", "p/1.jpg.json"]
     assert not (trio.folder / "~").exists()
     for option in ("--image-ids", "--font", "--class-names"):
-        run = trio.detr("~/p/1.*", "--format=coco", f"{option}=~/nothing", "--output=~/other", home=trio.folder)
+        run = trio.detr("~/p/1.*", "--format=coco", f"{option}=~/nothing", "--output=~/other", settings=home)
         assert run.code == 2
         assert str(trio.folder / "nothing") in run.stderr, option
 
@@ -524,11 +473,8 @@ def test_a_stderr_that_cannot_be_written_changes_nothing(trio: Place) -> None:
                 (["p"], 1),
                 (["nowhere/*.jpg"], 2),
             ):
-                command = [*COMMAND, *sources, *trio.options, "--no-draw", "--verbose"]
-                run = subprocess.run(
-                    command, cwd=trio.folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=stderr, timeout=PATIENCE
-                )
-                assert run.returncode == code
+                run = trio.detr(*sources, *trio.options, "--no-draw", "--verbose", stderr=stderr)
+                assert run.code == code
                 assert len(run.stdout.splitlines()) == {0: 2, 1: 3, 2: 0}[code]
     os.close(gone)
 
@@ -572,12 +518,11 @@ def test_an_output_that_cannot_be_written(trio: Place, arguments: Sequence[str],
     assert (trio.folder / "taken").read_bytes() == b"kept"
 
 
-def leave_twelve_gigabytes() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, 12 * 2**30))
+TWELVE_GIGABYTES = {resource.RLIMIT_AS: 12 * 2**30}
 
 
 def test_a_size_that_memory_does_not_hold(trio: Place) -> None:
-    run = trio.detr("p/0.jpg", *trio.options, "--no-draw", "--size", "12000x12000", prepare=leave_twelve_gigabytes)
+    run = trio.detr("p/0.jpg", *trio.options, "--no-draw", "--size", "12000x12000", limits=TWELVE_GIGABYTES)
     assert "Traceback" not in run.stderr
     assert (run.code, run.stdout) == (2, "")
     assert run.complaints[-1].startswith("detr: ")
@@ -585,7 +530,7 @@ def test_a_size_that_memory_does_not_hold(trio: Place) -> None:
 
 
 def test_an_image_that_memory_does_not_hold_once_resized(trio: Place) -> None:
-    run = trio.detr("p", *trio.options, "--no-draw", "--size", "99999x99999", prepare=leave_twelve_gigabytes)
+    run = trio.detr("p", *trio.options, "--no-draw", "--size", "99999x99999", limits=TWELVE_GIGABYTES)
     assert "Traceback" not in run.stderr
     assert (run.code, run.stdout) == (1, "")
     assert sorted(run.complaints[:3]) == [
@@ -595,7 +540,7 @@ def test_an_image_that_memory_does_not_hold_once_resized(trio: Place) -> None:
 
 WITH_TOO_LITTLE_MEMORY = """
 import sys
-from detrcli import draw as module
+from detrcli.images import draw as module
 from detrcli.cli import main
 
 draw = module.draw
@@ -616,12 +561,9 @@ def test_an_image_that_cannot_be_annotated_ends_neither_the_run_nor_one_that_goe
     bad = Image.new("RGB", (90, 60), (1, 2, 3))
     bad.save(trio.folder / "p" / "1.png")
     code = WITH_TOO_LITTLE_MEMORY.replace("FAILS", "(1, 2, 3)").replace("ERROR", error)
-    command = [sys.executable, "-c", code, "predict", "p", *trio.options, "--output", "out"]
     for again in ([], ["--resume"]):
-        run = subprocess.run(
-            [*command, *again], cwd=trio.folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE
-        )
-        assert run.returncode == 1
+        run = trio.python(code, "p", *trio.options, "--output", "out", *again)
+        assert run.code == 1
         assert "Traceback" not in run.stderr
         assert trio.files("out") == ["0.jpg", "1.jpg", "2.jpg", "failures.jsonl"]
         (failure,) = map(json.loads, (trio.folder / "out" / "failures.jsonl").read_text().splitlines())
@@ -651,15 +593,12 @@ main()
 
 def test_an_image_that_memory_does_not_hold_ends_neither_the_run_nor_one_that_goes_on(trio: Place) -> None:
     Image.new("1", (12000, 12000)).save(trio.folder / "p" / "1large.png")  # 576 MB in RGB
-    command = [sys.executable, "-c", UNDER_A_LIMIT, "predict", "p", *trio.options, "-o", "out", "-f", "jsonl"]
+    options = (*trio.options, "-o", "out", "-f", "jsonl", "--workers", "2")
     (trio.folder / "p" / "2.jpg").rename(trio.folder / "later.jpg")
     said = []
     for again in ([], ["--resume"]):
-        run = subprocess.run(
-            [*command, "--workers", "2", *again],
-            cwd=trio.folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE,
-        )  # fmt: skip
-        assert run.returncode == 1, run.stderr
+        run = trio.python(UNDER_A_LIMIT, "p", *options, *again)
+        assert run.code == 1, run.stderr
         said.append(run.stdout)
         assert "Traceback" not in run.stderr
         found = (trio.folder / "out" / "detections.jsonl").read_text().splitlines()
@@ -684,21 +623,15 @@ def test_heic_images_without_their_package_are_counted_once(trio: Place) -> None
     for number in range(3):
         from_pillow(noise(number)).save(trio.folder / "p" / f"{number}.heic")
     code = "import sys; sys.modules['pillow_heif'] = None; from detrcli.cli import main; main()"
-    run = subprocess.run(
-        [sys.executable, "-c", code, "predict", "p", *trio.options, "--output", "out", "--format", "jsonl"],
-        cwd=trio.folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE,
-    )  # fmt: skip
-    assert run.returncode == 1
+    run = trio.python(code, "p", *trio.options, "--output", "out", "--format", "jsonl")
+    assert run.code == 1
     said = [line for line in run.stderr.splitlines() if "heif" in line]
     assert said[0] == "detr: 3 HEIC images need pillow-heif: pip install 'detrcli[heif]'"
     assert not any(".heic" in line for line in run.stderr.splitlines())
     assert "3 failed (3 needs pillow-heif; see out/failures.jsonl)" in run.stderr
     failures = map(json.loads, (trio.folder / "out" / "failures.jsonl").read_text().splitlines())
     assert [one["path"] for one in failures] == [f"p/{number}.heic" for number in range(3)]
-    alone = subprocess.run(
-        [sys.executable, "-c", code, "predict", "p/0.heic", *trio.options, "--no-draw"],
-        cwd=trio.folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE,
-    )  # fmt: skip
+    alone = trio.python(code, "p/0.heic", *trio.options, "--no-draw")
     assert alone.stderr.startswith("detr: p/0.heic: HEIC needs pillow-heif: pip install 'detrcli[heif]'\n")
 
 
@@ -720,10 +653,7 @@ def test_verbose_says_how_float_values_were_taken(trio: Place) -> None:
 
 
 def test_a_full_disk(trio: Place) -> None:
-    def leave_one_kilobyte() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-
-    run = trio.detr("p", *trio.options, "--output", "out", prepare=leave_one_kilobyte)
+    run = trio.detr("p", *trio.options, "--output", "out", limits={resource.RLIMIT_FSIZE: 1000})
     assert run.code == 2
     assert [line for line in run.complaints if line.startswith("detr: ")] == run.complaints[-1:]
     assert run.complaints[-1].startswith("detr: cannot write out/0.jpg: File too large; ")
@@ -732,7 +662,7 @@ def test_a_full_disk(trio: Place) -> None:
     assert trio.files("out") == []
 
 
-def send(process: subprocess.Popen[bytes], *paths: str) -> None:
+def send(process: PythonProcess, *paths: str) -> None:
     assert process.stdin is not None
     process.stdin.write("".join(f"{path}\n" for path in paths).encode())
     process.stdin.flush()
@@ -811,9 +741,8 @@ def test_names_that_cannot_be_drawn_are_told_of_once(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Image.new("RGB", (64, 64), "teal").save(tmp_path / name)
     arguments = ("a.png", "b.png", "--model", "model", "--threshold", "0", "--device", "cpu")
-    command = [sys.executable, "-m", "detrcli", "predict", *arguments]
-    environment = {**os.environ, "PATH": str(tmp_path)}  # where there is no fontconfig
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    settings = {"PATH": str(tmp_path)}  # where there is no fontconfig
+    run = detr("predict", *arguments, cwd=tmp_path, settings=settings)
     assert run.returncode == 0, run.stderr
     assert run.stderr.count("no font here has all letters of '\U0001f98a'") == 1
     assert json.loads(run.stdout.splitlines()[0])["detections"][0]["label"] == "\U0001f98a"
