@@ -1,4 +1,4 @@
-"""What was found in one picture."""
+"""What was found in one image."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The objects of one picture, best first.
+    """The objects of one image, best first.
 
     Attributes:
-        boxes: (N, 4) float32 as x1, y1, x2, y2 in the picture's own upright pixels, inside the picture.
+        boxes: (N, 4) float32 as x1, y1, x2, y2 in the image's own upright pixels, inside the image.
         scores: (N,) float32, falling.
         labels: (N,) int64 class ids.
         names: N class names.
-        width: of the upright picture, in pixels.
-        height: of the upright picture, in pixels.
+        width: of the upright image, in pixels.
+        height: of the upright image, in pixels.
     """
 
     boxes: NDArray[np.float32]
@@ -60,13 +60,13 @@ class Detections:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DetectionFilter:
     """Which of a network's answers a user wants; never those of a label that no class has.
 
     Attributes:
         threshold: scores must lie above it, 0…1.
         labels: the class ids to keep, or None for all.
-        limit: the most detections to keep for a picture, or None for all.
+        limit: the most detections to keep for an image, or None for all.
     """
 
     threshold: float = 0.5
@@ -81,14 +81,14 @@ class Wanted:
         class_names: tuple[str, ...],
         size: tuple[int, int],
     ) -> Detections:
-        """Make a picture's detections of a network's answers for it.
+        """Make an image's detections of a network's answers for it.
 
         Args:
             boxes: (K, 4) as x1, y1, x2, y2 in pixels, not yet clipped.
             scores: (K,).
             labels: (K,).
             class_names: the name of each label.
-            size: width and height of the picture.
+            size: width and height of the image.
         """
         keep = (scores > self.threshold) & ~np.isin(labels, _unused_labels(class_names))
         if self.labels is not None:

@@ -15,12 +15,12 @@ from PIL import Image
 from .checkpoints.class_files import fitting_names
 from .checkpoints.find import ONNX_SUFFIX, find
 from .checkpoints.names import DEFAULT_MODEL, known_model
-from .detections import Detections, Wanted, labels_of
+from .detections import DetectionFilter, Detections, labels_of
 from .errors import ImageError, ModelError, UsageError
 from .host import cores
-from .images.decode import ImageFile, Picture, from_array, from_pillow, open_file
+from .images.decode import DecodedImage, ImageFile, from_array, from_pillow, open_file
 from .images.resize import ResizeRule, resized_pixels
-from .inference.backend import Answers, Backend
+from .inference.backend import Backend, RawDetections
 from .inference.batch_size import BatchSize
 from .inference.pipeline import OneByOne, Opened, Pipeline, Prepared, Result, Source
 from .timing import Clock
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .inference.torch import Precision
 
 GRAY = 128
-"""Of a picture that any model can be tried with."""
+"""Of an image that any model can be tried with."""
 ROUNDING = 1e-3
 """How far scores may be above 1."""
 
@@ -39,21 +39,21 @@ ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Outcome(Generic[Source]):
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
         source: what was named.
-        picture: the picture itself if it was to be kept and could be read.
+        image: the image itself if it was to be kept and could be read.
         result: its detections, or why it could not be read.
     """
 
     source: Source
-    picture: Picture | None
+    image: DecodedImage | None
     result: Detections | ImageError
 
 
 class Detector:
-    """A model that is ready to look at pictures. Made by `detrcli.load`.
+    """A model that is ready to look at images. Made by `detrcli.load`.
 
     One that `detrcli.load` made can be pickled, as for a spawned process: it is loaded anew, with the same options,
     where it is unpickled, so the model's files must be there, too.
@@ -98,7 +98,7 @@ class Detector:
         return self.backends[0]
 
     def resized(self, image: Image.Image) -> NDArray[np.uint8]:
-        """An RGB picture as the backend takes it: (height, width, 3)."""
+        """An RGB image as the backend takes it: (height, width, 3)."""
         return resized_pixels(image, self._resize, self._resample)
 
     def predict(
@@ -111,23 +111,23 @@ class Detector:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> list[Detections]:
-        """Detect objects in pictures.
+        """Detect objects in images.
 
         Args:
             images: paths, Pillow images or RGB arrays (H, W, 3) uint8, any number of them; or a single one.
             threshold: scores must lie above it, 0…1.
             classes: names of the only classes to look for.
-            max_detections: the most to keep for a picture.
-            batch_size: the most pictures to run at once, or None for what suits the device.
+            max_detections: the most to keep for an image.
+            batch_size: the most images to run at once, or None for what suits the device.
             workers: threads that read images, or None for as many as there are cores; the answers are the same.
 
         Returns:
-            The detections of each picture, in the order given.
+            The detections of each image, in the order given.
 
         Raises:
-            ImageError: a picture cannot be read.
+            ImageError: an image cannot be read.
             ClassError: the model has no class of such a name.
-            UsageError: a number of pictures, detections or threads is below 1.
+            UsageError: a number of images, detections or threads is below 1.
         """
         numbers = {"batch_size": batch_size, "max_detections": max_detections, "workers": workers}
         for name, number in numbers.items():
@@ -136,7 +136,7 @@ class Detector:
         if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
             images = [images]
         labels = None if classes is None else labels_of(list(classes), self.class_names)
-        wanted = Wanted(threshold, labels, max_detections)
+        wanted = DetectionFilter(threshold, labels, max_detections)
         results = []
         most = None if batch_size is None else BatchSize(batch_size)
         many = not isinstance(images, Sized) or len(images) > 1
@@ -157,27 +157,27 @@ class Detector:
     def stream(
         self,
         sources: Iterable[Source],
-        wanted: Wanted,
+        wanted: DetectionFilter,
         *,
         open_image: Callable[[Source], ImageFile],
         then: Callable[[Outcome[Source]], Result],
         batch_size: BatchSize | None = None,
         workers: int | None = None,
         many: bool = True,
-        keep_pictures: bool = False,
+        keep_images: bool = False,
         clock: Clock | None = None,
     ) -> Pipeline[Source, Result] | OneByOne[Source, Result]:
-        """Detect objects in any number of pictures, in order and in bounded memory.
+        """Detect objects in any number of images, in order and in bounded memory.
 
         Args:
             sources: what to read.
             wanted: which answers to keep.
             open_image: gives the image of a source, not decoded yet, or raises `ImageError`.
             then: what to do with each outcome, in any thread and order; what it gives is what iterating gives.
-            batch_size: the most pictures to run at once, or None for what suits the device.
-            workers: threads that read pictures and do what is then to be done, or None for as many as there are cores.
+            batch_size: the most images to run at once, or None for what suits the device.
+            workers: threads that read images and do what is then to be done, or None for as many as there are cores.
             many: whether there are so many that they should be read, run and finished several at a time.
-            keep_pictures: whether outcomes hold the picture itself, to draw on.
+            keep_images: whether outcomes hold the image itself, to draw on.
             clock: is told what resizing and the network take.
         """
         clock = clock or Clock()
@@ -186,18 +186,18 @@ class Detector:
             image = open_image(source)
 
             def prepare() -> Prepared:
-                picture = image.decode()
+                decoded = image.decode()
                 with clock.timing("resize"):
-                    return self._prepared(picture, image.name, keep_pictures)
+                    return self._prepared(decoded, image.name, keep_images)
 
             return Opened(image.needed_bytes, prepare)
 
-        def finish(source: Source, prepared: Prepared | None, answers: Answers | ImageError) -> Result:
+        def finish(source: Source, prepared: Prepared | None, answers: RawDetections | ImageError) -> Result:
             if isinstance(answers, ImageError):
                 return then(Outcome(source, None, answers))
             assert prepared is not None
             result = self._selected(answers, prepared, wanted) if are_sound(answers) else self._nonsense(prepared)
-            return then(Outcome(source, prepared.picture, result))
+            return then(Outcome(source, prepared.image, result))
 
         if not many:
             return OneByOne(sources, opened=opened, backend=self.backend, finish=finish, clock=clock)
@@ -211,22 +211,22 @@ class Detector:
             clock=clock,
         )
 
-    def _prepared(self, picture: Picture, name: str, keep: bool) -> Prepared:
+    def _prepared(self, decoded: DecodedImage, name: str, keep: bool) -> Prepared:
         try:
-            pixels = self.resized(picture.image)
+            pixels = self.resized(decoded.image)
         except MemoryError as error:
-            width, height = self._resize.size(picture.image.width, picture.image.height)
+            width, height = self._resize.size(decoded.image.width, decoded.image.height)
             raise ImageError(f"{name}: not enough memory to resize it to {width} × {height}", "too large") from error
-        return Prepared(pixels, (picture.image.height, picture.image.width), picture if keep else None, name)
+        return Prepared(pixels, (decoded.image.height, decoded.image.width), decoded if keep else None, name)
 
-    def _selected(self, answers: Answers, prepared: Prepared, wanted: Wanted) -> Detections:
+    def _selected(self, answers: RawDetections, prepared: Prepared, wanted: DetectionFilter) -> Detections:
         if not ((answers.labels >= 0) & (answers.labels < len(self.class_names))).all():
             raise ModelError(f"{self.weights or self.name} finds classes that it has no names for; export it anew")
         height, width = prepared.size
         return wanted.select(answers.boxes, answers.scores, answers.labels, self.class_names, (width, height))
 
     def _nonsense(self, prepared: Prepared) -> ImageError:
-        """Find out whether it is a picture's fault, or the model's, that no numbers came of it.
+        """Find out whether it is an image's fault, or the model's, that no numbers came of it.
 
         Raises:
             ModelError: it is the model's.
@@ -238,7 +238,7 @@ class Detector:
         return ImageError(f"{prepared.name}: {model} computes no numbers for it; try another precision", "no numbers")
 
 
-def are_sound(answers: Answers) -> bool:
+def are_sound(answers: RawDetections) -> bool:
     """Whether all scores are in 0…1, with room for rounding, and all boxes finite."""
     scores = answers.scores
     return bool(((scores >= 0) & (scores <= 1 + ROUNDING)).all() and np.isfinite(answers.boxes).all())
@@ -267,7 +267,7 @@ def load(
     offline: bool = False,
     class_names: Sequence[str] | None = None,
 ) -> Detector:
-    """Load a model for looking at pictures.
+    """Load a model for looking at images.
 
     Args:
         model: a known name, `org/name` on the Hugging Face Hub, a folder in the Hub's layout, a weights file, or an
@@ -276,7 +276,7 @@ def load(
             or several with commas between, which share the work.
         precision: auto (fp16 on CUDA, bf16 on a CPU that computes in it, else fp32), fp32, fp16 or bf16; an ONNX file
             has its own.
-        size: what to resize pictures to: width and height, or one number (the side for LW-DETR, the shorter side for
+        size: what to resize images to: width and height, or one number (the side for LW-DETR, the shorter side for
             DETR); what the model's files or the paper say if not given.
         revision: branch, tag or commit on the Hub.
         offline: use only what is in the Hub's cache.

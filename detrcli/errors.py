@@ -28,7 +28,7 @@ class DeviceMemoryError(DeviceError):
 
 
 class ImageError(DetrError):
-    """One picture cannot be read, or its outputs not written. Others are not concerned.
+    """One image cannot be read, or its outputs not written. Others are not concerned.
 
     Args:
         text: what a user reads.
@@ -53,11 +53,11 @@ class OutputError(DetrError):
 
 
 class DatasetError(DetrError):
-    """A labelled data set cannot be read, or would spoil what is done with it."""
+    """A labelled dataset cannot be read, or would spoil what is done with it."""
 
 
 class SplitError(DatasetError):
-    """A data set has parts, but not the one asked for."""
+    """A dataset has parts, but not the one asked for."""
 
 
 class TrainingError(DetrError):

@@ -93,7 +93,7 @@ def atomic_file(
     Raises:
         OutputError: the file cannot be written.
     """
-    with writing(path):
+    with as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if staging is None or staging.stat().st_dev != path.parent.stat().st_dev:
             staging = path.parent
@@ -133,7 +133,7 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def as_output_error(path: Path) -> Iterator[None]:
     """Around all that is done to write a file.
 
     Raises:
@@ -158,7 +158,7 @@ def digest_of(*paths: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def fitting(path: Path) -> Path:
+def shorten_name(path: Path) -> Path:
     """A path whose last name is not too long for a file: what is too much gives way to a digest of the name."""
     name = os.fsencode(path.name)
     if len(name) <= LONGEST_NAME:
@@ -170,14 +170,14 @@ def fitting(path: Path) -> Path:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def lock_directory(folder: Path) -> Iterator[None]:
     """Keep a folder, which is made if need be, for this process as long as this lasts.
 
     Raises:
         UsageError: another process has it for itself.
         OutputError: it cannot be made.
     """
-    with writing(folder):
+    with as_output_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         with suppress(OSError):  # as in `sync_folder`

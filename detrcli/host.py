@@ -33,7 +33,7 @@ def cgroup_quota(folder: Path) -> float | None:
 
 
 MOST_AT_ONCE = 8
-"""Pictures that a CPU looks at at once, each of which takes memory."""
+"""Images that a CPU looks at at once, each of which takes memory."""
 
 
 def threads() -> int:
@@ -43,7 +43,7 @@ def threads() -> int:
 
 
 def at_once() -> int:
-    """How many pictures a CPU looks at at once where there are many: one a thread has no waiting for other threads."""
+    """How many images a CPU looks at at once where there are many: one a thread has no waiting for other threads."""
     return min(threads(), MOST_AT_ONCE)
 
 
@@ -55,7 +55,7 @@ def wait_briefly() -> None:
     """Let a thread that waits for others soon leave its core to whoever needs it.
 
     GNU's OpenMP, which PyTorch uses on Linux, has it turn 300 000 times first. Where another program takes part of a
-    core, the threads of a network wait at each of its hundreds of steps, and one picture takes ten times as long. Must
+    core, the threads of a network wait at each of its hundreds of steps, and one image takes ten times as long. Must
     be called before PyTorch is loaded, holds for child processes, too, and changes nothing that the user has set.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -73,7 +73,7 @@ LARGE = 64 * 2**20
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory for what comes next, in this whole process.
 
-    A network on a CPU frees and takes the same tens of megabytes for each picture. The GNU C library gives them back to
+    A network on a CPU frees and takes the same tens of megabytes for each image. The GNU C library gives them back to
     the system in between, which then has to find and clear every page anew: an eighth of LW-DETR-tiny's time. Does
     nothing where there is another C library.
     """

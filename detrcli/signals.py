@@ -9,7 +9,7 @@ from typing import NoReturn
 
 
 @contextmanager
-def in_good_order() -> Iterator[None]:
+def sigterm_as_exception() -> Iterator[None]:
     """While this lasts, SIGTERM stops the work as Ctrl-C does, by an exception, so that it can clear things away.
 
     If it was ignored before, or is not Python's to handle, it stays so.
@@ -40,7 +40,7 @@ class Interruption:
         self.signal: signal.Signals | None = None
 
     @contextmanager
-    def noticed(self, on_first: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def listen(self, on_first: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Only take note of the first signal; a second one has its usual effect, and a third ends the process at once.
 
         Signals that were ignored before stay so.
@@ -82,7 +82,7 @@ class Interruption:
                 for number, handler in before.items():
                     signal.signal(number, handler)
 
-    def heed(self) -> NoReturn:
+    def reraise(self) -> NoReturn:
         """Stop as the signal asked to.
 
         Raises:

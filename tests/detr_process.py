@@ -154,7 +154,7 @@ def detr_until(line: str, then: Callable[[PythonProcess], object], *arguments: o
 
 
 def on_a_terminal(*arguments: object, cwd: Path, settings: Mapping[str, str] | None = None) -> str:
-    """What a terminal shows of a command that ends well, without colours and movements."""
+    """What a terminal shows of a command that ends well, without colors and movements."""
     ours, theirs = pty.openpty()
     with start(
         *arguments, cwd=cwd, settings=settings, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs

@@ -52,7 +52,7 @@ def state_dict(keys_file: str) -> dict[str, np.ndarray]:
 
 
 def image(seed: int, height: int, width: int) -> np.ndarray:
-    """A smooth random RGB picture, uint8 (height, width, 3)."""
+    """A smooth random RGB image, uint8 (height, width, 3)."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     out = np.zeros((height, width, 3))

@@ -29,20 +29,20 @@ import yaml
 from PIL import Image
 
 import detrcli
-from detrcli.checkpoints.bundled import included, sample_picture
+from detrcli.checkpoints.bundled import bundled, sample_image
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.cli import main as run_detr
 from detrcli.datasets import read_dataset
-from detrcli.detections import Wanted
+from detrcli.detections import DetectionFilter
 from detrcli.errors import DetrError, ImageError
 from detrcli.export.onnx import export_onnx
-from detrcli.images.decode import read_picture
-from detrcli.images.draw import draw, save_drawing
+from detrcli.images.decode import read_image
+from detrcli.images.draw import draw, save_annotated
 from detrcli.images.resize import Exactly, resized_pixels
 
 from .datasets.written import as_coco, as_yolo
-from .outputs.folders import small_picture
+from .outputs.folders import small_image
 
 KINDS = "JPEG PNG GIF TIFF WEBP BMP PPM TGA ICO JPEG2000 AVIF PCX SGI MPO QOI".split()
 MODES = ("RGB", "L", "P", "RGBA", "CMYK", "1", "I;16", "LA", "F")
@@ -144,7 +144,7 @@ def _image_seeds(_: Path, numbers: random.Random) -> list[Files]:
             file = io.BytesIO()
             exif = Image.Exif()
             exif[274] = numbers.randrange(1, 9)
-            image = small_picture(numbers.randrange(1000))
+            image = small_image(numbers.randrange(1000))
             with contextlib.suppress(OSError, ValueError, KeyError):
                 image.convert(mode).save(file, kind, **({"exif": exif} if kind in ("JPEG", "TIFF", "PNG") else {}))
                 found.append({"image": file.getvalue()})
@@ -153,14 +153,16 @@ def _image_seeds(_: Path, numbers: random.Random) -> list[Files]:
 
 def _look_at_image(folder: Path) -> str:
     try:
-        picture = read_picture(folder / "image")
-        pixels = resized_pixels(picture.image, Exactly(64, 64), Image.Resampling.BILINEAR)
+        decoded = read_image(folder / "image")
+        pixels = resized_pixels(decoded.image, Exactly(64, 64), Image.Resampling.BILINEAR)
         assert pixels.shape == (64, 64, 3)
         assert pixels.dtype == "uint8"
         box = np.array([[1, 1, 20, 20]], np.float32)
-        found = Wanted().select(box, np.ones(1, np.float32), np.zeros(1, np.int64), ("thing",), picture.image.size)
-        if picture.image.width * picture.image.height < 10**6:
-            save_drawing(draw(picture, found), picture, folder / "drawn" / "image")
+        found = DetectionFilter().select(
+            box, np.ones(1, np.float32), np.zeros(1, np.int64), ("thing",), decoded.image.size
+        )
+        if decoded.image.width * decoded.image.height < 10**6:
+            save_annotated(draw(decoded, found), decoded, folder / "drawn" / "image")
     except ImageError as error:
         return _said(error, error.kind)
     return "fine"
@@ -174,12 +176,12 @@ def _said(error: DetrError, kind: str) -> str:
 
 
 def _model_seeds(_: Path, __: random.Random) -> list[Files]:
-    return [{path.name: path.read_bytes() for path in included("demo").iterdir() if path.name != "sample.jpg"}]
+    return [{path.name: path.read_bytes() for path in bundled("demo").iterdir() if path.name != "sample.jpg"}]
 
 
 def _load_and_predict(model: Path) -> str:
     try:
-        (found,) = detrcli.load(model, device="cpu").predict(sample_picture())
+        (found,) = detrcli.load(model, device="cpu").predict(sample_image())
         assert np.isfinite(found.boxes).all()
         assert np.isfinite(found.scores).all()
     except DetrError as error:
@@ -192,7 +194,7 @@ def _onnx_seeds(folder: Path, _: random.Random) -> list[Files]:
 
     loaded = load_checkpoint(find("demo"))
     path = folder / "demo.onnx"
-    export_onnx(loaded, path, source="demo", licence="")
+    export_onnx(loaded, path, source="demo", license="")
     metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     return [{"metadata.json": json.dumps(metadata).encode(), "demo.onnx": path.read_bytes()}]
 
@@ -261,7 +263,7 @@ def _look_at_dataset(folder: Path) -> str:
 
 def _journal_seeds(folder: Path, numbers: random.Random) -> list[Files]:
     for number in range(4):
-        small_picture(number).save(folder / f"{number}.png")
+        small_image(number).save(folder / f"{number}.png")
     whole, part = folder / "whole", folder / "part"
     _detr("predict", folder, "-o", whole, "-m", "demo", "-f", "csv", "-f", "voc", "--device", "cpu")
     shutil.copytree(whole, part)

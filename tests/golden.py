@@ -42,13 +42,13 @@ def original_network(model: str, folder: Path) -> Network:
     return network
 
 
-def pictures(model: str, case: str) -> list[NDArray[np.uint8]]:
-    """The pictures of a case, (H, W, 3) each."""
+def images(model: str, case: str) -> list[NDArray[np.uint8]]:
+    """The images of a case, (H, W, 3) each."""
     return [fill.image(*(int(value) for value in row)) for row in answers(model)[f"{case}.image"]]
 
 
 def batch(images: list[NDArray[np.uint8]], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Pictures normalised and padded to the largest, and the mask that says where, or None if nothing is padded."""
+    """Images normalised and padded to the largest, and the mask that says where, or None if nothing is padded."""
     height, width = max(image.shape[0] for image in images), max(image.shape[1] for image in images)
     pixels = torch.zeros(len(images), 3, height, width, dtype=torch.float64)
     mask = torch.ones(len(images), height, width, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Which classes a name means: for `--class`, for a data set's objects, and for the weights that a training keeps."""
+"""Which classes a name means: for `--class`, for a dataset's objects, and for the weights that a training keeps."""
 
 import pytest
 

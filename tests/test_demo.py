@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 import detrcli
-from detrcli.checkpoints.bundled import included, sample_picture
+from detrcli.checkpoints.bundled import bundled, sample_image
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.datasets import Dataset, read_dataset
@@ -19,7 +19,7 @@ from detrcli.export.onnx import export_onnx
 
 from . import scenes
 
-CARD = included("demo") / "README.md"
+CARD = bundled("demo") / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +55,15 @@ def test_it_keeps_its_precision_through_onnx(
 
 
 def test_it_fits_into_the_repository() -> None:
-    assert sum(path.stat().st_size for path in included("demo").iterdir()) < 12e6
+    assert sum(path.stat().st_size for path in bundled("demo").iterdir()) < 12e6
 
 
-def test_without_pictures_it_looks_at_its_own_without_a_network(tmp_path: Path) -> None:
+def test_without_images_it_looks_at_its_own_without_a_network(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "detrcli", "predict", "--model", "demo"]
     proxy = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache"), "PATH": ""}
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=proxy)
     assert run.returncode == 0, run.stderr
     record = json.loads(run.stdout)
-    assert Path(record["path"]).read_bytes() == sample_picture().read_bytes()
+    assert Path(record["path"]).read_bytes() == sample_image().read_bytes()
     assert len(record["detections"]) >= 3
     assert (tmp_path / "detections" / "sample.jpg").is_file()

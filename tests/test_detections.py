@@ -9,7 +9,7 @@ import supervision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detrcli.detections import Detections, Wanted, labels_of
+from detrcli.detections import DetectionFilter, Detections, labels_of
 from detrcli.errors import ClassError
 from detrcli.outputs.record import labelled, of_record
 
@@ -17,7 +17,7 @@ NAMES = ("N/A", "person", "Traffic Light", "cat", "person")
 Answer = tuple[tuple[float, float, float, float], float, int]
 
 
-def selected(wanted: Wanted, *answers: Answer, size: tuple[int, int] = (100, 50)) -> Detections:
+def selected(wanted: DetectionFilter, *answers: Answer, size: tuple[int, int] = (100, 50)) -> Detections:
     return wanted.select(
         np.array([box for box, _, _ in answers], np.float32).reshape(-1, 4),
         np.array([score for _, score, _ in answers], np.float32),
@@ -32,41 +32,41 @@ def scored(*scores: float) -> list[Answer]:
 
 
 def test_scores_must_lie_above_the_threshold() -> None:
-    assert selected(Wanted(0.5), *scored(0.5, 0.75, 0.25)).scores.tolist() == [0.75]
-    assert len(selected(Wanted(0.9), *scored(0.9))) == 0
-    assert len(selected(Wanted(0.0), *scored(0.0, 1e-6))) == 1
-    assert len(selected(Wanted(1.0), *scored(1.0))) == 0
+    assert selected(DetectionFilter(0.5), *scored(0.5, 0.75, 0.25)).scores.tolist() == [0.75]
+    assert len(selected(DetectionFilter(0.9), *scored(0.9))) == 0
+    assert len(selected(DetectionFilter(0.0), *scored(0.0, 1e-6))) == 1
+    assert len(selected(DetectionFilter(1.0), *scored(1.0))) == 0
 
 
 def test_only_the_wanted_classes() -> None:
     answers: list[Answer] = [((0, 0, 1, 1), 0.9, label) for label in (0, 1, 2, 3, 4)]
-    assert selected(Wanted(labels=frozenset({4, 2})), *answers).names == ("Traffic Light", "person")
-    assert selected(Wanted(labels=None), *answers).labels.tolist() == [1, 2, 3, 4]
+    assert selected(DetectionFilter(labels=frozenset({4, 2})), *answers).names == ("Traffic Light", "person")
+    assert selected(DetectionFilter(labels=None), *answers).labels.tolist() == [1, 2, 3, 4]
 
 
 def test_a_label_that_no_class_has_is_never_a_detection() -> None:
     answers: list[Answer] = [((0, 0, 1, 1), 0.9, 0), ((0, 0, 1, 1), 0.8, 1), ((0, 0, 1, 1), 0.7, 2)]
-    for wanted in (Wanted(), Wanted(labels=frozenset({0, 1}), limit=1), Wanted(limit=1)):
+    for wanted in (DetectionFilter(), DetectionFilter(labels=frozenset({0, 1}), limit=1), DetectionFilter(limit=1)):
         assert selected(wanted, *answers).labels[0] == 1
-    assert len(selected(Wanted(labels=frozenset()), *answers)) == 0
+    assert len(selected(DetectionFilter(labels=frozenset()), *answers)) == 0
 
 
 def test_the_limit_keeps_the_best() -> None:
     answers = scored(0.6, 0.9, 0.7, 0.8)
-    assert selected(Wanted(limit=2), *answers).boxes[:, 0].tolist() == [1, 3]
-    assert len(selected(Wanted(limit=9), *answers)) == 4
-    assert len(selected(Wanted(limit=0), *answers)) == 0
+    assert selected(DetectionFilter(limit=2), *answers).boxes[:, 0].tolist() == [1, 3]
+    assert len(selected(DetectionFilter(limit=9), *answers)) == 4
+    assert len(selected(DetectionFilter(limit=0), *answers)) == 0
 
 
 def test_ties_stay_in_the_order_of_the_network() -> None:
-    found = selected(Wanted(), *scored(0.75, 1.0, 0.75, 0.75, 1.0))
+    found = selected(DetectionFilter(), *scored(0.75, 1.0, 0.75, 0.75, 1.0))
     assert found.boxes[:, 0].tolist() == [1, 4, 0, 2, 3]
     assert found.scores.tolist() == [1.0, 1.0, 0.75, 0.75, 0.75]
 
 
-def test_boxes_end_at_the_picture() -> None:
+def test_boxes_end_at_the_image() -> None:
     found = selected(
-        Wanted(),
+        DetectionFilter(),
         ((-5, -0.5, 120, 60), 0.9, 1),
         ((10.5, 20, 30, 40), 0.8, 1),
         ((-9, 70, -3, 80), 0.7, 1),
@@ -77,7 +77,7 @@ def test_boxes_end_at_the_picture() -> None:
 
 
 def test_nothing_found() -> None:
-    found = selected(Wanted())
+    found = selected(DetectionFilter())
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
     assert labelled("a.jpg", "a.jpg", "m", found).as_record()["detections"] == []
@@ -89,7 +89,7 @@ def test_nothing_found() -> None:
     limit=st.none() | st.integers(0, 9),
 )
 def test_selection_is_the_sorted_start_of_what_passes(scores: list[float], threshold: float, limit: int | None) -> None:
-    found = selected(Wanted(threshold, limit=limit), *scored(*scores))
+    found = selected(DetectionFilter(threshold, limit=limit), *scored(*scores))
     assert found.scores.tolist() == sorted((score for score in scores if score > threshold), reverse=True)[:limit]
     for box, score in zip(found.boxes, found.scores, strict=True):
         assert scores[int(box[0])] == score
@@ -142,7 +142,7 @@ def test_a_record_keeps_everything_through_json(
 
 
 def test_to_supervision() -> None:
-    found = selected(Wanted(), ((1, 2, 30, 40), 0.9, 3), ((0, 0, 1, 1), 0.8, 1))
+    found = selected(DetectionFilter(), ((1, 2, 30, 40), 0.9, 3), ((0, 0, 1, 1), 0.8, 1))
     converted = found.to_supervision()
     assert isinstance(converted, supervision.Detections)
     np.testing.assert_array_equal(converted.xyxy, found.boxes)
@@ -155,13 +155,15 @@ def test_to_supervision() -> None:
 
 
 def test_to_supervision_of_no_detections() -> None:
-    converted = selected(Wanted()).to_supervision()
+    converted = selected(DetectionFilter()).to_supervision()
     assert len(converted) == 0
-    both = supervision.Detections.merge([converted, selected(Wanted(), ((0, 0, 1, 1), 0.8, 1)).to_supervision()])
+    both = supervision.Detections.merge(
+        [converted, selected(DetectionFilter(), ((0, 0, 1, 1), 0.8, 1)).to_supervision()]
+    )
     assert both["class_name"].tolist() == ["person"]
 
 
 def test_to_supervision_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(ModuleNotFoundError, match="pip install supervision"):
-        selected(Wanted()).to_supervision()
+        selected(DetectionFilter()).to_supervision()

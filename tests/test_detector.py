@@ -20,13 +20,13 @@ import detrcli
 from detrcli import Detector
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
-from detrcli.detections import Detections, Wanted
+from detrcli.detections import DetectionFilter, Detections
 from detrcli.detector import open_image
 from detrcli.errors import ClassError, ImageError, ModelError, UsageError
 from detrcli.export.onnx import export_onnx
 from detrcli.images.decode import ImageFile, from_array
 from detrcli.images.resize import ResizeRule
-from detrcli.inference.backend import Answers
+from detrcli.inference.backend import RawDetections
 from detrcli.inference.batch_size import BatchSize
 
 from . import fill
@@ -93,7 +93,7 @@ def test_filters(detector: Detector) -> None:
     ],
     ids=["grey", "rgba", "float", "empty", "missing"],
 )
-def test_what_is_no_picture(detector: Detector, bad: NDArray[np.uint8] | str) -> None:
+def test_what_is_no_image(detector: Detector, bad: NDArray[np.uint8] | str) -> None:
     with pytest.raises(ImageError):
         detector.predict([bad])
 
@@ -101,7 +101,7 @@ def test_what_is_no_picture(detector: Detector, bad: NDArray[np.uint8] | str) ->
 def test_a_pillow_image_whose_file_is_cut_off(detector: Detector, tmp_path: Path) -> None:
     Image.fromarray(fill.image(1, 90, 120)).save(tmp_path / "whole.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-5000])
-    with Image.open(tmp_path / "half.png") as image, pytest.raises(ImageError, match=r"half\.png: damaged picture"):
+    with Image.open(tmp_path / "half.png") as image, pytest.raises(ImageError, match=r"half\.png: damaged image"):
         detector.predict(image)
 
 
@@ -174,7 +174,7 @@ def test_a_detector_of_ones_own_is_not_pickled() -> None:
 
 
 class Scribe:
-    """A backend that notes its batches and answers with each picture's first pixel and size."""
+    """A backend that notes its batches and answers with each image's first pixel and size."""
 
     description = "none"
     kind, precision = "cpu", "fp32"
@@ -188,10 +188,10 @@ class Scribe:
     def shared(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
+    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         self.batches.append([one.shape for one in pixels])
         return [
-            Answers(
+            RawDetections(
                 np.array([[0, 0, width, height]], np.float32),
                 np.array([1 - one[0, 0, 0] / 1000], np.float32),
                 np.array([0]),
@@ -201,7 +201,7 @@ class Scribe:
 
 
 class AsIs:
-    """A resize rule that keeps every picture's size."""
+    """A resize rule that keeps every image's size."""
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         return width, height
@@ -212,7 +212,7 @@ Source = tuple[int, int] | None  # brightness and width, or one that cannot be r
 
 def opened(source: Source) -> ImageFile:
     if source is None:
-        raise ImageError("no picture")
+        raise ImageError("no image")
     brightness, width = source
     return from_array(np.full((2, width, 3), brightness, np.uint8))
 
@@ -221,7 +221,12 @@ def run(sources: Sequence[Source], batch_size: int, rule: ResizeRule) -> tuple[l
     scribe = Scribe()
     detector = Detector("m", [scribe], ("thing",), rule)
     outcomes = detector.stream(
-        sources, Wanted(0), open_image=opened, then=lambda outcome: outcome, batch_size=BatchSize(batch_size), workers=2
+        sources,
+        DetectionFilter(0),
+        open_image=opened,
+        then=lambda outcome: outcome,
+        batch_size=BatchSize(batch_size),
+        workers=2,
     )
     scores: list[float | None] = []
     for source, outcome in zip(sources, outcomes, strict=True):
@@ -250,13 +255,13 @@ def test_order_and_batches(sources: list[Source], batch_size: int) -> None:
 
 
 class Liar(Scribe):
-    """A backend whose answers are nonsense, for dark pictures or for all."""
+    """A backend whose answers are nonsense, for dark images or for all."""
 
     def __init__(self, *, always: bool = True, **answers: float) -> None:
         super().__init__()
         self.always, self.answers = always, answers
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
+    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         told = super().run(pixels, sizes)
         for one, answers in zip(pixels, told, strict=True):
             if self.always or one[0, 0, 0] < 100:
@@ -271,9 +276,9 @@ NONSENSE: list[dict[str, Any]] = [{name: value} for name in ("scores", "boxes") 
 @pytest.mark.parametrize("answers", [*NONSENSE, {"scores": 57.5}, {"scores": -1.0}], ids=str)
 def test_a_model_that_computes_nonsense(answers: dict[str, Any]) -> None:
     detector = Detector("m", [Liar(**answers)], ("thing",), AsIs(), weights=Path("weights.onnx"))
-    for pictures in (1, 3):
+    for images in (1, 3):
         with pytest.raises(ModelError, match=r"^weights.onnx computes nonsense [^\n]*$"):
-            detector.predict([np.zeros((4, 4, 3), np.uint8)] * pictures, threshold=0.9)
+            detector.predict([np.zeros((4, 4, 3), np.uint8)] * images, threshold=0.9)
 
 
 @pytest.mark.parametrize("label", [-1, 1, 2**40])
@@ -284,7 +289,7 @@ def test_a_model_with_more_classes_than_names(label: int) -> None:
 
 
 @pytest.mark.parametrize("answers", NONSENSE, ids=str)
-def test_one_picture_that_a_model_computes_nonsense_for(answers: dict[str, Any], tmp_path: Path) -> None:
+def test_one_image_that_a_model_computes_nonsense_for(answers: dict[str, Any], tmp_path: Path) -> None:
     detector = Detector("m", [Liar(always=False, **answers)], ("thing",), AsIs())
     for name, level in (("dark", 10), ("bright", 200)):
         Image.new("RGB", (4, 4), (level,) * 3).save(tmp_path / f"{name}.png")
@@ -293,13 +298,16 @@ def test_one_picture_that_a_model_computes_nonsense_for(answers: dict[str, Any],
         detector.predict([tmp_path / "bright.png", tmp_path / "dark.png"])
     numbered = enumerate([tmp_path / "bright.png", tmp_path / "dark.png"])  # as the command line has them
     outcomes = detector.stream(
-        numbered, Wanted(0.5), open_image=lambda source: open_image(source[1]), then=lambda outcome: outcome.result
+        numbered,
+        DetectionFilter(0.5),
+        open_image=lambda source: open_image(source[1]),
+        then=lambda outcome: outcome.result,
     )
     assert f"{tmp_path / 'dark.png'}: m computes no numbers for it" in str(list(outcomes)[1])
 
 
 @pytest.mark.parametrize("kind", ["folder", "onnx"])
-def test_pictures_are_resized_with_the_models_own_filter(kind: str, tmp_path: Path) -> None:
+def test_images_are_resized_with_the_models_own_filter(kind: str, tmp_path: Path) -> None:
     save_tiny(tmp_path / "m")
     rules = tmp_path / "m" / "preprocessor_config.json"
     rules.write_text(json.dumps(json.loads(rules.read_text()) | {"resample": int(Image.Resampling.NEAREST)}))

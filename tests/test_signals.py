@@ -8,7 +8,7 @@ HEAD = """
 import signal
 from pathlib import Path
 from detrcli.files import atomic_file
-from detrcli.interruption import Interruption, in_good_order
+from detrcli.signals import Interruption, sigterm_as_exception
 
 def interrupt():
     signal.raise_signal(signal.SIGINT)
@@ -28,7 +28,7 @@ def outcome(script: str) -> tuple[int, list[str]]:
 def test_the_second_one_interrupts_and_the_third_ends_the_process() -> None:
     script = """
 try:
-    with interruption.noticed(lambda: print("first")):
+    with interruption.listen(lambda: print("first")):
         interrupt()
         interrupt()
         print("never")
@@ -42,7 +42,7 @@ print("never")
 
 def test_one_alone_leaves_all_as_it_was() -> None:
     script = """
-with interruption.noticed():
+with interruption.listen():
     interrupt()
     print(interruption.signal.name)
 try:
@@ -56,7 +56,7 @@ except KeyboardInterrupt:
 def test_what_was_ignored_stays_so() -> None:
     script = """
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-with interruption.noticed():
+with interruption.listen():
     interrupt()
 interrupt()
 print(interruption.signal)
@@ -66,7 +66,7 @@ print(interruption.signal)
 
 def test_a_second_sigterm_terminates() -> None:
     script = """
-with interruption.noticed(lambda: print("first")):
+with interruption.listen(lambda: print("first")):
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
 print("never")
@@ -79,7 +79,7 @@ def test_a_sigterm_leaves_nothing_half_written() -> None:
 import tempfile
 folder = Path(tempfile.mkdtemp())
 try:
-    with in_good_order(), atomic_file(folder / "whole"):
+    with sigterm_as_exception(), atomic_file(folder / "whole"):
         print(len(list(folder.iterdir())))
         signal.raise_signal(signal.SIGTERM)
         print("never")
@@ -93,7 +93,7 @@ finally:
 def test_a_sigterm_that_was_ignored_stays_so() -> None:
     script = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-with in_good_order():
+with sigterm_as_exception():
     signal.raise_signal(signal.SIGTERM)
 print("done")
 """

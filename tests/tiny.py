@@ -21,7 +21,7 @@ def in_hub_layout(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def tiny_network(*, num_classes: int = 7, seed: int = 0) -> Detr:
-    """A network whose answers differ from picture to picture, query to query and seed to seed."""
+    """A network whose answers differ from image to image, query to query and seed to seed."""
     config = DetrConfig(
         num_classes,
         num_queries=QUERIES,

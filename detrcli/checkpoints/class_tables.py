@@ -1,4 +1,4 @@
-"""Class names of the data sets behind published checkpoints, for files that do not carry their own."""
+"""Class names of the datasets behind published checkpoints, for files that do not carry their own."""
 
 COCO = tuple(
     (
@@ -18,7 +18,7 @@ COCO = tuple(
 OBJECTS365 = tuple(
     (
         "N/A; Person; Sneakers; Chair; Other Shoes; Hat; Car; Lamp; Glasses; Bottle; Desk; Cup; Street "
-        "Lights; Cabinet/shelf; Handbag/Satchel; Bracelet; Plate; Picture/Frame; Helmet; Book; Gloves; "
+        "Lights; Cabinet/shelf; Handbag/Satchel; Bracelet; Plate; Image/Frame; Helmet; Book; Gloves; "
         "Storage box; Boat; Leather Shoes; Flower; Bench; Potted Plant; Bowl/Basin; Flag; Pillow; Boots; "
         "Vase; Microphone; Necklace; Ring; SUV; Wine Glass; Belt; Monitor/TV; Backpack; Umbrella; Traffic "
         "Light; Speaker; Watch; Tie; Trash bin Can; Slippers; Bicycle; Stool; Barrel/bucket; Van; Couch; "
@@ -61,5 +61,5 @@ OBJECTS365 = tuple(
 
 
 def names_for(count: int) -> tuple[str, ...] | None:
-    """Names for this many classes where a checkpoint brings none: the data set's of this size, or None."""
+    """Names for this many classes where a checkpoint brings none: the dataset's of this size, or None."""
     return {len(names): names for names in (COCO, OBJECTS365)}.get(count)

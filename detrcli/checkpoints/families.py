@@ -28,7 +28,7 @@ class Family:
         layouts: how files name their tensors.
         build: makes the network, without weights, that a checkpoint's tensors (by our names) go into.
         resize: the paper's resize rule.
-        sized: makes a resize rule of a size that a user wants; one number is what the paper counts pictures by.
+        sized: makes a resize rule of a size that a user wants; one number is what the paper counts images by.
         stride: both sides of what the network takes must be multiples of it.
         notes: lines on what a user may want to check, as it was told by no tensor.
     """
@@ -58,14 +58,14 @@ class Family:
         return rule
 
     def check(self, rule: ResizeRule) -> None:
-        """Refuse a resize rule whose pictures the network cannot take.
+        """Refuse a resize rule whose images the network cannot take.
 
         Raises:
             ModelError: it gives sides that are no multiples of the stride.
         """
         canvas = canvas_of(rule)
         if self.stride > 1 and (canvas is None or any(side % self.stride for side in canvas)):
-            raise ModelError(f"this model takes pictures whose sides are multiples of {self.stride}, not {rule}")
+            raise ModelError(f"this model takes images whose sides are multiples of {self.stride}, not {rule}")
 
 
 DETR = Family(

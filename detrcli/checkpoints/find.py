@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ModelError
 from ..files import read_file
-from .bundled import included
+from .bundled import bundled
 from .kin import KIN
 from .names import DEMO_MODEL, KNOWN_MODELS, known_model
 
@@ -68,7 +68,7 @@ def find(model: str, *, revision: str | None = None, offline: bool = False) -> C
     if known is not None:
         if revision is not None:
             raise ModelError(f"--revision goes with a model on the Hub; {model} comes with this package")
-        return _from_folder(included(known.name))
+        return _from_folder(bundled(known.name))
     path = Path(os.path.expanduser(model))
     if model and os.path.exists(path):
         if revision is not None:
@@ -208,13 +208,13 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is no JSON file ({error}); {cure(path)}") from error
+        raise ModelError(f"{path} is no JSON file ({error}); {hint(path)}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds no JSON object")
     return content
 
 
-def cure(path: Path) -> str:
+def hint(path: Path) -> str:
     """What a user can do about a damaged file of a model."""
     if path.is_symlink():  # as in the Hub's cache
         return f"delete {path.resolve()} and run this again to download it anew"

@@ -127,7 +127,7 @@ LWDETR_ORIGINAL = Layout(
     mark="refpoint_embed.weight",
     renames=(
         (r"^transformer\.", ""),
-        (r"^refpoint_embed\.", "query_boxes."),
+        (r"^refpoint_embed\.", "reference_deltas."),
         *_DECODER_PARTS,
         (r"^(decoder.*)\.linear1\.", r"\1.feedforward.0."),
         (r"^(decoder.*)\.linear2\.", r"\1.feedforward.3."),
@@ -161,7 +161,7 @@ LWDETR_HUB = Layout(
         (r"^model\.", ""),
         *((rf"\.attention\.{short}_proj\.", f".attention.{part}.")
           for short, part in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "output"))),
-        (r"^reference_point_embed\.", "query_boxes."),
+        (r"^reference_point_embed\.", "reference_deltas."),
         *_DECODER_PARTS,
         *((rf"\.self_attention\.{short}_proj\.", f".self_attention.{part}.")
           for short, part in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "output"))),

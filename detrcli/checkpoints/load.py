@@ -37,7 +37,7 @@ class LoadedModel:
         name: what the user called it.
         network: the network, in float32, as trained.
         class_names: the name of each label.
-        preprocessing: what becomes of a picture before the network sees it.
+        preprocessing: what becomes of an image before the network sees it.
         notes: lines on what a user may want to check, as it was told by no tensor.
     """
 
@@ -55,7 +55,7 @@ def load_checkpoint(
 
     Args:
         checkpoint: the model's files.
-        size: what to resize pictures to, if not to what the files or the paper say.
+        size: what to resize images to, if not to what the files or the paper say.
         names: the name of each label, if not what the files say.
 
     Raises:
@@ -109,7 +109,7 @@ def _built(family: Family, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]
 
 
 def _rules(checkpoint: Checkpoint, family: Family, size: Size | None) -> Preprocessing:
-    """What becomes of a picture, with a word where the model's files do not say to what size it is resized."""
+    """What becomes of an image, with a word where the model's files do not say to what size it is resized."""
     settings = checkpoint.preprocessor
     sized = settings is None or names_size(settings)
     rules = preprocessing(checkpoint, family.resize if sized else family.sized(UNNAMED_SIZE))
@@ -188,7 +188,7 @@ def load_model(
     """Load the bare network, as trained, in eval mode and float32, on the CPU.
 
     Its `forward` takes normalised pixels (B, 3, H, W) and, for DETR, a mask (B, H, W), True on padding, or None. It
-    returns an object with `logits` (B, Q, C) and `boxes` (B, Q, 4) as cx, cy, w, h relative to the picture, beyond
+    returns an object with `logits` (B, Q, C) and `boxes` (B, Q, 4) as cx, cy, w, h relative to the image, beyond
     which LW-DETR's may reach.
 
     Args:

@@ -11,10 +11,10 @@ class KnownModel:
         name: what a user calls it.
         repo: where it is on the Hugging Face Hub, or None if it comes with this package.
         parameters: how many, in millions.
-        gflops: work for one picture, in 10⁹ operations, a product and a sum as one, as published.
+        gflops: work for one image, in 10⁹ operations, a product and a sum as one, as published.
         ap: average precision on COCO val2017 in percent, as published, or None for other classes.
         classes: what it was trained to find.
-        licence: SPDX name of the licence of the weights.
+        license: SPDX name of the license of the weights.
     """
 
     name: str
@@ -23,7 +23,7 @@ class KnownModel:
     gflops: float
     ap: float | None
     classes: str
-    licence: str
+    license: str
 
 
 def _lwdetr(size: str, parameters: float, gflops: float, ap: float) -> tuple[KnownModel, KnownModel]:

@@ -1,4 +1,4 @@
-"""From preprocessor_config.json to what becomes of a picture before the network sees it."""
+"""From preprocessor_config.json to what becomes of an image before the network sees it."""
 
 import math
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from .find import PREPROCESSOR, Checkpoint
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 UNLIMITED = 2**31 - 1
-"""A longest side that no picture has: `transformers` takes no rule without one."""
+"""A longest side that no image has: `transformers` takes no rule without one."""
 MOST_PIXELS = 2**15
-"""The longest side that a picture is resized to."""
+"""The longest side that an image is resized to."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What becomes of a picture before the network sees it.
+    """What becomes of an image before the network sees it.
 
     Attributes:
         resize: how large it becomes.
@@ -39,7 +39,7 @@ class Preprocessing:
 
 
 def preprocessing(checkpoint: Checkpoint, default: ResizeRule) -> Preprocessing:
-    """What becomes of a picture: off preprocessor_config.json, or as the paper has it.
+    """What becomes of an image: off preprocessor_config.json, or as the paper has it.
 
     Args:
         checkpoint: the model's files.
@@ -57,7 +57,7 @@ def preprocessing(checkpoint: Checkpoint, default: ResizeRule) -> Preprocessing:
 
 
 def names_size(settings: Mapping[str, Any]) -> bool:
-    """Whether preprocessor_config.json has pictures resized."""
+    """Whether preprocessor_config.json has images resized."""
     return bool(settings.get("do_resize", True))
 
 
@@ -164,7 +164,7 @@ def _resize_rule(settings: Mapping[str, Any], default: ResizeRule) -> ResizeRule
         case _:
             fits = False
     if not fits:
-        raise ValueError(f"pad_size {width} × {height} is too small for pictures that are resized to {rule}")
+        raise ValueError(f"pad_size {width} × {height} is too small for images that are resized to {rule}")
     return rule if rule == padded else Padded(rule, width, height)
 
 

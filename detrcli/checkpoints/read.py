@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import ModelError
-from .find import INDEX_SUFFIX, ONNX_SUFFIX, PICKLE_SUFFIXES, cure, shards_of
+from .find import INDEX_SUFFIX, ONNX_SUFFIX, PICKLE_SUFFIXES, hint, shards_of
 from .harmless import HARMLESS
 from .wrappers import arguments_in, weights_in
 
@@ -49,7 +49,7 @@ def read_weights(path: Path) -> Contents:
             path.open("rb").close()  # says more of why it cannot
             return Contents(load_file(path))
         except SafetensorError as error:
-            raise ModelError(f"{path} is damaged or no safetensors file ({error}); {cure(path)}") from error
+            raise ModelError(f"{path} is damaged or no safetensors file ({error}); {hint(path)}") from error
         except OSError as error:
             raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     if path.suffix.lower() == ONNX_SUFFIX:
@@ -80,8 +80,8 @@ def _unpickle(path: Path) -> Any:
                 f"{path} holds more than weights and was refused, since loading it could run foreign code; "
                 "ask its author for a .safetensors file"
             ) from error
-        raise ModelError(f"{path} is damaged or no PyTorch file; {cure(path)}") from error
+        raise ModelError(f"{path} is damaged or no PyTorch file; {hint(path)}") from error
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise ModelError(f"{path} is damaged or no PyTorch file; {cure(path)}") from error
+        raise ModelError(f"{path} is damaged or no PyTorch file; {hint(path)}") from error

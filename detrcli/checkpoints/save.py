@@ -49,7 +49,7 @@ DETR_NAMES = (
 """Pattern → replacement, applied in order, all of them, to each of our names; timm's ResNet has the names we have."""
 
 LWDETR_NAMES = (
-    (r"^query_boxes\.", "model.reference_point_embed."),
+    (r"^reference_deltas\.", "model.reference_point_embed."),
     (r"^object_queries\.", "model.query_feat."),
     (r"^class_head\.", "class_embed."),
     (r"^box_head\.", "bbox_embed."),

@@ -38,12 +38,12 @@ def _run(talk: Talk) -> NoReturn:
             sys.stdout.flush()
             raise
     except DetrError as error:
-        talk.complain(str(error))
+        talk.error(str(error))
         sys.exit(UNUSABLE)
     except (ImportError, MemoryError, OSError) as error:
         complaint = complaint_about_package(error)
         if complaint is not None:
-            talk.complain(complaint)
+            talk.error(complaint)
             sys.exit(UNUSABLE)
         # what is written elsewhere fails with an error of ours, so this is of stdout
         streams = (errno.EPIPE, errno.EIO, errno.EBADF, *FULL)
@@ -52,7 +52,7 @@ def _run(talk: Talk) -> NoReturn:
         give_up_stdout()
         if error.errno == errno.EPIPE:
             sys.exit(SOME_FAILED)
-        talk.complain(f"cannot write stdout: {error.strerror}")
+        talk.error(f"cannot write stdout: {error.strerror}")
         sys.exit(UNUSABLE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -19,7 +19,7 @@ from .train import train
 app = typer.Typer(
     name="detr",
     cls=Group,
-    help="Find objects in pictures with DETR.",
+    help="Find objects in images with DETR.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -68,6 +68,6 @@ def run(talk: Talk) -> NoReturn:
         wording = getattr(error, "format_message", None)
         if wording is None:  # no complaint of the parser's
             raise
-        talk.complain(wording())
+        talk.error(wording())
         sys.exit(UNUSABLE)
     sys.exit(code)

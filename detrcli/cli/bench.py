@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..checkpoints.bundled import sample_picture
+from ..checkpoints.bundled import sample_image
 from ..checkpoints.names import DEFAULT_MODEL
 from .console import Talk, printable, show_warnings
-from .hub import hush_hub_for
+from .hub import quiet_hub_logging_for
 from .narrow import print_fitting
-from .options import LogJson, Offline, OneDevice, PictureSize, Quiet, Revision, Verbose, at_home, each_of, parse_size
+from .options import ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, at_home, each_of, parse_size
 
 if TYPE_CHECKING:
     from ..inference.torch import Precision
-    from .benchmark import Contender, Speed
+    from .benchmark import BenchmarkCase, Speed
 
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
@@ -30,7 +30,7 @@ def bench(
     ] = None,
     revision: Revision = None,
     batch_sizes: Annotated[
-        list[int] | None, typer.Option("--batch-size", min=1, help="Pictures at once. Repeatable.  [default: 1]")
+        list[int] | None, typer.Option("--batch-size", min=1, help="Images at once. Repeatable.  [default: 1]")
     ] = None,
     precisions: Annotated[
         list[str] | None,
@@ -42,8 +42,8 @@ def bench(
         ),
     ] = None,
     device: OneDevice = "auto",
-    size: PictureSize = None,
-    picture: Annotated[
+    size: ImageSize = None,
+    image: Annotated[
         Path | None, typer.Option(callback=at_home, help="What to look at.  [default: one of its own]")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often to time each.")] = 20,
@@ -53,7 +53,7 @@ def bench(
     verbose: Verbose = False,
     log_json: LogJson = False,
 ) -> None:
-    """Time models in turn on one picture: the network alone, and from the file to the detections.
+    """Time models in turn on one image: the network alone, and from the file to the detections.
 
     A table on a terminal, JSON in a pipe. Exit codes: 0 all well, 2 wrong usage or no model, 130 interrupted.
     """
@@ -62,21 +62,21 @@ def bench(
     from ..detector import load
     from ..host import keep_freed_memory
     from ..inference.backend import Measurable
-    from .benchmark import Contender, measure
+    from .benchmark import BenchmarkCase, measure
     from .progress import counting
 
     keep_freed_memory()
     contenders = []
     for model in models or [DEFAULT_MODEL]:
-        hush_hub_for(model, talk)
+        quiet_hub_logging_for(model, talk)
         for precision in cast("list[Precision]", precisions or ["auto"]):
             detector = load(
                 model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
             )
-            contenders += [Contender(detector, batch) for batch in batch_sizes or [1]]
+            contenders += [BenchmarkCase(detector, batch) for batch in batch_sizes or [1]]
     with ExitStack() as stack:
         count = stack.enter_context(counting(talk, "round", rounds))
-        speeds = measure(contenders, picture or sample_picture(), rounds, count)
+        speeds = measure(contenders, image or sample_image(), rounds, count)
     backends = {one.detector.backend.description: one.detector.backend for one in contenders}
     places = {
         name: {"processor": one.processor(), "product_gflops": one.product_gflops()}
@@ -103,7 +103,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _as_json(contenders: "list[Contender]", speeds: "list[Speed]", places: dict[str, Any]) -> dict[str, Any]:
+def _as_json(contenders: "list[BenchmarkCase]", speeds: "list[Speed]", places: dict[str, Any]) -> dict[str, Any]:
     return {
         **_machine(),
         "places": places,
@@ -114,7 +114,7 @@ def _as_json(contenders: "list[Contender]", speeds: "list[Speed]", places: dict[
                 "batch": one.batch,
                 "network": asdict(speed.network),
                 "whole": asdict(speed.whole),
-                "pictures_per_second": one.batch / speed.whole.median,
+                "images_per_second": one.batch / speed.whole.median,
                 "gflops": speed.gflops,
             }
             for one, speed in zip(contenders, speeds, strict=True)
@@ -122,7 +122,7 @@ def _as_json(contenders: "list[Contender]", speeds: "list[Speed]", places: dict[
     }
 
 
-def _print_table(contenders: "list[Contender]", speeds: "list[Speed]", places: dict[str, Any]) -> None:
+def _print_table(contenders: "list[BenchmarkCase]", speeds: "list[Speed]", places: dict[str, Any]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -131,7 +131,7 @@ def _print_table(contenders: "list[Contender]", speeds: "list[Speed]", places: d
     table = Table(box=SIMPLE_HEAD)
     for title in ("model", "on"):
         table.add_column(title)
-    for title in ("batch", "network ms", "p95", "whole ms", "p95", "pictures/s", "GFLOP/s"):
+    for title in ("batch", "network ms", "p95", "whole ms", "p95", "images/s", "GFLOP/s"):
         table.add_column(title, justify="right")
     for one, speed in zip(contenders, speeds, strict=True):
         table.add_row(

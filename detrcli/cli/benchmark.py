@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..detector import Detector
-from ..images.decode import read_picture
+from ..images.decode import read_image
 from ..inference.backend import Measurable
 
 WARM_UP = 3
@@ -17,12 +17,12 @@ WARM_UP = 3
 
 
 @dataclass(frozen=True)
-class Contender:
+class BenchmarkCase:
     """A model in one of the ways to run it.
 
     Attributes:
         detector: the model.
-        batch: pictures at once.
+        batch: images at once.
     """
 
     detector: Detector
@@ -58,21 +58,21 @@ class Speed:
 
 
 def measure(
-    contenders: Sequence[Contender], picture: Path, rounds: int, on_round: Callable[[int], None] = lambda _: None
+    contenders: Sequence[BenchmarkCase], path: Path, rounds: int, on_round: Callable[[int], None] = lambda _: None
 ) -> list[Speed]:
     """Time contenders in turn, so that whatever else the machine does hits all alike, each when it has just run.
 
     Args:
         contenders: what to time.
-        picture: the file that they look at.
+        path: the file that they look at.
         rounds: how often; each takes two runs, of which the second counts.
         on_round: is told after each round how many are done.
 
     Raises:
-        ImageError: the picture cannot be read.
+        ImageError: the image cannot be read.
         DeviceError: a device's memory is too small.
     """
-    image = read_picture(picture).image
+    image = read_image(path).image
     things: dict[tuple[int, str], Callable[[], object]] = {}
     sizes = []
     for place, one in enumerate(contenders):
@@ -80,7 +80,7 @@ def measure(
         sizes.append(pixels.shape[:2])
         size = (image.height, image.width)
         things[place, "network"] = partial(one.detector.backend.run, [pixels] * one.batch, [size] * one.batch)
-        things[place, "whole"] = partial(one.detector.predict, [picture] * one.batch, batch_size=one.batch)
+        things[place, "whole"] = partial(one.detector.predict, [path] * one.batch, batch_size=one.batch)
     taken = _in_turn(things, rounds, on_round)
     speeds = []
     for place, (one, (height, width)) in enumerate(zip(contenders, sizes, strict=True)):

@@ -64,7 +64,7 @@ class Talk:
         if not self.quiet:
             self._print(text, event, facts)
 
-    def say_at_times(self, text: str, **facts: Any) -> None:
+    def progress(self, text: str, **facts: Any) -> None:
         """Say a line on how it goes, unless quiet, once a minute, and not where a bar shows it."""
         if self.live is None and monotonic() - self._said > SAY_AFTER:
             self._said = monotonic()
@@ -75,7 +75,7 @@ class Talk:
         if self.verbose:
             self._print(text, "detail", {})
 
-    def complain(self, text: str, **facts: Any) -> None:
+    def error(self, text: str, **facts: Any) -> None:
         """Say in one line what went wrong, always; to a program the facts, too."""
         self._print(f"detr: {printable(text)}", "error", facts)
 

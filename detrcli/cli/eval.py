@@ -1,4 +1,4 @@
-"""`detr eval`: how good a model is on a labelled data set."""
+"""`detr eval`: how good a model is on a labelled dataset."""
 
 import json
 import sys
@@ -12,16 +12,16 @@ import typer
 from ..checkpoints.names import DEFAULT_MODEL
 from ..files import atomic_file
 from .console import Talk, printable, show_warnings
-from .hub import hush_hub_for
+from .hub import quiet_hub_logging_for
 from .narrow import print_fitting
 from .options import (
     BatchSize,
     ClassNames,
     Device,
+    ImageSize,
     LogJson,
     Model,
     Offline,
-    PictureSize,
     Precision,
     Quiet,
     Revision,
@@ -53,7 +53,7 @@ def evaluate(
     revision: Revision = None,
     class_names: ClassNames = None,
     device: Device = "auto",
-    size: PictureSize = None,
+    size: ImageSize = None,
     precision: Precision = "auto",
     batch_size: BatchSize = None,
     workers: Annotated[
@@ -72,10 +72,10 @@ def evaluate(
     verbose: Verbose = False,
     log_json: LogJson = False,
 ) -> None:
-    """Measure COCO's average precision of a model on labelled pictures.
+    """Measure COCO's average precision of a model on labelled images.
 
     Classes are matched by name. A table on a terminal, JSON in a pipe. Exit codes: 0 all well, 2 wrong usage, no model,
-    or a data set that cannot be read, 130 interrupted.
+    or a dataset that cannot be read, 130 interrupted.
     """
     from ..datasets import read_dataset
 
@@ -84,7 +84,7 @@ def evaluate(
     data = read_dataset(dataset, split, strict=strict)
     for problem in data.problems:
         talk.say(printable(problem))
-    hush_hub_for(model, talk)
+    quiet_hub_logging_for(model, talk)
     from ..detector import load
     from ..evaluation.average_precision import as_results
     from ..evaluation.average_precision import evaluate as judge
@@ -100,7 +100,7 @@ def evaluate(
         offline=offline,
         class_names=names_in(class_names),
     )
-    talk.say(printable(f"{detector.name}, {len(data.examples)} pictures, on {detector.backend.description}"))
+    talk.say(printable(f"{detector.name}, {len(data.examples)} images, on {detector.backend.description}"))
     for note in detector.notes:
         talk.detail(printable(f"{detector.name}: {note}"))
     from .progress import counting
@@ -164,7 +164,7 @@ def _print_table(evaluation: "Evaluation") -> None:
     for name, (ap, ap50) in known[:ROWS]:
         classes.add_row(Text(printable(name)), _percent(ap), _percent(ap50))
     console = Console()
-    console.print(f"{evaluation.pictures} pictures, {evaluation.objects} objects; all figures in percent")
+    console.print(f"{evaluation.images} images, {evaluation.objects} objects; all figures in percent")
     print_fitting(overall)
     console.print(classes)
     if len(known) > ROWS:

@@ -1,7 +1,7 @@
 """What `detr` exits with. 0 says that all is well."""
 
 SOME_FAILED = 1
-"""Some pictures could not be read; the others are done."""
+"""Some images could not be read; the others are done."""
 
 UNUSABLE = 2
 """Wrong usage, no such model or device, nothing to look at, or an output that cannot be written."""

@@ -11,15 +11,15 @@ from ..checkpoints.find import ONNX_SUFFIX, WEIGHTS
 from ..checkpoints.names import DEFAULT_MODEL, known_model
 from ..errors import UsageError
 from ..export.opsets import DEFAULT_OPSET, check_opset
-from ..signals import in_good_order
+from ..signals import sigterm_as_exception
 from .console import Talk, printable, show_warnings
-from .hub import hush_hub_for
+from .hub import quiet_hub_logging_for
 from .options import (
     ClassNames,
+    ImageSize,
     LogJson,
     Model,
     Offline,
-    PictureSize,
     Quiet,
     Revision,
     Verbose,
@@ -42,9 +42,9 @@ def export(
         bool, typer.Option("--raw", help="The bare network: normalised pixels in, logits and boxes out.")
     ] = False,
     batch: Annotated[
-        str, typer.Option(metavar="N|dynamic", help="How many pictures the file takes at once; dynamic: any number.")
+        str, typer.Option(metavar="N|dynamic", help="How many images the file takes at once; dynamic: any number.")
     ] = "dynamic",
-    size: PictureSize = None,
+    size: ImageSize = None,
     precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="What the network computes in.")] = "fp32",
     opset: Annotated[
         int, typer.Option(help="Version of ONNX's operators; at 18 CUDA runs them all, from 23 on attention is one.")
@@ -54,7 +54,7 @@ def export(
     verbose: Verbose = False,
     log_json: LogJson = False,
 ) -> None:
-    """Write a model as an ONNX file that takes 8-bit pictures and gives finished detections.
+    """Write a model as an ONNX file that takes 8-bit images and gives finished detections.
 
     `detr predict --model FILE` runs it, as does any program with ONNX Runtime. Nothing is written unless ONNX Runtime
     gives nearly all of PyTorch's answers; you are told how many, and how near they are. Exit codes: 0 all well, 2 wrong
@@ -72,7 +72,7 @@ def export(
     check_opset(opset)
     talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(talk)
-    hush_hub_for(model, talk)
+    quiet_hub_logging_for(model, talk)
     from ..checkpoints.find import find
     from ..checkpoints.load import load_checkpoint
     from ..export.onnx import export_onnx
@@ -85,12 +85,12 @@ def export(
         talk.detail(printable(f"{loaded.name}: {note}"))
     name = _file_name(loaded.name, model)
     known = known_model(model)
-    with in_good_order(), enough_memory("this machine", "to export that; use a smaller --batch or --size"):
+    with sigterm_as_exception(), enough_memory("this machine", "to export that; use a smaller --batch or --size"):
         exported = export_onnx(
             loaded,
             Path(name) if file is None else file / name if into else file,
             source=known.repo or known.name if known else _source(model),
-            licence=known.licence if known else "",
+            license=known.license if known else "",
             raw=raw,
             batch=None if batch == "dynamic" else int(batch),
             precision=precision,
@@ -106,7 +106,7 @@ def export(
             f"kernels for all of opset {DEFAULT_OPSET}"
         )
     if not raw:
-        talk.say(f"try it: detr predict PICTURE --model {printable(shlex.quote(str(exported.path)))}")
+        talk.say(f"try it: detr predict IMAGE --model {printable(shlex.quote(str(exported.path)))}")
 
 
 def _file_name(name: str, model: str) -> str:

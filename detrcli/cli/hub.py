@@ -20,7 +20,7 @@ class _SaysOnce(logging.Handler):
             self.said = True
 
 
-def hush_hub(talk: Talk) -> None:
+def quiet_hub_logging(talk: Talk) -> None:
     """Show the client's own messages only if verbose, and its progress bars unless quiet, or in JSON."""
     from huggingface_hub.utils import logging as hub_logging
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -33,7 +33,7 @@ def hush_hub(talk: Talk) -> None:
         logger.propagate = False
 
 
-def hush_hub_for(model: str, talk: Talk) -> None:
+def quiet_hub_logging_for(model: str, talk: Talk) -> None:
     """The same, if the model is on the Hub and the client is needed."""
     if repository(model) is not None:
-        hush_hub(talk)
+        quiet_hub_logging(talk)

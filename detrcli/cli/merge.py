@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..outputs.formats import FOR_ALL
-from ..signals import in_good_order
+from ..signals import sigterm_as_exception
 from .console import Talk, counted, printable
 from .exit_codes import SOME_FAILED
 from .options import LogJson, Overwrite, Quiet, at_home, each_of
@@ -39,21 +39,21 @@ def merge(
 ) -> None:
     """Join what the shards of `detr predict --shard` found into the files that one run would have written.
 
-    Exit codes: 0 all well, 1 some pictures failed in the shards, 2 a shard is missing or not at its end, 130
+    Exit codes: 0 all well, 1 some images failed in the shards, 2 a shard is missing or not at its end, 130
     interrupted, 143 terminated.
     """
     from ..outputs.run import FAILURES, merged
 
     talk = Talk(quiet=quiet, verbose=False, as_json=log_json)
     target = output or folders[0]
-    with in_good_order():
+    with sigterm_as_exception():
         result = merged(folders, target, formats or None, overwrite=overwrite)
     for path in result.written:
         talk.say(printable(f"wrote {path}"))
     if result.elsewhere:
         places = " and ".join(map(str, result.elsewhere))
-        talk.say(printable(f"drawings and files of single pictures are still in {places}; copy them into {target}"))
+        talk.say(printable(f"annotated images and per-image files are still in {places}; copy them into {target}"))
     if result.failed:
         failed = ", ".join(f"{count} {kind}" for kind, count in result.failed.most_common())
-        talk.say(printable(f"{counted(result.failed.total(), 'picture')} failed ({failed}); see {target / FAILURES}"))
+        talk.say(printable(f"{counted(result.failed.total(), 'image')} failed ({failed}); see {target / FAILURES}"))
         raise typer.Exit(SOME_FAILED)

@@ -12,7 +12,7 @@ from .options import LogJson
 def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` heeds it
     """List the known models: a table on a terminal, JSON lines in a pipe.
 
-    AP is on COCO val2017 and GFLOPs are for one picture, both as published.
+    AP is on COCO val2017 and GFLOPs are for one image, both as published.
     """
     from ..checkpoints.find import is_cached
 
@@ -30,7 +30,7 @@ def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` heeds 
         table.add_column(title, no_wrap=True)
     for title in ("params", "GFLOPs", "AP"):
         table.add_column(title, justify="right")
-    for title in ("licence", "cached"):
+    for title in ("license", "cached"):
         table.add_column(title)
     for model, cached in rows:
         table.add_row(
@@ -39,7 +39,7 @@ def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` heeds 
             f"{model.parameters:g} M",
             f"{model.gflops:g}",
             "" if model.ap is None else f"{model.ap:.1f}",
-            model.licence,
+            model.license,
             "yes" if cached else "no",
             style="bold" if model.name == DEFAULT_MODEL else None,
         )

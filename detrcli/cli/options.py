@@ -25,11 +25,9 @@ Device: TypeAlias = Annotated[str, typer.Option(metavar=_DEVICES, help="Where to
 OneDevice: TypeAlias = Annotated[
     str, typer.Option(metavar=_DEVICES, callback=lambda name: _one(name), help="Where to run.")
 ]
-PictureSize: TypeAlias = Annotated[
+ImageSize: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--size", metavar="N|WIDTHxHEIGHT", help="What pictures are resized to.  [default: as the model says]"
-    ),
+    typer.Option("--size", metavar="N|WIDTHxHEIGHT", help="What images are resized to.  [default: as the model says]"),
 ]
 Precision: TypeAlias = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],
@@ -37,7 +35,7 @@ Precision: TypeAlias = Annotated[
 ]
 BatchSize: TypeAlias = Annotated[
     int | None,
-    typer.Option(min=1, help="Pictures of one shape to run at once.  [default: 8 on CUDA, else 1]"),
+    typer.Option(min=1, help="Images of one shape to run at once.  [default: 8 on CUDA, else 1]"),
 ]
 Workers: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="Threads that read, draw and write.  [default: as many as there are cores]")

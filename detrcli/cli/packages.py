@@ -29,8 +29,8 @@ def complaint_about_package(error: BaseException) -> str | None:
         name = (error.name or "").partition(".")[0]
         if name not in PACKAGES:
             return None
-        cure = "" if name in NEEDED_BY_ALL else ", or name a model that `detr export` wrote"
-        return f"this needs {name}; `pip install {PACKAGES[name]}`{cure}"
+        hint = "" if name in NEEDED_BY_ALL else ", or name a model that `detr export` wrote"
+        return f"this needs {name}; `pip install {PACKAGES[name]}`{hint}"
     package = _being_loaded(error)
     if package is None:
         return None
@@ -38,10 +38,10 @@ def complaint_about_package(error: BaseException) -> str | None:
         error = error.__cause__
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MemoryError) or any(words in reason.lower() for words in NO_MEMORY):
-        cure = "free memory, or raise the limit (`ulimit -v`)"
+        hint = "free memory, or raise the limit (`ulimit -v`)"
     else:
-        cure = "install it anew"
-    return f"{package} could not be loaded ({reason:.200}); {cure}"
+        hint = "install it anew"
+    return f"{package} could not be loaded ({reason:.200}); {hint}"
 
 
 def _being_loaded(error: BaseException) -> str | None:

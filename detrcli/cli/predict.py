@@ -1,4 +1,4 @@
-"""`detr predict`: pictures in, detections and drawings out."""
+"""`detr predict`: images in, detections and annotated images out."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from ..checkpoints.bundled import sample_picture
+from ..checkpoints.bundled import sample_image
 from ..checkpoints.names import DEFAULT_MODEL, DEMO_MODEL
 from ..errors import ImageError, OutputError, UsageError
 from ..images.fetch import shown
@@ -23,15 +23,15 @@ from ..outputs.shards import parse_shard
 from ..signals import Interruption
 from .console import Talk, printable, show_warnings
 from .exit_codes import INTERRUPTED, SOME_FAILED
-from .hub import hush_hub_for
+from .hub import quiet_hub_logging_for
 from .options import (
     ClassNames,
     Device,
+    ImageSize,
     LogJson,
     Model,
     Offline,
     Overwrite,
-    PictureSize,
     Precision,
     Quiet,
     Revision,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ..detector import Detector, Outcome
     from ..images.decode import ImageFile
     from ..inference.batch_size import BatchSize
-    from ..outputs.run import Labelling
+    from ..outputs.run import OutputRun
     from ..timing import Clock
     from .report import Done
 
@@ -62,7 +62,7 @@ def predict(
         typer.Argument(
             metavar="SOURCE",
             callback=at_home,
-            help="Pictures, folders, globs, addresses, or - for a list on stdin.",
+            help="Images, folders, globs, URLs, or - for a list on stdin.",
         ),
     ] = None,
     lists: Annotated[
@@ -81,18 +81,16 @@ def predict(
     classes: Annotated[
         list[str] | None, typer.Option("--class", "-c", metavar="NAME", help="Keep only this class. Repeatable.")
     ] = None,
-    max_detections: Annotated[
-        int | None, typer.Option(min=1, help="Keep only so many for a picture, the best.")
-    ] = None,
+    max_detections: Annotated[int | None, typer.Option(min=1, help="Keep only so many for an image, the best.")] = None,
     device: Device = "auto",
-    size: PictureSize = None,
+    size: ImageSize = None,
     precision: Precision = "auto",
     batch_size: Annotated[
         str,
         typer.Option(
             metavar="N|auto",
             callback=lambda text: _checked_batch_size(text),
-            help="Pictures of one shape to run at once; auto finds out what is fastest.",
+            help="Images of one shape to run at once; auto finds out what is fastest.",
         ),
     ] = "auto",
     workers: Workers = None,
@@ -101,7 +99,7 @@ def predict(
         typer.Option(min=1, help="Refuse images of more pixels than this.  [default: 178956970]"),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", callback=at_home, help="Folder for drawings and files.")
+        Path, typer.Option("--output", "-o", callback=at_home, help="Folder for annotated images and files.")
     ] = Path("detections"),
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw what was found onto copies.")] = True,
     font: Annotated[
@@ -134,49 +132,49 @@ def predict(
     overwrite: Overwrite = False,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Take part I of N, counted from 0, of the pictures; see `detr merge`."),
+        typer.Option(metavar="I/N", help="Take part I of N, counted from 0, of the images; see `detr merge`."),
     ] = None,
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_json: LogJson = False,
 ) -> None:
-    """Find objects in pictures.
+    """Find objects in images.
 
-    On a terminal you see what was found and where the drawing went. In a pipe, stdout carries one JSON object per
-    picture. Exit codes: 0 all well, 1 some pictures failed, 2 wrong usage or no model, 130 interrupted, 143 terminated.
+    On a terminal, detections are shown and the annotated image is named. In a pipe, stdout carries one JSON object per
+    image. Exit codes: 0 all well, 1 some images failed, 2 wrong usage or no model, 130 interrupted, 143 terminated.
     """
     talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(talk)
     if not sources and not lists:
         if model != DEMO_MODEL:
-            raise UsageError(f"name pictures to look at; `detr predict --model {DEMO_MODEL}` has one of its own")
-        sources = [str(sample_picture())]
-    pictures = Sources(
+            raise UsageError(f"name images to look at; `detr predict --model {DEMO_MODEL}` has one of its own")
+        sources = [str(sample_image())]
+    images = Sources(
         tuple(sources or ()), recursive, output, tuple(map(str, lists or ())), separator=b"\0" if null else b"\n"
     )
     part = parse_shard(shard) if shard is not None else None
     if resume and not draw and not formats:
         raise UsageError("--resume goes on with runs that write files; name a --format, or leave --no-draw out")
-    if draw and pictures.hold(output):
+    if draw and images.hold(output):
         raise UsageError(
-            f"drawings in {output} would overwrite the images; name another folder with --output, or say --no-draw"
+            f"annotated images in {output} would overwrite the images; choose another --output, or use --no-draw"
         )
     ids = _coco_ids(image_ids, formats or ())
     if image_root is not None and "label-studio" not in (formats or ()):
         raise UsageError("--image-root goes with --format label-studio")
-    references = iter(pictures)
-    listed = STDIN in pictures.names or bool(lists)
+    references = iter(images)
+    listed = STDIN in images.names or bool(lists)
     first = list(islice(references, 1 if listed else 2))  # who writes a list may wait for what becomes of the first
-    passes_over = pictures.pass_over_outputs()
+    passes_over = images.pass_over_outputs()
     if not first:
         if listed:
-            talk.say("the list names no pictures")
+            talk.say("the list names no images")
             return
-        shallow = not recursive and any(map(os.path.isdir, pictures.names))
+        shallow = not recursive and any(map(os.path.isdir, images.names))
         deeper = "; --recursive searches folders in folders too" if shallow else ""
         passed = f" beside those in {output}, the output folder, which is passed over" if passes_over else ""
-        raise UsageError(f"no pictures in {', '.join(map(shown, pictures.names))}{passed}{deeper}")
+        raise UsageError(f"no images in {', '.join(map(shown, images.names))}{passed}{deeper}")
     if passes_over:
         talk.detail(printable(f"{output} is passed over, for the outputs go there"))
     many = listed or len(first) > 1
@@ -184,16 +182,16 @@ def predict(
     from ..images.fonts import Fonts
 
     fonts = Fonts(None if font is None else str(font))
-    hush_hub_for(model, talk)
+    quiet_hub_logging_for(model, talk)
     began = time.perf_counter()
     from ..checkpoints.find import files_of
     from ..classes import used_labels
-    from ..detections import Wanted, labels_of
+    from ..detections import DetectionFilter, labels_of
     from ..detector import load
     from ..files import digest_of
     from ..host import keep_freed_memory
     from ..images.decode import open_file, pixel_limit
-    from ..outputs.run import Labelling, Plan, files_for_all
+    from ..outputs.run import OutputRun, Plan, files_for_all
     from ..timing import Clock
     from .report import Report
 
@@ -210,7 +208,7 @@ def predict(
     talk.detail(f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s")
     for note in detector.notes:
         talk.detail(printable(f"{detector.name}: {note}"))
-    wanted = Wanted(threshold, labels_of(classes, detector.class_names) if classes else None, max_detections)
+    wanted = DetectionFilter(threshold, labels_of(classes, detector.class_names) if classes else None, max_detections)
     category_ids = ids.category_ids(detector.class_names) if ids else None
     if category_ids is not None:
         unknown = [repr(name) for label, name in used_labels(detector.class_names) if category_ids[label] is None]
@@ -223,12 +221,12 @@ def predict(
                 )
             )
 
-    def mine(all_pictures: Iterable[ImageReference]) -> Iterator[Indexed]:
-        return (one for one in enumerate(all_pictures) if part is None or part.takes(one[1].relative.as_posix()))
+    def mine(all_images: Iterable[ImageReference]) -> Iterator[Indexed]:
+        return (one for one in enumerate(all_images) if part is None or part.takes(one[1].relative.as_posix()))
 
     labelling = None
     lists_failures = many or part is not None or bool(resume)
-    keep = lists_failures or bool(files_for_all(formats or (), only_over_pictures=True))
+    keep = lists_failures or bool(files_for_all(formats or (), only_over_images=True))
     if draw or formats:
         answers = {
             "threshold": threshold,
@@ -244,7 +242,7 @@ def predict(
             model=detector.name,
             digest=digest_of(*files_of(detector.weights)) if keep and detector.weights else "",
             class_names=detector.class_names,
-            root=pictures.root(),
+            root=images.root(),
             shard=part,
             formats=tuple(dict.fromkeys(formats or ())),
             draw=draw,
@@ -253,7 +251,7 @@ def predict(
             image_ids=ids.digest if ids else "",
             category_ids=category_ids,
         )
-        labelling = Labelling(
+        labelling = OutputRun(
             output,
             plan,
             keep=keep,
@@ -261,12 +259,12 @@ def predict(
             resume=resume,
             fonts=fonts,
             overwrite=overwrite,
-            coming=lambda: mine(pictures if pictures.listable else first),
-            listable=pictures.listable,
+            coming=lambda: mine(images if images.listable else first),
+            listable=images.listable,
         )
 
-    def remaining(all_pictures: Iterable[ImageReference]) -> Iterator[Indexed]:
-        indexed = mine(ids.assigned(all_pictures) if ids else all_pictures)
+    def remaining(all_images: Iterable[ImageReference]) -> Iterator[Indexed]:
+        indexed = mine(ids.assigned(all_images) if ids else all_images)
         return labelling.remaining(indexed) if labelling is not None else indexed
 
     def open_image(source: Indexed) -> "ImageFile":
@@ -284,15 +282,15 @@ def predict(
         batch_size=_batch_size(batch_size, detector),
         workers=workers,
         many=many,
-        keep_pictures=draw,
+        keep_images=draw,
         clock=clock,
     )
-    count = None if not pictures.countable else lambda: sum(1 for _ in remaining(pictures))
+    count = None if not images.countable else lambda: sum(1 for _ in remaining(images))
     try:
         with ExitStack() as stack:
             stack.enter_context(pixel_limit(max_pixels))
             stack.enter_context(report.showing(count))
-            stack.enter_context(interruption.noticed(pipeline.stop))
+            stack.enter_context(interruption.listen(pipeline.stop))
             for done in stack.enter_context(closing(iter(pipeline))):
                 if labelling is not None:
                     labelling.add(done.index, done.result)
@@ -306,7 +304,7 @@ def predict(
     if interruption.signal is not None:
         if labelling is not None and keep:
             talk.say("stopped; the same command with --resume goes on")
-        interruption.heed()
+        interruption.reraise()
     if report.failed or kinds:
         raise typer.Exit(SOME_FAILED)
 
@@ -321,8 +319,8 @@ def _coco_ids(file: Path | None, formats: Sequence[str]) -> "CocoIds | None":
     return read_coco_ids(file)
 
 
-def _finisher(model: str, labelling: "Labelling | None", clock: "Clock") -> "Callable[[Outcome[Indexed]], Done]":
-    """What is done with each picture once it was looked at, in any thread."""
+def _finisher(model: str, labelling: "OutputRun | None", clock: "Clock") -> "Callable[[Outcome[Indexed]], Done]":
+    """What is done with each image once it was looked at, in any thread."""
     from ..outputs.journal import Failure
     from ..outputs.record import labelled
     from .report import Done
@@ -334,10 +332,10 @@ def _finisher(model: str, labelling: "Labelling | None", clock: "Clock") -> "Cal
                 raise outcome.result
             relative = reference.relative.as_posix()
             result = labelled(reference.path, relative, model, outcome.result, reference.image_id)
-            drawing = None
+            annotated = None
             if labelling is not None:
-                drawing = labelling.write(reference, outcome.picture, outcome.result, result, clock)
-            return Done(index, result, drawing)
+                annotated = labelling.write(reference, outcome.image, outcome.result, result, clock)
+            return Done(index, result, annotated)
         except ImageError as error:
             return Done(index, Failure(reference.path, error.kind, str(error)))
         except MemoryError:
@@ -356,7 +354,7 @@ def _batch_size(text: str, detector: "Detector") -> "BatchSize":
 
 def _checked_batch_size(text: str) -> str:
     if text != "auto" and not re.fullmatch(r"[1-9]\d{0,5}", text):
-        raise typer.BadParameter(f"{text!r} is neither auto nor a number of pictures.")
+        raise typer.BadParameter(f"{text!r} is neither auto nor a number of images.")
     return text
 
 

@@ -39,7 +39,7 @@ def counting(talk: Talk, what: str, total: int) -> Iterator[Callable[[int], None
         What is to be told how many are done.
     """
     if not talk.shows_bars:
-        yield lambda done: talk.say_at_times(f"{what}: {done} of {total}", done=done, total=total)
+        yield lambda done: talk.progress(f"{what}: {done} of {total}", done=done, total=total)
         return
     with progress_bar() as progress:
         task = progress.task_ids[0]

@@ -1,4 +1,4 @@
-"""What `detr predict` shows while pictures come, and at the end."""
+"""What `detr predict` shows while images come, and at the end."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from ..errors import OutputError
-from ..files import writing
+from ..files import as_output_error
 from ..images.header import INSTALL_HEIF, NEEDS_HEIF
 from ..outputs.journal import Failure
 from .console import Talk, counted, give_up_stdout, printable
@@ -20,7 +20,7 @@ from .console import Talk, counted, give_up_stdout, printable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from ..outputs.record import Labelled
+    from ..outputs.record import ImageResult
     from ..timing import Clock
 
 NAMED = 6
@@ -29,26 +29,26 @@ NAMED = 6
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """What came of one picture.
+    """What came of one image.
 
     Attributes:
         index: its place among all.
         result: what was found, or what went wrong.
-        drawing: where the drawing went, if there is one.
+        drawing: where the annotated image went, if there is one.
     """
 
     index: int
-    result: "Labelled | Failure"
-    drawing: Path | None = None
+    result: "ImageResult | Failure"
+    annotated: Path | None = None
 
 
 class Report:
-    """Shows what came of each picture, and counts.
+    """Shows what came of each image, and counts.
 
     Args:
         talk: to the user.
         output: where files go, or None if there are none.
-        many: whether there is more than one picture.
+        many: whether there is more than one image.
         before: how many had been done by a run that was stopped.
     """
 
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def failed(self) -> int:
-        """How many pictures failed."""
+        """How many images failed."""
         return self._failed.total()
 
     @contextmanager
@@ -70,7 +70,7 @@ class Report:
         """Show a progress bar, where there is someone to see it.
 
         Args:
-            count: gives the number of pictures; it may take its time. None if they cannot be counted.
+            count: gives the number of images; it may take its time. None if they cannot be counted.
         """
         with ExitStack() as stack:
             if self._many and self._talk.shows_bars:
@@ -86,11 +86,11 @@ class Report:
                 self._talk.live = self._progress = None
 
     def take(self, done: Done) -> None:
-        """Show what came of a picture."""
+        """Show what came of an image."""
         result = done.result
         if isinstance(result, Failure):
             if result.kind != NEEDS_HEIF or not self._many:  # of many, the summary tells
-                self._talk.complain(result.reason, path=result.path, kind=result.kind)
+                self._talk.error(result.reason, path=result.path, kind=result.kind)
             self._failed[result.kind] += 1
         else:
             self._show(result, done)
@@ -102,15 +102,15 @@ class Report:
         elif self._many:
             count = self._done + self.failed
             rate = count / (time.perf_counter() - self._began)
-            self._talk.say_at_times(
-                f"{counted(count, 'picture')}, {self.failed} failed, {rate:.1f} a second",
-                pictures=self._done,
+            self._talk.progress(
+                f"{counted(count, 'image')}, {self.failed} failed, {rate:.1f} a second",
+                images=self._done,
                 failed=self.failed,
                 rate=rate,
             )
 
     def summarise(self, clock: "Clock", failures: Path | None) -> None:
-        """Say what came of all pictures, if there were many or some failed.
+        """Say what came of all images, if there were many or some failed.
 
         Args:
             clock: knows where the time went.
@@ -119,9 +119,9 @@ class Report:
         if not self._many and not self._failed:
             return
         if self._many and (unread := self._failed[NEEDS_HEIF]):
-            self._talk.complain(f"{counted(unread, 'HEIC image')} need pillow-heif: {INSTALL_HEIF}", kind=NEEDS_HEIF)
+            self._talk.error(f"{counted(unread, 'HEIC image')} need pillow-heif: {INSTALL_HEIF}", kind=NEEDS_HEIF)
         seconds = time.perf_counter() - self._began
-        parts = [counted(self._done, "picture"), counted(self._found.total(), "detection") + _most(self._found)]
+        parts = [counted(self._done, "image"), counted(self._found.total(), "detection") + _most(self._found)]
         if self._before:
             parts.insert(1, f"after {self._before} done before")
         if self._failed:
@@ -134,7 +134,7 @@ class Report:
         self._talk.say(
             printable(", ".join(parts)),
             "summary",
-            pictures=self._done,
+            images=self._done,
             before=self._before,
             detections=dict(self._found),
             failed=dict(self._failed),
@@ -144,10 +144,10 @@ class Report:
         if self._many and self._done and not self._talk.as_json:
             self._talk.say(f"time of all threads: {_stages(clock.seconds)}")
 
-    def _show(self, result: "Labelled", done: Done) -> None:
+    def _show(self, result: "ImageResult", done: Done) -> None:
         if not sys.stdout.isatty():
             try:
-                with writing(Path("stdout")):
+                with as_output_error(Path("stdout")):
                     sys.stdout.write(json.dumps(result.as_record()) + "\n")
                     sys.stdout.flush()
             except OutputError:
@@ -163,8 +163,8 @@ class Report:
             from .table import print_table
 
             print_table(result)
-            if done.drawing is not None:
-                self._print_line(f"drawn to {printable(str(done.drawing))}")
+            if done.annotated is not None:
+                self._print_line(f"drawn to {printable(str(done.annotated))}")
 
     def _print_line(self, text: str) -> None:
         if self._talk.live is not None:

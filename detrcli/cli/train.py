@@ -13,18 +13,18 @@ import typer
 
 from ..checkpoints.names import DEFAULT_MODEL
 from ..errors import DatasetError, SplitError, UsageError
-from ..files import alone_in
+from ..files import lock_directory
 from ..host import cores
 from ..training.files import STATE
 from .console import Talk, printable, show_warnings
-from .hub import hush_hub_for
+from .hub import quiet_hub_logging_for
 from .options import (
     ClassNames,
+    ImageSize,
     LogJson,
     Model,
     Offline,
     OneDevice,
-    PictureSize,
     Quiet,
     Revision,
     Strict,
@@ -59,7 +59,7 @@ def train(
     ] = False,
     validation: Annotated[
         Path | None,
-        typer.Option("--val", callback=at_home, help="Data set to measure AP on.  [default: the data set's own]"),
+        typer.Option("--val", callback=at_home, help="Dataset to measure AP on.  [default: the dataset's own]"),
     ] = None,
     val_fraction: Annotated[
         float | None,
@@ -70,8 +70,8 @@ def train(
     validate_every: Annotated[int, typer.Option(min=1, help="Epochs from one measurement of AP to the next.")] = 1,
     revision: Revision = None,
     class_names: ClassNames = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Times to go through all pictures, by whole batches.")] = 50,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in a step, of each process.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Times to go through all images, by whole batches.")] = 50,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a step, of each process.")] = 8,
     rate: Annotated[float, typer.Option("--lr", min=0, help="Learning rate of the heads.")] = 1e-4,
     backbone_rate: Annotated[
         float | None,
@@ -103,19 +103,19 @@ def train(
         float, typer.Option(min=0, max=0.99999, help="Share that the average of the weights keeps at a step.")
     ] = 0.9995,
     box_loss: Annotated[Literal["l1", "smooth_l1"], typer.Option(help="Distance of boxes.")] = "l1",
-    size: PictureSize = None,
+    size: ImageSize = None,
     multi_scale: Annotated[bool, typer.Option(help="Let batches come in several sizes.")] = True,
-    crops: Annotated[bool, typer.Option(help="Vary pictures by cutting parts out.")] = True,
-    colours: Annotated[bool, typer.Option(help="Vary pictures' colours.")] = True,
+    crops: Annotated[bool, typer.Option(help="Vary images by cutting parts out.")] = True,
+    colors: Annotated[bool, typer.Option(help="Vary images' colors.")] = True,
     any_orientation: Annotated[
-        bool, typer.Option("--any-orientation", help="Turn and mirror at will: for pictures that have no up.")
+        bool, typer.Option("--any-orientation", help="Turn and mirror at will: for images that have no up.")
     ] = False,
     device: OneDevice = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of the products; auto is what helps.")
     ] = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that load pictures.  [default: by the number of cores]")
+        int | None, typer.Option(min=0, help="Processes that load images.  [default: by the number of cores]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")] = 0,
     strict: Strict = False,
@@ -125,14 +125,14 @@ def train(
     verbose: Verbose = False,
     log_json: LogJson = False,
 ) -> None:
-    """Fine-tune a model on labelled pictures, or train one from scratch.
+    """Fine-tune a model on labelled images, or train one from scratch.
 
     OUTPUT gets the best model in the Hub's layout (so that `detr predict --model OUTPUT` takes it), the last one in
     last/, metrics.jsonl and curves.png. `torchrun --nproc-per-node N -m detrcli train …` uses N GPUs. Exit codes: 0 all
-    well, 2 wrong usage or a data set that cannot be used, 130 Ctrl-C, 143 SIGTERM (go on with --resume after either).
+    well, 2 wrong usage or a dataset that cannot be used, 130 Ctrl-C, 143 SIGTERM (go on with --resume after either).
     """
-    leads = "LOCAL_RANK" not in os.environ or os.environ.get("RANK") == "0"  # as torchrun numbers its processes
-    talk = Talk(quiet=quiet or not leads, verbose=verbose, as_json=log_json)
+    is_main = "LOCAL_RANK" not in os.environ or os.environ.get("RANK") == "0"  # as torchrun numbers its processes
+    talk = Talk(quiet=quiet or not is_main, verbose=verbose, as_json=log_json)
     show_warnings(talk)
     if val_fraction is not None and validation is not None:
         raise UsageError("--val names what to validate on; --val-fraction means nothing with it")
@@ -156,9 +156,9 @@ def train(
     from ..inference.torch import device_named, training_precision
     from ..models.detr import Detr
     from ..training.augment import Augmentation
-    from ..training.config import Recipe
+    from ..training.config import TrainConfig
     from ..training.dataset import steps_in_epoch
-    from ..training.distributed import joined
+    from ..training.distributed import init_distributed
     from ..training.loop import Training
     from ..training.optimizer import FROM_SCRATCH, fine_tuning
     from ..training.start import from_scratch, pretrained
@@ -167,7 +167,7 @@ def train(
         start = from_scratch(model, data.classes, size=parse_size(size), seed=seed)
         usual = FROM_SCRATCH
     else:
-        hush_hub_for(model, talk)
+        quiet_hub_logging_for(model, talk)
         start, known = pretrained(
             model,
             data.classes,
@@ -191,14 +191,14 @@ def train(
     rates = replace(usual, **{name: value for name, value in given.items() if value is not None})
     too_small = "to train so; use a smaller --batch-size or --size"
     with (
-        joined(device_named(device)) as processes,
+        init_distributed(device_named(device)) as processes,
         enough_memory(processes.device, too_small),
-        alone_in(output) if processes.leads else nullcontext(),
+        lock_directory(output) if processes.is_main else nullcontext(),
     ):
         steps = epochs * steps_in_epoch(len(data.examples), batch_size * processes.count)
         if (warm_up or 0) > steps:
             raise UsageError(f"--warm-up {warm_up} is longer than the training, which has {steps} steps")
-        recipe = Recipe(
+        recipe = TrainConfig(
             epochs=epochs,
             batch_size=batch_size,
             rate=rate,
@@ -207,7 +207,7 @@ def train(
             decline=decline,
             decay=average,
             box_loss=box_loss,
-            augmentation=Augmentation(crops, colours, any_orientation),
+            augmentation=Augmentation(crops, colors, any_orientation),
             multi_scale=multi_scale,
             precision=training_precision(processes.device) if precision == "auto" else precision,
             validate_every=validate_every,
@@ -227,7 +227,7 @@ def train(
         if resume:
             training.resume()
         talk.say(
-            f"{start.name}, {len(data.classes)} classes, {len(data.examples)} pictures"
+            f"{start.name}, {len(data.classes)} classes, {len(data.examples)} images"
             f"{f', {len(held_out.examples)} to validate' if held_out else ''}, "
             f"on {processes.device} in {recipe.precision}"
         )
@@ -238,7 +238,7 @@ def train(
             if os.path.exists(output / STATE):
                 talk.say("stopped; the same command with --resume goes on")
             raise
-    if processes.leads:
+    if processes.is_main:
         _conclude(talk, training, output)
 
 
@@ -260,7 +260,7 @@ def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk, *,
         raise DatasetError(f"{held_out.name} has no class of {data.name}; name images of the same classes with --val")
     learned, judged = _places(data), _places(held_out)
     if shared := len(learned & judged):
-        talk.say(f"{shared} of {len(judged)} pictures to validate on are learned from as well: AP will say too much")
+        talk.say(f"{shared} of {len(judged)} images to validate on are learned from as well: AP will say too much")
     return held_out
 
 
@@ -305,9 +305,7 @@ def _check_output(output: Path, dataset: Path, *, resume: bool) -> None:
         if os.path.exists(output / name):
             raise UsageError(f"{output} holds a model, which would be overwritten; name another --output")
     if os.path.isdir(dataset) and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(dataset)):
-        raise UsageError(
-            f"{output} lies in the data set, which would not be the same afterwards; name another --output"
-        )
+        raise UsageError(f"{output} lies in the dataset, which would not be the same afterwards; name another --output")
 
 
 def _workers() -> int:
@@ -319,7 +317,7 @@ def _conclude(talk: Talk, training: "Training", output: Path) -> None:
     if scored:
         best = max(scored, key=lambda record: record["ap"])
         talk.say(f"best: AP {100 * best['ap']:.1f}, AP50 {100 * best['ap50']:.1f}, after epoch {best['epoch']}")
-    talk.say(f"try it: detr predict PICTURE --model {output}")
+    talk.say(f"try it: detr predict IMAGE --model {output}")
 
 
 class _Watcher:
@@ -351,7 +349,7 @@ class _Watcher:
         self._show(step, steps, f"epoch {epoch} of {self._epochs}", f", loss {loss:.3g}")
 
     def on_evaluation(self, done: int, of: int) -> None:
-        """Pictures of the validation are done."""
+        """Images of the validation are done."""
         self._show(done, of, "validating")
 
     def on_epoch(self, record: Mapping[str, Any]) -> None:
@@ -373,4 +371,4 @@ class _Watcher:
                 self._bar.reset(task)
             self._bar.update(task, completed=done, total=of, description=what + how)
         else:
-            self._talk.say_at_times(f"{what}{how}: {done} of {of}", done=done, total=of)
+            self._talk.progress(f"{what}{how}: {done} of {of}", done=done, total=of)

@@ -1,4 +1,4 @@
-"""Pictures and their objects, and what can be wrong with them."""
+"""Images and their objects, and what can be wrong with them."""
 
 import os
 from collections import Counter
@@ -23,24 +23,24 @@ SPLITS: Mapping[Split, tuple[str, ...]] = {
     "val": ("val", "valid", "validation", "test"),
     "test": ("test",),
 }
-"""What the parts of a data set may be called, the best first."""
+"""What the parts of a dataset may be called, the best first."""
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2."""
 TOGETHER = 256
-"""Pictures that a thread looks at in turn."""
+"""Images that a thread looks at in turn."""
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One picture and its objects.
+    """One image and its objects.
 
     Attributes:
-        path: the picture file.
-        identity: its id in COCO, which may be text, or its place in the data set, counted from 1.
-        width: pixels of the upright picture.
+        path: the image file.
+        identity: its id in COCO, which may be text, or its place in the dataset, counted from 1.
+        width: pixels of the upright image.
         height: the same.
-        boxes: (N, 4) float32 as x1, y1, x2, y2 in pixels, inside the picture.
-        labels: (N,) int64, indices into the data set's classes.
+        boxes: (N, 4) float32 as x1, y1, x2, y2 in pixels, inside the image.
+        labels: (N,) int64, indices into the dataset's classes.
         areas: (N,) float32 as annotated, or the boxes' areas.
         crowd: (N,) bool, groups of objects (COCO's iscrowd): not learned from, and no fault if not found.
     """
@@ -57,13 +57,13 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labelled data set.
+    """A labelled dataset.
 
     Attributes:
         name: what the user called it.
         classes: the name of each label.
         category_ids: the id of each label in COCO; elsewhere they count from 1, as `detr predict` has them count.
-        examples: the pictures.
+        examples: the images.
         problems: a line each on what was wrong and what was done.
     """
 
@@ -94,11 +94,11 @@ def with_classes(data: Dataset, classes: tuple[str, ...]) -> Dataset:
 
 
 @dataclass(frozen=True)
-class RawPicture:
-    """A picture before it is looked at.
+class RawImage:
+    """An image before it is looked at.
 
     Attributes:
-        path: the picture file.
+        path: the image file.
         identity: as in `Example`.
         size: width and height as annotated, or None where they are not.
     """
@@ -109,9 +109,9 @@ class RawPicture:
 
 
 RAW_OBJECT = np.dtype(
-    [("picture", np.int64), ("label", np.int64), ("box", np.float64, 4), ("area", np.float64), ("crowd", np.bool_)]
+    [("image", np.int64), ("label", np.int64), ("box", np.float64, 4), ("area", np.float64), ("crowd", np.bool_)]
 )
-"""An object before it is checked: the place of its picture, its label, its box as x1, y1, x2, y2, its area, zero where
+"""An object before it is checked: the place of its image, its label, its box as x1, y1, x2, y2, its area, zero where
 it is not annotated, and whether it is a crowd."""
 
 
@@ -119,7 +119,7 @@ def checked(
     name: str,
     classes: Sequence[str],
     ids: Sequence[int],
-    pictures: Sequence[RawPicture],
+    images: Sequence[RawImage],
     objects: NDArray[np.void],
     also: Iterable[str],
     *,
@@ -127,48 +127,48 @@ def checked(
     relative: bool = False,
     strict: bool = False,
 ) -> Dataset:
-    """Look at every picture's header and every box.
+    """Look at every image's header and every box.
 
     Args:
-        name: of the data set.
+        name: of the dataset.
         classes: the name of each label, without spaces around it.
         ids: the id of each.
-        pictures: all of them.
+        images: all of them.
         objects: (N,) `RAW_OBJECT`, in any order.
         also: problems that are known already.
-        part: which of `SPLITS` this is, if the data set has parts.
-        relative: whether the boxes are relative to their pictures, and not in pixels.
+        part: which of `SPLITS` this is, if the dataset has parts.
+        relative: whether the boxes are relative to their images, and not in pixels.
         strict: whether to refuse images that were annotated as they are stored, not as they are shown (see
             `_annotated_sideways`), instead of leaving them out.
 
     Raises:
-        DatasetError: pictures are missing or cannot be read, there are none, no classes or no sound boxes, or classes
+        DatasetError: images are missing or cannot be read, there are none, no classes or no sound boxes, or classes
             have no name of their own.
     """
-    if not pictures:
-        raise DatasetError(f"{name}: the data set has no pictures")
+    if not images:
+        raise DatasetError(f"{name}: the dataset has no images")
     if not classes:
-        raise DatasetError(f"{name}: the data set has no classes")
+        raise DatasetError(f"{name}: the dataset has no classes")
     blank = [str(identity) for identity, title in zip(ids, classes, strict=True) if not title]
     _refuse(name, blank, "classes have no name", "name them")
     twice = [title for title, count in Counter(classes).items() if count > 1]
     if twice:
         raise DatasetError(f"{name}: {len(twice)} class names stand twice, such as {twice[0]!r}; give each its own")
-    sizes = _sizes(name, pictures)
-    problems = [*also, *_other_sizes(pictures, sizes)]
-    sideways = [_annotated_sideways(one, size) for one, size in zip(pictures, sizes, strict=True)]
+    sizes = _sizes(name, images)
+    problems = [*also, *_other_sizes(images, sizes)]
+    sideways = [_annotated_sideways(one, size) for one, size in zip(images, sizes, strict=True)]
     if any(sideways):
-        first = pictures[sideways.index(True)].path
+        first = images[sideways.index(True)].path
         fault = f"{sum(sideways)} images are rotated by their EXIF data, but annotated as they are stored"
         if strict:
             _refuse(name, [str(first)] * sum(sideways), fault.partition(" ")[2], "annotate them as they are shown")
         problems.append(f"{fault}, such as {first}: left out")
-    examples, faults = _examples(pictures, [(size.width, size.height) for size in sizes], objects, relative=relative)
+    examples, faults = _examples(images, [(size.width, size.height) for size in sizes], objects, relative=relative)
     examples = tuple(one for one, out in zip(examples, sideways, strict=True) if not out)
     problems += faults
     seen = {int(label) for example in examples for label in example.labels[~example.crowd]}
     if not seen:
-        raise DatasetError(f"{name}: the data set has no objects{f' ({problems[0]})' if problems else ''}")
+        raise DatasetError(f"{name}: the dataset has no objects{f' ({problems[0]})' if problems else ''}")
     idle = [repr(title) for label, title in enumerate(classes) if label not in seen]
     if idle:
         problems.append(f"{len(idle)} classes have no object: {', '.join(idle[:5])}{', …' if len(idle) > 5 else ''}")
@@ -177,23 +177,23 @@ def checked(
     return Dataset(name, tuple(classes), tuple(ids), examples, tuple(f"{name}: {line}" for line in problems))
 
 
-def _sizes(name: str, pictures: Sequence[RawPicture]) -> list[UprightSize]:
-    """The size of every picture."""
-    missing = [str(one.path) for one in pictures if not os.path.isfile(one.path)]
-    _refuse(name, missing, "pictures are missing", "put them there")
-    parts = [pictures[start : start + TOGETHER] for start in range(0, len(pictures), TOGETHER)]
+def _sizes(name: str, images: Sequence[RawImage]) -> list[UprightSize]:
+    """The size of every image."""
+    missing = [str(one.path) for one in images if not os.path.isfile(one.path)]
+    _refuse(name, missing, "images are missing", "put them there")
+    parts = [images[start : start + TOGETHER] for start in range(0, len(images), TOGETHER)]
     with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
         found = [size for sizes in pool.map(_upright_sizes, parts) for size in sizes]
-    lacking = [str(one.path) for one, size in zip(pictures, found, strict=True) if isinstance(size, ImageError)]
+    lacking = [str(one.path) for one, size in zip(images, found, strict=True) if isinstance(size, ImageError)]
     _refuse(name, lacking, "HEIC images need pillow-heif", INSTALL_HEIF)
-    unread = [str(one.path) for one, size in zip(pictures, found, strict=True) if size is None]
-    _refuse(name, unread, "pictures cannot be read", "mend or remove them")
+    unread = [str(one.path) for one, size in zip(images, found, strict=True) if size is None]
+    _refuse(name, unread, "images cannot be read", "mend or remove them")
     return [size for size in found if isinstance(size, UprightSize)]
 
 
-def _upright_sizes(pictures: Sequence[RawPicture]) -> list[UprightSize | ImageError | None]:
+def _upright_sizes(images: Sequence[RawImage]) -> list[UprightSize | ImageError | None]:
     sizes: list[UprightSize | ImageError | None] = []
-    for one in pictures:
+    for one in images:
         try:
             sizes.append(upright_size(one.path))
         except ImageError as error:
@@ -201,16 +201,16 @@ def _upright_sizes(pictures: Sequence[RawPicture]) -> list[UprightSize | ImageEr
     return sizes
 
 
-def _annotated_sideways(picture: RawPicture, size: UprightSize) -> bool:
+def _annotated_sideways(image: RawImage, size: UprightSize) -> bool:
     """Whether an image that EXIF turns by 90° was annotated without turning it, so that its boxes are elsewhere."""
-    return size.turned and size.width != size.height and picture.size == (size.height, size.width)
+    return size.turned and size.width != size.height and image.size == (size.height, size.width)
 
 
-def _other_sizes(pictures: Sequence[RawPicture], sizes: Sequence[UprightSize]) -> list[str]:
+def _other_sizes(images: Sequence[RawImage], sizes: Sequence[UprightSize]) -> list[str]:
     """What is said of images whose annotated size is wrong, though not for being turned."""
     wrong = [
         f"{one.path} ({one.size[0]} × {one.size[1]} instead of {size.width} × {size.height})"
-        for one, size in zip(pictures, sizes, strict=True)
+        for one, size in zip(images, sizes, strict=True)
         if one.size is not None and one.size != (size.width, size.height) and not _annotated_sideways(one, size)
     ]
     if not wrong:
@@ -219,11 +219,11 @@ def _other_sizes(pictures: Sequence[RawPicture], sizes: Sequence[UprightSize]) -
 
 
 def _examples(
-    pictures: Sequence[RawPicture], sizes: Sequence[tuple[int, int]], objects: NDArray[np.void], *, relative: bool
+    images: Sequence[RawImage], sizes: Sequence[tuple[int, int]], objects: NDArray[np.void], *, relative: bool
 ) -> tuple[tuple[Example, ...], list[str]]:
-    """The pictures with their sound objects, and what was wrong with the others."""
-    objects = objects[np.argsort(objects["picture"], kind="stable")]
-    limits = np.tile(np.array(sizes, dtype=np.float32), 2)[objects["picture"]]
+    """The images with their sound objects, and what was wrong with the others."""
+    objects = objects[np.argsort(objects["image"], kind="stable")]
+    limits = np.tile(np.array(sizes, dtype=np.float32), 2)[objects["image"]]
     boxes = (objects["box"] * limits if relative else objects["box"]).astype(np.float32)
     inside = boxes.clip(0, limits)
     whole = np.isfinite(boxes).all(1)
@@ -231,12 +231,12 @@ def _examples(
     flat = whole & ((boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1]))
     clipped = good & (np.abs(inside - boxes) > 0.5).any(1)
     faults = [
-        f"{which.sum()} boxes {what}, such as in {pictures[objects['picture'][which.argmax()]].path}: {done}"
+        f"{which.sum()} boxes {what}, such as in {images[objects['image'][which.argmax()]].path}: {done}"
         for what, done, which in (
             ("are no numbers", "left out", ~whole),
             ("have no width or no height", "left out", flat),
-            ("lie outside their picture", "left out", whole & ~good & ~flat),
-            ("reach beyond their picture", "cut off there", clipped),
+            ("lie outside their image", "left out", whole & ~good & ~flat),
+            ("reach beyond their image", "cut off there", clipped),
         )
         if which.any()
     ]
@@ -244,10 +244,10 @@ def _examples(
     annotated, actual = objects["area"], (boxes[:, 2:] - boxes[:, :2]).prod(1)
     labels, crowd = objects["label"].copy(), objects["crowd"].copy()
     areas = np.where(annotated > 0, annotated, actual).astype(np.float32)
-    ends = np.searchsorted(objects["picture"], np.arange(len(pictures) + 1)).tolist()
+    ends = np.searchsorted(objects["image"], np.arange(len(images) + 1)).tolist()
     examples = tuple(
         Example(one.path, one.identity, *size, boxes[at:end], labels[at:end], areas[at:end], crowd[at:end])
-        for one, size, (at, end) in zip(pictures, sizes, pairwise(ends), strict=True)
+        for one, size, (at, end) in zip(images, sizes, pairwise(ends), strict=True)
     )
     return examples, faults
 

@@ -1,4 +1,4 @@
-"""Data sets in COCO's format: one JSON file beside, above or below its pictures."""
+"""Datasets in COCO's format: one JSON file beside, above or below its images."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from ..errors import DatasetError, SplitError
 from ..files import read_file
 from ..outputs.run import drawn
 from ..outputs.settings import CocoId
-from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawPicture, Split, checked
+from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawImage, Split, checked
 from .beginning import begins_with
 
-PICTURES = ("", "images", "data")
-"""Folders beside the JSON file, or beside its folder, in which pictures may lie."""
+IMAGES = ("", "images", "data")
+"""Folders beside the JSON file, or beside its folder, in which images may lie."""
 NAMES = ("annotations.", "_annotations.", "instances")
 """How the file's name begins where there are others, such as captions_val2017.json."""
 CONTENT = rb'^(\xef\xbb\xbf)?\s*\{.*"(images|annotations)"\s*:\s*\['
@@ -60,8 +60,8 @@ class CocoFiles(NamedTuple):
 
     Attributes:
         annotations: a JSON file with images, annotations and categories.
-        folders: where its pictures may be; the first that has one is taken, for each picture.
-        part: which of `SPLITS` it is, if the data set has parts.
+        folders: where its images may be; the first that has one is taken, for each image.
+        part: which of `SPLITS` it is, if the dataset has parts.
     """
 
     annotations: Path
@@ -70,7 +70,7 @@ class CocoFiles(NamedTuple):
 
 
 def find_coco(place: Path, split: Split) -> CocoFiles | None:
-    """The files of a split, or None if there is no COCO data set.
+    """The files of a split, or None if there is no COCO dataset.
 
     Raises:
         DatasetError: there are other splits but not this one, or several files and no way to choose.
@@ -126,9 +126,9 @@ def _file_in(folder: Path, part: str = "") -> Path | None:
 
 
 def _around(file: Path) -> tuple[Path, ...]:
-    """Where pictures may be; first of all in folders that the file is named after, as instances_val2017.json is."""
+    """Where images may be; first of all in folders that the file is named after, as instances_val2017.json is."""
     above = Path(os.path.normpath(file.parent / os.pardir))
-    near = [folder / name for folder in (file.parent, above) for name in PICTURES]
+    near = [folder / name for folder in (file.parent, above) for name in IMAGES]
     named = [path for folder in near for path in sorted(folder.glob("*/")) if _names(file.stem, path.name)]
     return (*named, *near)
 
@@ -139,7 +139,7 @@ def _names(text: str, name: str) -> bool:
 
 
 def read_coco(files: CocoFiles, *, strict: bool = False) -> Dataset:
-    """Read a COCO data set.
+    """Read a COCO dataset.
 
     A category that only others are grouped under is no class. `strict` is as of `checked`.
 
@@ -149,7 +149,7 @@ def read_coco(files: CocoFiles, *, strict: bool = False) -> Dataset:
     file, folders, part = files
     if drawn(file.parent):
         raise DatasetError(
-            f"{file} lies among drawings, which have boxes painted on; put it beside the pictures that it is about"
+            f"{file} lies among annotated images, which have boxes drawn on them; put it beside the original images"
         )
     content = _content(file)
     categories = dict(sorted(_by_id(file, "categories", _each(file, content, "categories", _category)).items()))
@@ -179,11 +179,11 @@ def read_coco(files: CocoFiles, *, strict: bool = False) -> Dataset:
             f"{file}: {len(strange)} annotations have a category_id that no category has, such as {strange[0]}; "
             f"list it, or leave them out (the categories are {_some(categories)})"
         )
-    pictures = [RawPicture(_path(image.file_name, folders), identity, image.size) for identity, image in images.items()]
-    repeated = _twice(one.path for one in pictures)
+    raw_images = [RawImage(_path(image.file_name, folders), identity, image.size) for identity, image in images.items()]
+    repeated = _twice(one.path for one in raw_images)
     if repeated:
         raise DatasetError(
-            f"{file}: {len(repeated)} pictures stand in it more than once, such as {repeated[0]}; "
+            f"{file}: {len(repeated)} images stand in it more than once, such as {repeated[0]}; "
             "give each file_name one image"
         )
     problems = [
@@ -199,7 +199,7 @@ def read_coco(files: CocoFiles, *, strict: bool = False) -> Dataset:
     relabelled[[labels[identity] for identity in ids]] = np.arange(len(ids))
     objects["label"] = relabelled[objects["label"]]
     names = [categories[identity].name for identity in ids]
-    return checked(str(file), names, ids, pictures, objects, problems, part=part, strict=strict)
+    return checked(str(file), names, ids, raw_images, objects, problems, part=part, strict=strict)
 
 
 def _is_root(identity: int, categories: dict[int, _Category]) -> bool:
@@ -218,7 +218,7 @@ def _content(file: Path) -> Entry:
     tables = ("images", "annotations", "categories")
     missing = [key for key in tables if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if missing:
-        raise DatasetError(f"{file} is no COCO data set: it has no list of {' and none of '.join(missing)}")
+        raise DatasetError(f"{file} is no COCO dataset: it has no list of {' and none of '.join(missing)}")
     return dict(content)
 
 
@@ -240,7 +240,7 @@ def _each(file: Path, content: Entry, key: str, parse: Callable[[Entry], Parsed]
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             fault = f"no {error}" if isinstance(error, KeyError) else f"a fault ({error})"
             raise DatasetError(
-                f"{file} is no COCO data set: an entry of its {key} has {fault}: {json.dumps(entry)[:120]}"
+                f"{file} is no COCO dataset: an entry of its {key} has {fault}: {json.dumps(entry)[:120]}"
             ) from error
 
 

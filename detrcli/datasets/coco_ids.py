@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from ..classes import UNUSED, labels_named
 from ..errors import DatasetError, ImageError, UsageError
 from ..files import digest_of, read_file
-from ..images.fetch import is_address
+from ..images.fetch import is_url
 from ..images.sources import ImageReference
 from ..outputs.settings import CocoId
 
@@ -56,7 +56,7 @@ class CocoIds:
 
     def image_id(self, path: str) -> CocoId | None:
         """Id of the image whose `file_name` is the end of a path, else of the only image with the same base name."""
-        place = unquote(urlsplit(path).path) if is_address(path) else os.path.abspath(path)
+        place = unquote(urlsplit(path).path) if is_url(path) else os.path.abspath(path)
         parts = PurePosixPath(place.replace(os.sep, "/")).parts
         tails = ("/".join(parts[start:]) for start in range(1, len(parts)))
         known = next((tail for tail in tails if tail in self.images), None)

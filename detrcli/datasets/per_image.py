@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DatasetError, SplitError
 from ..files import read_file
 from ..images.sources import SUFFIXES
-from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawPicture, Split, checked
+from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawImage, Split, checked
 
 LISTS = Path("ImageSets", "Main")
 """Where Pascal VOC lists the images of each split, by stem."""
@@ -140,7 +140,7 @@ def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage | None]
     """
     chosen = set(split.files)
     names: set[str] = set()
-    images: list[RawPicture] = []
+    images: list[RawImage] = []
     objects: list[tuple[int, NamedObject]] = []
     ignored: Counter[str] = Counter()
     strange: list[Path] = []
@@ -154,7 +154,7 @@ def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage | None]
         names.update(one.name for one in content.objects)
         if file in chosen:
             objects += ((len(images), one) for one in content.objects)
-            images.append(RawPicture(_image(file, content.image), len(images) + 1, content.size))
+            images.append(RawImage(_image(file, content.image), len(images) + 1, content.size))
             ignored += content.ignored
     classes = sorted(names)
     labels = {name: label for label, name in enumerate(classes)}

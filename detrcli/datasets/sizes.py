@@ -1,4 +1,4 @@
-"""How large pictures are when they stand upright, without decoding their pixels."""
+"""How large images are when they stand upright, without decoding their pixels."""
 
 import os
 import struct
@@ -51,7 +51,7 @@ def upright_size(path: Path) -> UprightSize | None:
 
 
 def _orientation(image: Image.Image, path: Path) -> object:
-    with suppress(Exception):  # damaged EXIF data spoils the orientation, not the picture
+    with suppress(Exception):  # damaged EXIF data spoils the orientation, not the image
         if not isinstance(image, PngImageFile):
             return image.getexif().get(ExifTags.Base.Orientation)
         if _metadata_follow_pixels(path):

@@ -16,7 +16,7 @@ import yaml
 from ..errors import DatasetError, SplitError
 from ..files import open_file, read_file
 from ..images.sources import Sources, read_list
-from .annotations import RAW_OBJECT, SPLITS, Dataset, RawPicture, Split, checked
+from .annotations import RAW_OBJECT, SPLITS, Dataset, RawImage, Split, checked
 from .beginning import begins_with
 
 NAME_LISTS = ("classes.txt", "obj.names")
@@ -89,7 +89,7 @@ def read_yolo(file: Path, split: Split, *, strict: bool = False) -> Dataset:
     if key is None:
         raise SplitError(f"{file} has no {split} split; say where its images are in a line “{split}: …”")
     known = {number: label for label, number in enumerate(described.ids)}
-    paths = sorted(set(_pictures(described, described.splits[key])))
+    paths = sorted(set(_images(described, described.splits[key])))
     labels = [_label_file(path) for path in paths]
     noted = _Noted()
     found = (
@@ -103,15 +103,15 @@ def read_yolo(file: Path, split: Split, *, strict: bool = False) -> Dataset:
     unlabelled = [path for path, label_file in zip(paths, labels, strict=True) if not os.path.isfile(label_file)]
     if unlabelled and not bare:
         also.append(
-            f"{len(unlabelled)} of {len(paths)} pictures have no label file, such as {unlabelled[0]}: "
-            "taken for pictures without objects"
+            f"{len(unlabelled)} of {len(paths)} images have no label file, such as {unlabelled[0]}: "
+            "taken for images without objects"
         )
-    pictures = [RawPicture(path, number) for number, path in enumerate(paths, start=1)]
+    images = [RawImage(path, number) for number, path in enumerate(paths, start=1)]
     data = checked(
         f"{file} ({key})",
         described.classes,
         described.ids,
-        pictures,
+        images,
         objects,
         also,
         part=key,
@@ -150,7 +150,7 @@ def _yaml(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise DatasetError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or "names" not in content:
-        raise DatasetError(f"{file} is no YOLO data set: it has no names")
+        raise DatasetError(f"{file} is no YOLO dataset: it has no names")
     return content
 
 
@@ -190,7 +190,7 @@ def _splits_by_folder(root: Path) -> dict[str, str]:
     return splits or (dict.fromkeys(SPLITS, "images") if (root / "images").is_dir() else {})
 
 
-def _pictures(described: _Description, entries: Any) -> Iterator[Path]:
+def _images(described: _Description, entries: Any) -> Iterator[Path]:
     root, folder = described.root, described.file.parent
     for entry in map(str, entries if isinstance(entries, list) else [entries]):
         places = [root / entry, folder / entry, folder / entry.lstrip("./")]
@@ -198,7 +198,7 @@ def _pictures(described: _Description, entries: Any) -> Iterator[Path]:
             places += _darknet_places(described.file, entry)
         place = _existing(described.file, places)
         if place.is_dir():
-            yield from (Path(picture.path) for picture in Sources((str(place),), recursive=True))
+            yield from (Path(image.path) for image in Sources((str(place),), recursive=True))
         else:
             yield from _listed(place, root)
 
@@ -216,14 +216,14 @@ def _existing(file: Path, places: list[Path]) -> Path:
 
 
 def _listed(file: Path, root: Path) -> Iterator[Path]:
-    """The pictures of a list, whose names may be relative to it or to the data set."""
+    """The images of a list, whose names may be relative to it or to the dataset."""
     try:
         with open_file(file) as lines:
             names = [name.strip() for name in read_list(lines)]
     except OSError as error:
         raise DatasetError(f"{file}: {error.strerror}") from error
     if any("\0" in name for name in names):
-        raise DatasetError(f"{file} is no list of pictures; name a folder, or a text file with one path a line")
+        raise DatasetError(f"{file} is no list of images; name a folder, or a text file with one path a line")
     for name in filter(None, names):
         beside, darknet = file.parent / name, file.parent / name.removeprefix("data/")
         yield next((path for path in (beside, root / name, darknet) if os.path.isfile(path)), beside)
@@ -277,7 +277,7 @@ def _objects(
         except ValueError as error:
             raise DatasetError(f"{file}, line {place} is no YOLO label: {error}") from error
         if number not in known:
-            raise DatasetError(f"{file}, line {place}: class {number:g} has no name in the data set's YAML file")
+            raise DatasetError(f"{file}, line {place}: class {number:g} has no name in the dataset's YAML file")
         if len(values) == 5:
             noted.fifth[file] += 1
         if len(values) in (4, 5) or (keypoints and len(values) == 4 + keypoints):
@@ -303,9 +303,9 @@ def _lines(file: Path) -> list[str]:
         raise DatasetError(f"{file} is no YOLO label file: it is no text") from error
 
 
-def _label_file(picture: Path) -> Path:
+def _label_file(image: Path) -> Path:
     """Below `labels` where the image is below `images`, or else beside it."""
-    beside, parts = picture.with_suffix(".txt"), list(picture.parts)
+    beside, parts = image.with_suffix(".txt"), list(image.parts)
     for place in reversed(range(len(parts) - 1)):
         if parts[place] == "images":
             parts[place] = "labels"

@@ -1,4 +1,4 @@
-"""How good a detector is on a labelled data set: COCO's average precision."""
+"""How good a detector is on a labelled dataset: COCO's average precision."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..classes import UNUSED, labels_named
 from ..datasets import Dataset, Example
-from ..detections import Wanted
+from ..detections import DetectionFilter
 from ..detector import Detector
 from ..errors import DatasetError, ImageError
 from ..images.decode import ImageFile, open_file
@@ -22,7 +22,7 @@ from ..outputs.settings import CocoId
 
 @dataclass(frozen=True)
 class Evaluation:
-    """COCO's figures, each 0…1, or NaN where the data set has no such object.
+    """COCO's figures, each 0…1, or NaN where the dataset has no such object.
 
     Attributes:
         ap: average precision over IoU 0.50:0.95 and all classes.
@@ -31,9 +31,9 @@ class Evaluation:
         ap_small: of objects below 32 × 32 pixels.
         ap_medium: of those below 96 × 96.
         ap_large: of the rest.
-        ar: average recall with 100 detections of a class in a picture.
+        ar: average recall with 100 detections of a class in an image.
         classes: AP and AP50 of each class.
-        pictures: how many there were.
+        images: how many there were.
         objects: how many objects they hold.
     """
 
@@ -45,12 +45,12 @@ class Evaluation:
     ap_large: float
     ar: float
     classes: Mapping[str, tuple[float, float]]
-    pictures: int
+    images: int
     objects: int
 
 
 Answer = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
-"""Boxes (K, 4) as x1, y1, x2, y2 in pixels, scores (K,), and labels (K,) as indices into the data set's classes."""
+"""Boxes (K, 4) as x1, y1, x2, y2 in pixels, scores (K,), and labels (K,) as indices into the dataset's classes."""
 
 
 def evaluate(
@@ -61,24 +61,24 @@ def evaluate(
     workers: int | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Evaluation, list[Answer]]:
-    """Run a detector over a data set, and judge it.
+    """Run a detector over a dataset, and judge it.
 
     Args:
-        detector: its classes are found in the data set by their names.
+        detector: its classes are found in the dataset by their names.
         dataset: what should be found.
-        batch_size: the most pictures to run at once.
+        batch_size: the most images to run at once.
         workers: threads that read images, or None for as many as there are cores; the figures are the same.
-        on_progress: is told after each picture how many are done.
+        on_progress: is told after each image how many are done.
 
     Returns:
-        The figures, and what was detected in each picture.
+        The figures, and what was detected in each image.
 
     Raises:
-        DatasetError: the detector lacks classes of the data set's objects.
-        ImageError: a picture cannot be read.
+        DatasetError: the detector lacks classes of the dataset's objects.
+        ImageError: an image cannot be read.
     """
     translation = _labels(detector.class_names, dataset)
-    wanted = Wanted(threshold=0, labels=frozenset(np.flatnonzero(translation >= 0).tolist()))
+    wanted = DetectionFilter(threshold=0, labels=frozenset(np.flatnonzero(translation >= 0).tolist()))
     answers: list[Answer] = []
     most = BatchSize(batch_size)
     for outcome in detector.stream(
@@ -97,7 +97,7 @@ def _open(example: Example) -> ImageFile:
 
 
 def _labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
-    """The data set's label of each label of the detector, or -1."""
+    """The dataset's label of each label of the detector, or -1."""
     labels = np.array([found[0] if found else -1 for found in labels_named(names, dataset.classes)], dtype=np.int64)
     needed = {int(label) for example in dataset.examples for label in example.labels}
     missing = [dataset.classes[label] for label in sorted(needed.difference(labels.tolist()))]
@@ -111,7 +111,7 @@ def _labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
 
 
 def average_precision(dataset: Dataset, answers: Sequence[Answer]) -> Evaluation:
-    """Judge what was detected in each picture of a data set, with COCO's own evaluation."""
+    """Judge what was detected in each image of a dataset, with COCO's own evaluation."""
     from pycocotools.cocoeval import COCOeval
 
     judge = COCOeval(iouType="bbox")
@@ -142,13 +142,13 @@ def average_precision(dataset: Dataset, answers: Sequence[Answer]) -> Evaluation
         large,
         recall,
         classes=per_class,
-        pictures=len(dataset.examples),
+        images=len(dataset.examples),
         objects=sum(int((~example.crowd).sum()) for example in dataset.examples),
     )
 
 
 def as_results(dataset: Dataset, answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """What was detected, in COCO's results form, with the data set's own ids."""
+    """What was detected, in COCO's results form, with the dataset's own ids."""
     return [
         _result(example.identity, dataset.category_ids[label], box, score)
         for example, (boxes, scores, labels) in zip(dataset.examples, answers, strict=True)
@@ -167,14 +167,14 @@ def _result(image: CocoId, category: int, box: NDArray[np.float32], score: np.fl
 
 
 def _by_class(labels: Sequence[NDArray[np.int64]], classes: int) -> Iterator[list[tuple[int, int]]]:
-    """Where the boxes of each class are in turn: their pictures, and their places there."""
+    """Where the boxes of each class are in turn: their images, and their places there."""
     starts = np.cumsum([0, *map(len, labels)])
     together = np.concatenate([*labels, np.empty(0, np.int64)])
     order = np.argsort(together, kind="stable")
     ends = np.searchsorted(together, np.arange(classes + 1), sorter=order)
     for at, end in pairwise(ends):
-        pictures = np.searchsorted(starts, order[at:end], side="right") - 1
-        yield list(zip(pictures.tolist(), (order[at:end] - starts[pictures]).tolist(), strict=True))
+        images = np.searchsorted(starts, order[at:end], side="right") - 1
+        yield list(zip(images.tolist(), (order[at:end] - starts[images]).tolist(), strict=True))
 
 
 def _judged(truth: dict[str, Any], found: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -182,7 +182,7 @@ def _judged(truth: dict[str, Any], found: dict[str, Any]) -> tuple[NDArray[np.fl
 
     Returns:
         Precision (IoU thresholds, recalls, 1, sizes, limits) and recall (IoU thresholds, 1, sizes, limits), -1 where
-        the data set has no such object.
+        the dataset has no such object.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -200,33 +200,33 @@ def _judged(truth: dict[str, Any], found: dict[str, Any]) -> tuple[NDArray[np.fl
 def _as_coco(
     dataset: Dataset, answers: Sequence[Answer], label: int, real: list[tuple[int, int]], claimed: list[tuple[int, int]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A class's objects and detections, and the pictures that have any of them.
+    """A class's objects and detections, and the images that have any of them.
 
     Args:
         dataset: what should be found.
         answers: what was.
         label: the class.
-        real: picture and place of each object.
+        real: image and place of each object.
         claimed: the same of each detection.
     """
     examples, category = dataset.examples, dataset.category_ids[label]
-    images = [{"id": picture} for picture in sorted({picture for picture, _ in (*real, *claimed)})]
+    images = [{"id": image} for image in sorted({image for image, _ in (*real, *claimed)})]
     objects = [
-        {"id": number, **_object(examples[picture], picture, category, place)}
-        for number, (picture, place) in enumerate(real, start=1)
+        {"id": number, **_object(examples[image], image, category, place)}
+        for number, (image, place) in enumerate(real, start=1)
     ]
     detections = [
-        {"id": number, **_detection(picture, category, answers[picture], place)}
-        for number, (picture, place) in enumerate(claimed, start=1)
+        {"id": number, **_detection(image, category, answers[image], place)}
+        for number, (image, place) in enumerate(claimed, start=1)
     ]
     shared = {"images": images, "categories": [{"id": category}]}
     return {**shared, "annotations": objects}, {**shared, "annotations": detections}
 
 
-def _object(example: Example, picture: int, category: int, place: int) -> dict[str, Any]:
+def _object(example: Example, image: int, category: int, place: int) -> dict[str, Any]:
     x1, y1, x2, y2 = example.boxes[place]
     return {
-        "image_id": picture,
+        "image_id": image,
         "category_id": category,
         "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
         "area": float(example.areas[place]),
@@ -234,9 +234,9 @@ def _object(example: Example, picture: int, category: int, place: int) -> dict[s
     }
 
 
-def _detection(picture: int, category: int, answer: Answer, place: int) -> dict[str, Any]:
+def _detection(image: int, category: int, answer: Answer, place: int) -> dict[str, Any]:
     boxes, scores, _ = answer
-    result = _result(picture, category, boxes[place], scores[place])
+    result = _result(image, category, boxes[place], scores[place])
     return {**result, "area": result["bbox"][2] * result["bbox"][3]}
 
 

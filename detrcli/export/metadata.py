@@ -29,20 +29,20 @@ class Card:
         version: of this package.
         name: of the model.
         source: where its weights are from: a repository on the Hub, or what their file or folder is called.
-        licence: SPDX name of the licence of the weights, or "" if it is not known.
-        form: "detections" if the file takes 8-bit pictures and gives detections, "raw" if it is the bare network.
+        license: SPDX name of the license of the weights, or "" if it is not known.
+        form: "detections" if the file takes 8-bit images and gives detections, "raw" if it is the bare network.
         precision: of the network's products.
         class_names: the name of each label.
-        preprocessing: what becomes of a picture before the network sees it; for "detections" the file itself scales
+        preprocessing: what becomes of an image before the network sees it; for "detections" the file itself scales
             and normalises.
-        gflops: work of the network for one picture, in 10⁹ operations, a product and a sum as two; of the only size
+        gflops: work of the network for one image, in 10⁹ operations, a product and a sum as two; of the only size
             that the file takes, or of 800 × 608.
     """
 
     version: str
     name: str
     source: str
-    licence: str
+    license: str
     form: Form
     precision: Precision
     class_names: tuple[str, ...]
@@ -55,7 +55,7 @@ class Card:
             MARK: self.version,
             "name": self.name,
             "source": self.source,
-            "licence": self.licence,
+            "license": self.license,
             "form": self.form,
             "precision": self.precision,
             "classes": json.dumps(self.class_names, ensure_ascii=False),
@@ -76,7 +76,7 @@ def card_of(metadata: Mapping[str, str], checkpoint: Checkpoint) -> Card:
     """
     path = checkpoint.weights
     if MARK not in metadata:
-        raise ModelError(f"{path} was not written by `detr export`, so its classes and its pictures' size are unknown")
+        raise ModelError(f"{path} was not written by `detr export`, so its classes and its images' size are unknown")
     try:
         rules, names = json.loads(metadata["preprocessing"]), json.loads(metadata["classes"])
         if not (isinstance(rules, dict) and isinstance(names, list) and all(isinstance(name, str) for name in names)):
@@ -85,7 +85,7 @@ def card_of(metadata: Mapping[str, str], checkpoint: Checkpoint) -> Card:
             version=metadata[MARK],
             name=metadata["name"],
             source=metadata["source"],
-            licence=metadata["licence"],
+            license=metadata["license"],
             form=FORMS[metadata["form"]],
             precision=PRECISIONS[metadata["precision"]],
             class_names=tuple(map(tidy, names)),

@@ -22,11 +22,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .. import __version__
-from ..checkpoints.bundled import sample_picture
+from ..checkpoints.bundled import sample_image
 from ..checkpoints.load import LoadedModel
 from ..errors import ExportError
 from ..files import atomic_file
-from ..images.decode import read_picture
+from ..images.decode import read_image
 from ..images.resize import Padded, canvas_of
 from ..inference.fuse import fold
 from ..inference.onnx import CPU, session_options
@@ -38,13 +38,13 @@ from .operators import translations
 from .opsets import DEFAULT_OPSET, check_opset
 
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.1}
-"""How far scores, and boxes relative to the picture, may be from PyTorch's in float32."""
+"""How far scores, and boxes relative to the image, may be from PyTorch's in float32."""
 SHARES = {"fp32": 0.95, "fp16": 0.9}
 """How many answers must be that near: where cells or classes score alike, rounding decides which is taken."""
 MOST_BYTES = 2**31
 """What an ONNX file can hold."""
 OTHER = (800, 608)
-"""Width and height of the pictures to trace and check with, where the network takes any size."""
+"""Width and height of the images to trace and check with, where the network takes any size."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Exported:
         bytes: its size.
         compared: answers that were compared with PyTorch's.
         same: how many of them are PyTorch's.
-        difference: of those, the largest of scores, and of boxes relative to the picture.
+        difference: of those, the largest of scores, and of boxes relative to the image.
     """
 
     path: Path
@@ -86,7 +86,7 @@ def export_onnx(
     path: Path,
     *,
     source: str,
-    licence: str = "",
+    license: str = "",
     raw: bool = False,
     batch: int | None = None,
     precision: Literal["fp32", "fp16"] = "fp32",
@@ -95,7 +95,7 @@ def export_onnx(
     """Write a network in its form for inference, once ONNX Runtime gives nearly all of PyTorch's answers with it.
 
     The file takes `images` (N, H, W, 3) uint8 in RGB, resized, and `sizes` (N, 2) float32, height and width of each
-    picture before; one of a model that pads takes `filled` (N, 2) float32, too, height and width that each picture
+    image before; one of a model that pads takes `filled` (N, 2) float32, too, height and width that each image
     fills; it gives `boxes` (N, K, 4) as x1, y1, x2, y2 in pixels of these, `scores` (N, K) and `labels`
     (N, K). A raw one takes `pixels` (N, 3, H, W), normalised, and gives `logits` (N, Q, C) and `boxes` (N, Q, 4) as
     relative cx, cy, w, h. Only standard operators are used.
@@ -104,9 +104,9 @@ def export_onnx(
         model: what to export; it stays as it is.
         path: of the file.
         source: where the weights are from.
-        licence: of the weights.
+        license: of the weights.
         raw: whether to export the bare network.
-        batch: how many pictures at once, or None for any number.
+        batch: how many images at once, or None for any number.
         precision: of the network's products.
         opset: version of the operators.
 
@@ -131,7 +131,7 @@ def export_onnx(
         version=__version__,
         name=model.name,
         source=source,
-        licence=licence,
+        license=license,
         form="raw" if raw else "detections",
         precision=precision,
         class_names=model.class_names,
@@ -157,7 +157,7 @@ def export_onnx(
 
 
 def _inputs(raw: bool, batch: int | None, height: int, width: int, *, padded: bool) -> dict[str, Tensor]:
-    count = batch or 2  # of one picture the exporter would think that there is always one
+    count = batch or 2  # of one image the exporter would think that there is always one
     if raw:
         return {"pixels": torch.zeros(count, 3, height, width)}
     inputs = {"images": torch.zeros(count, height, width, 3, dtype=torch.uint8), "sizes": torch.ones(count, 2)}
@@ -233,10 +233,10 @@ def _silently() -> Iterator[None]:
 def _distances(
     whole: bytes, reference: EndToEnd, *, raw: bool, batch: int | None, width: int, height: int, padded: bool
 ) -> Tensor:
-    """How far ONNX Runtime's answers are from PyTorch's, for real pictures and noise, of several sizes in a batch."""
+    """How far ONNX Runtime's answers are from PyTorch's, for real images and noise, of several sizes in a batch."""
     session = onnxruntime.InferenceSession(whole, session_options(), providers=[CPU])
-    picture = np.asarray(read_picture(sample_picture()).image.resize((width, height), Image.Resampling.BILINEAR))
-    views = [picture, picture[:, ::-1], picture[::-1], picture[::-1, ::-1]]
+    sample = np.asarray(read_image(sample_image()).image.resize((width, height), Image.Resampling.BILINEAR))
+    views = [sample, sample[:, ::-1], sample[::-1], sample[::-1, ::-1]]
     noise = np.random.default_rng(0).integers(0, 256, (4, height, width, 3), dtype=np.uint8)
     clearest = partial(sorted, key=partial(_gap, reference), reverse=True)
     images = [*clearest(views)[:2], *clearest(noise)[:1]]
@@ -244,10 +244,10 @@ def _distances(
     if batch:
         batches = [[*islice(cycle(images), start, start + batch)] for start in range(0, len(images), batch)]
     apart = []
-    for pictures in batches:
-        some = torch.from_numpy(np.stack(pictures))
-        sizes = torch.tensor([[300.0 + one, 700.0 - one] for one in range(len(pictures))])
-        more = {"filled": torch.tensor([[height * 0.75, width]] * len(pictures))} if padded and not raw else {}
+    for stack in batches:
+        some = torch.from_numpy(np.stack(stack))
+        sizes = torch.tensor([[300.0 + one, 700.0 - one] for one in range(len(stack))])
+        more = {"filled": torch.tensor([[height * 0.75, width]] * len(stack))} if padded and not raw else {}
         with torch.inference_mode():
             if raw:
                 pixels = reference.normalise(some)
@@ -258,7 +258,7 @@ def _distances(
                 given = {"images": some, "sizes": sizes, **more}
                 found = session.run(None, {name: value.numpy() for name, value in given.items()})
         ours = [torch.from_numpy(part) for part in found]
-        for one in range(len(pictures)):
+        for one in range(len(stack)):
             mine, expected = ([part[one] for part in answer] for answer in (ours, theirs))
             if not raw:
                 for answer in (mine, expected):
@@ -269,7 +269,7 @@ def _distances(
 
 
 def _gap(module: EndToEnd, image: NDArray[np.uint8]) -> float:
-    """How far apart those two proposals of a picture score that are nearest to each other, the first left out included.
+    """How far apart those two proposals of an image score that are nearest to each other, the first left out included.
 
     Where two tie, rounding decides which of them an object query is to refine, and that changes all answers a little.
     """

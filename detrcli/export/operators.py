@@ -56,9 +56,9 @@ def _mixed(query: Any, key: Any, value: Any) -> Any:
 
 
 def _pieces(query: Any, value: Any) -> int:
-    """Into how many pieces heads must be cut for one picture's scores to stay in a cache, where sizes are known.
+    """Into how many pieces heads must be cut for one image's scores to stay in a cache, where sizes are known.
 
-    Windows count as pictures, whose number a file need not fix.
+    Windows count as images, whose number a file need not fix.
     """
     sizes = [*query.shape[1:3], value.shape[2]]
     if not all(isinstance(size, int) for size in sizes):

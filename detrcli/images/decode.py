@@ -1,4 +1,4 @@
-"""From bytes to an upright RGB picture, or one clear error."""
+"""From bytes to an upright RGB image, or one clear error."""
 
 import logging
 import os
@@ -25,13 +25,13 @@ OVERSHOOT = 2
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture as a viewer would show it.
+class DecodedImage:
+    """One image as a viewer would show it.
 
     Attributes:
         image: upright, mode RGB.
         format: Pillow's name of the file's format, or None if it came from memory.
-        icc_profile: the colour profile that the pixels are in, or None.
+        icc_profile: the color profile that the pixels are in, or None.
     """
 
     image: Image.Image
@@ -51,14 +51,14 @@ class ImageFile:
 
     name: str
     needed_bytes: int
-    decode: Callable[[], Picture]
+    decode: Callable[[], DecodedImage]
 
 
 def open_file(path: str | os.PathLike[str], clock: Clock | None = None) -> ImageFile:
     """Open an image file and read its header.
 
     Args:
-        path: a file's path, or an address as `https://host/a.jpg` or `s3://bucket/a.jpg`.
+        path: a file's path, or an URL as `https://host/a.jpg` or `s3://bucket/a.jpg`.
         clock: is told what reading and decoding take.
 
     Raises:
@@ -75,22 +75,22 @@ def open_file(path: str | os.PathLike[str], clock: Clock | None = None) -> Image
         file.close()
         raise
 
-    def decode() -> Picture:
+    def decode() -> DecodedImage:
         with _said_of(name), timed.timing("decode"), file, image:
-            return Picture(_upright_rgb(image, name), image.format, _profile(image))
+            return DecodedImage(_upright_rgb(image, name), image.format, _profile(image))
 
     return ImageFile(name, needed_bytes(image), decode)
 
 
-def read_picture(path: str | os.PathLike[str], clock: Clock | None = None) -> Picture:
-    """Read a picture: its first frame, EXIF orientation applied, transparency over white, 16 bits scaled to 8.
+def read_image(path: str | os.PathLike[str], clock: Clock | None = None) -> DecodedImage:
+    """Read an image: its first frame, EXIF orientation applied, transparency over white, 16 bits scaled to 8.
 
     Args:
-        path: a file's path, or an address as `https://host/a.jpg` or `s3://bucket/a.jpg`.
+        path: a file's path, or an URL as `https://host/a.jpg` or `s3://bucket/a.jpg`.
         clock: is told what reading and decoding take.
 
     Raises:
-        ImageError: the file is missing, unreadable, no picture, damaged or far too large.
+        ImageError: the file is missing, unreadable, no image, damaged or far too large.
     """
     return open_file(path, clock).decode()
 
@@ -99,9 +99,9 @@ def from_pillow(image: Image.Image) -> ImageFile:
     """Take a Pillow image of any mode; its own file, if it was opened lazily, is read when it is decoded."""
     name = os.fspath(getattr(image, "filename", "")) or "a Pillow image"
 
-    def decode() -> Picture:
+    def decode() -> DecodedImage:
         with _said_of(name):
-            return Picture(_upright_rgb(image, name))
+            return DecodedImage(_upright_rgb(image, name))
 
     return ImageFile(name, needed_bytes(image), decode)
 
@@ -120,7 +120,7 @@ def pixel_limit(most: int | None) -> Iterator[None]:
 
 @contextmanager
 def _said_of(name: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a picture into an `ImageError`."""
+    """Turn whatever goes wrong with an image into an `ImageError`."""
     name = shown(name)
     try:
         yield
@@ -135,10 +135,10 @@ def _said_of(name: str) -> Iterator[None]:
     except MemoryError:
         raise ImageError(f"{name}: too large for this machine's memory", "too large") from None
     except OSError as error:
-        reason = error.strerror.lower() if error.strerror else f"damaged picture ({error})"
+        reason = error.strerror.lower() if error.strerror else f"damaged image ({error})"
         raise ImageError(f"{name}: {reason}", "unreadable" if error.strerror else "damaged") from error
     except Exception as error:  # decoders fail on damaged files in many ways of their own: ValueError, SyntaxError, …
-        raise ImageError(f"{name}: damaged picture ({_one_line(error)})") from error
+        raise ImageError(f"{name}: damaged image ({_one_line(error)})") from error
 
 
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -171,7 +171,7 @@ def from_array(pixels: NDArray[np.uint8]) -> ImageFile:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ImageError(f"an array must be RGB, (height, width, 3) of uint8; this is {pixels.shape} of {pixels.dtype}")
     image = Image.fromarray(pixels)
-    return ImageFile("an array", needed_bytes(image), lambda: Picture(image))
+    return ImageFile("an array", needed_bytes(image), lambda: DecodedImage(image))
 
 
 _TURNS = {
@@ -183,13 +183,13 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What stands a picture upright, by its orientation in EXIF; all others stand so."""
+"""What stands an image upright, by its orientation in EXIF; all others stand so."""
 
 
 def _orientation(image: Image.Image) -> Any:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF data spoils the orientation, not the picture
+    except Exception:  # damaged EXIF data spoils the orientation, not the image
         return None
 
 

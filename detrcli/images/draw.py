@@ -1,4 +1,4 @@
-"""Detections drawn onto a picture."""
+"""Detections drawn onto an image."""
 
 import colorsys
 import io
@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 
 from ..detections import Detections
 from ..errors import ImageError
-from ..files import atomic_file, fitting
-from .decode import Picture
+from ..files import atomic_file, shorten_name
+from .decode import DecodedImage
 from .fonts import Font, Fonts
 
 Box = tuple[float, float, float, float]
@@ -22,15 +22,15 @@ LONGEST = 100
 """Letters of a class name that are drawn."""
 
 
-def draw(picture: Picture, detections: Detections, fonts: Fonts | None = None) -> Image.Image:
-    """A copy of a picture with a box and a label for each detection, the best on top.
+def draw(decoded: DecodedImage, detections: Detections, fonts: Fonts | None = None) -> Image.Image:
+    """A copy of an image with a box and a label for each detection, the best on top.
 
-    Line width and text scale with the picture. A label stands at the first corner of its box where it stays inside the
-    picture and covers no other label, or where it covers the least. A class name with letters that no font has gives
+    Line width and text scale with the image. A label stands at the first corner of its box where it stays inside the
+    image and covers no other label, or where it covers the least. A class name with letters that no font has gives
     way to the class's number.
     """
-    image = picture.image.copy()
-    image.info = {}  # Pillow would save by it: a grey picture's colour profile, a fax's compression
+    image = decoded.image.copy()
+    image.info = {}  # Pillow would save by it: a grey image's color profile, a fax's compression
     canvas = ImageDraw.Draw(image)
     short, long = sorted(image.size)
     scale = min(long / 55, short / 12)
@@ -45,40 +45,40 @@ def draw(picture: Picture, detections: Detections, fonts: Fonts | None = None) -
         text = _laid_out(_visible(detections.names[index]), label, score, fonts, size)
         plate = _place(box, (text.width + 4 * line, text.ascent + text.descent + 2 * line), image.size, placed)
         placed.append(plate)
-        plates.append((box, text, plate, class_colour(label)))
-    for box, _, _, colour in reversed(plates):
-        canvas.rectangle(box, outline=colour, width=line)
-    for _, text, plate, colour in reversed(plates):
-        canvas.rectangle(plate, fill=colour)
+        plates.append((box, text, plate, class_color(label)))
+    for box, _, _, color in reversed(plates):
+        canvas.rectangle(box, outline=color, width=line)
+    for _, text, plate, color in reversed(plates):
+        canvas.rectangle(plate, fill=color)
         x, y = plate[0] + 2 * line, plate[1] + line + text.ascent
         for part, font in text.runs:
-            canvas.text((x, y), part, fill=_ink_on(colour), font=font, anchor="ls")
+            canvas.text((x, y), part, fill=_ink_on(color), font=font, anchor="ls")
             x += font.getlength(part)
     return image
 
 
-def class_colour(label: int) -> tuple[int, int, int]:
-    """The colour of a class, always the same, far in hue from those of neighbouring classes."""
+def class_color(label: int) -> tuple[int, int, int]:
+    """The color of a class, always the same, far in hue from those of neighbouring classes."""
     hue = (label * GOLDEN_RATIO + 0.58) % 1
     saturation, value = ((0.85, 0.95), (0.55, 1.0), (0.95, 0.70))[label % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def save_drawing(
+def save_annotated(
     image: Image.Image,
-    picture: Picture,
+    decoded: DecodedImage,
     path: Path,
     *,
     staging: Path | None = None,
     admit: Callable[[Path, Path], None] | None = None,
 ) -> Path:
-    """Save a drawing in the format of its picture, as PNG where that format cannot be written.
+    """Save an annotated image in the format of its image, as PNG where that format cannot be written.
 
     Args:
-        image: the drawing.
-        picture: what was drawn on.
-        path: where to, with the name of the picture.
+        image: the annotated image.
+        decoded: what was drawn on.
+        path: where to, with the name of the image.
         staging: see `atomic_file`.
         admit: see `atomic_file`.
 
@@ -89,14 +89,14 @@ def save_drawing(
         ImageError: the format cannot hold it.
         OutputError: it cannot be written.
     """
-    kind = {"MPO": "JPEG", None: "PNG"}.get(picture.format, picture.format)
+    kind = {"MPO": "JPEG", None: "PNG"}.get(decoded.format, decoded.format)
     if kind not in _writable():
-        kind, path = "PNG", fitting(path.with_name(path.name + ".png"))
+        kind, path = "PNG", shorten_name(path.with_name(path.name + ".png"))
     options: dict[str, object] = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     if kind in ("WEBP", "AVIF"):
         options["quality"] = 90
-    if picture.icc_profile and kind in ("JPEG", "PNG", "TIFF", "WEBP"):
-        options["icc_profile"] = picture.icc_profile
+    if decoded.icc_profile and kind in ("JPEG", "PNG", "TIFF", "WEBP"):
+        options["icc_profile"] = decoded.icc_profile
     encoded = io.BytesIO()  # given a file, Pillow's encoders take a write cut short by a full disk for a whole one
     try:
         image.save(encoded, format=kind, **options)
@@ -173,6 +173,6 @@ def _overlap(a: Box, b: Box) -> float:
     return width * height if width > 0 and height > 0 else 0.0
 
 
-def _ink_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
-    red, green, blue = colour
+def _ink_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    red, green, blue = color
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)

@@ -1,4 +1,4 @@
-"""A picture's bytes, from a file or from an address."""
+"""An image's bytes, from a file or from an URL."""
 
 import io
 import os
@@ -15,9 +15,9 @@ WHOLE = 2**24
 PIECE = 2**20
 """Bytes of a store's file to read at once."""
 MOST_FETCHED = 2**29
-"""Bytes that an address may give."""
+"""Bytes that an URL may give."""
 AT_MOST = 300.0
-"""Seconds that an address may take, however slowly it gives its bytes."""
+"""Seconds that an URL may take, however slowly it gives its bytes."""
 KINDS = {
     FileNotFoundError: "missing",
     PermissionError: "no permission",
@@ -26,23 +26,23 @@ KINDS = {
 }
 
 
-def is_address(name: str) -> bool:
-    """Whether a name is an address, as `https://host/a.jpg` or `s3://bucket/a.jpg`, and not a path."""
+def is_url(name: str) -> bool:
+    """Whether a name is an URL, as `https://host/a.jpg` or `s3://bucket/a.jpg`, and not a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
 
 
 def shown(name: str) -> str:
-    """A name as it may be seen by others: of an address without user and password."""
-    return without_credentials(name) if is_address(name) else name
+    """A name as it may be seen by others: of an URL without user and password."""
+    return without_credentials(name) if is_url(name) else name
 
 
 def opened(name: str) -> IO[bytes]:
-    """The bytes of a file or an address, at which one can seek.
+    """The bytes of a file or an URL, at which one can seek.
 
     Raises:
         ImageError: it is missing, empty, or cannot be read.
     """
-    if is_address(name):
+    if is_url(name):
         return io.BytesIO(_fetched(name))
     try:
         file = open_file(name)
@@ -65,47 +65,47 @@ def _unreadable(name: str, error: OSError) -> ImageError:
     return ImageError(f"{name}: {(error.strerror or str(error)).lower()}", KINDS.get(type(error), "unreadable"))
 
 
-def _fetched(address: str) -> bytes:
-    web = address.lower().startswith(("http://", "https://"))
-    content = _over_http(address) if web else _from_store(address)
+def _fetched(url: str) -> bytes:
+    web = url.lower().startswith(("http://", "https://"))
+    content = _over_http(url) if web else _from_store(url)
     if len(content) > MOST_FETCHED:
-        raise ImageError(f"{shown(address)}: larger than {MOST_FETCHED >> 20} MB", "too large")
+        raise ImageError(f"{shown(url)}: larger than {MOST_FETCHED >> 20} MB", "too large")
     if not content:
-        raise ImageError(f"{shown(address)}: there is nothing in it", "empty")
+        raise ImageError(f"{shown(url)}: there is nothing in it", "empty")
     return content
 
 
-def _over_http(address: str) -> bytes:
+def _over_http(url: str) -> bytes:
     from http.client import HTTPException
     from urllib.error import HTTPError
 
     from .http import fetch
 
     try:
-        return fetch(address, MOST_FETCHED + 1, AT_MOST)
+        return fetch(url, MOST_FETCHED + 1, AT_MOST)
     except HTTPError as error:
         with error:
-            raise ImageError(f"{shown(address)}: {error.code} {error.reason}", "not fetched") from None
+            raise ImageError(f"{shown(url)}: {error.code} {error.reason}", "not fetched") from None
     except (OSError, HTTPException, ValueError) as error:
-        raise ImageError(f"{shown(address)}: cannot be fetched ({_words(error)})", "not fetched") from None
+        raise ImageError(f"{shown(url)}: cannot be fetched ({_words(error)})", "not fetched") from None
 
 
-def _from_store(address: str) -> bytes:
+def _from_store(url: str) -> bytes:
     import fsspec
 
     deadline, pieces, size = Deadline(AT_MOST), [], 0
     try:
-        with fsspec.open(address, "rb") as file:
+        with fsspec.open(url, "rb") as file:
             while size <= MOST_FETCHED and (piece := file.read(PIECE)):
                 deadline.wait()
                 pieces.append(piece)
                 size += len(piece)
     except FileNotFoundError:
-        raise ImageError(f"{shown(address)}: no such file", "missing") from None
+        raise ImageError(f"{shown(url)}: no such file", "missing") from None
     except ImportError as error:
-        raise ImageError(f"{shown(address)}: {_words(error)}", "not fetched") from None
+        raise ImageError(f"{shown(url)}: {_words(error)}", "not fetched") from None
     except Exception as error:  # every store has errors of its own
-        raise ImageError(f"{shown(address)}: cannot be fetched ({_words(error)})", "not fetched") from None
+        raise ImageError(f"{shown(url)}: cannot be fetched ({_words(error)})", "not fetched") from None
     return b"".join(pieces)
 
 

@@ -54,7 +54,7 @@ def open_image(file: IO[bytes], name: str) -> Image.Image:
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: {_what_it_is(start)}", "not a picture") from None
+        raise ImageError(f"{name}: {_what_it_is(start)}", "not an image") from None
     if image.format in ("JPEG", "MPO"):
         _check_that_it_can_be_whole(image, file, name)
     return image
@@ -91,7 +91,7 @@ def _what_it_is(start: bytes) -> str:
     if start[4:8] == b"ftyp" and start[8:12] in AVIF_BRANDS:
         return "AVIF needs Pillow 11.3 or later"
     known = next((what for signature, what in NOT_READ if start.startswith(signature)), None)
-    return f"{known} not read; convert it to PNG or JPEG" if known else "not a picture, or of a format that is not read"
+    return f"{known} not read; convert it to PNG or JPEG" if known else "not an image, or of a format that is not read"
 
 
 def _check_that_it_can_be_whole(image: Image.Image, file: IO[bytes], name: str) -> None:
@@ -101,5 +101,5 @@ def _check_that_it_can_be_whole(image: Image.Image, file: IO[bytes], name: str) 
     file.seek(place, os.SEEK_SET)
     if length * 8 < image.width * image.height // 64:
         raise ImageError(
-            f"{name}: damaged picture ({length} bytes are too few for {image.width} × {image.height} pixels)"
+            f"{name}: damaged image ({length} bytes are too few for {image.width} × {image.height} pixels)"
         )

@@ -1,4 +1,4 @@
-"""From a picture to the size that a network takes."""
+"""From an image to the size that a network takes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from PIL import Image
 
 
 class ResizeRule(Protocol):
-    """How large a network wants its pictures."""
+    """How large a network wants its images."""
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height to resize a picture of this width and height to."""
+        """Width and height to resize an image of this width and height to."""
 
 
 @dataclass(frozen=True)
 class ShortestEdge:
     """Aspect kept: the shorter side becomes `shortest`, unless the longer would pass `longest` (DETR, appendix A.4).
 
-    Then the shorter side is rounded first, as in the original, so that the longer one of a long picture may pass
+    Then the shorter side is rounded first, as in the original, so that the longer one of a long image may pass
     `longest` by a few pixels yet.
     """
 
@@ -119,7 +119,7 @@ def canvas_of(rule: ResizeRule) -> tuple[int, int] | None:
 
 
 def resized_pixels(image: Image.Image, rule: ResizeRule, resample: Image.Resampling) -> NDArray[np.uint8]:
-    """Resize an RGB picture by a rule: (height, width, 3) uint8, padding included."""
+    """Resize an RGB image by a rule: (height, width, 3) uint8, padding included."""
     pixels = np.asarray(image.resize(rule.size(image.width, image.height), resample))
     if not isinstance(rule, Padded):
         return pixels

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import UsageError
-from .fetch import is_address, shown
+from .fetch import is_url, shown
 from .urls import without_credentials
 
 if TYPE_CHECKING:
@@ -24,17 +24,17 @@ SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .gif .tif .tiff .avif .heic .heif .hif .jp2 .jpx .j2k"
     " .ppm .pgm .pbm .pnm .tga .ico .mpo .pcx .psd .qoi .sgi".split()
 )
-"""What a picture's name ends with when a folder is searched. A file that is named goes by its contents alone."""
+"""What an image's name ends with when a folder is searched. A file that is named goes by its contents alone."""
 
 
 @dataclass(frozen=True)
 class ImageReference:
-    """One picture to read.
+    """One image to read.
 
     Attributes:
-        path: as the user would name it; or an address, without user and password.
-        relative: where its outputs belong below the output folder, unlike that of any other picture.
-        login: the address with user and password, or None if it has neither.
+        path: as the user would name it; or an URL, without user and password.
+        relative: where its outputs belong below the output folder, unlike that of any other image.
+        login: the URL with user and password, or None if it has neither.
         image_id: its id in a COCO file, or None.
     """
 
@@ -51,13 +51,13 @@ class ImageReference:
 
 @dataclass(frozen=True)
 class Sources:
-    """Files, folders, globs, addresses, and `-` for a list of paths on stdin.
+    """Files, folders, globs, URLs, and `-` for a list of paths on stdin.
 
     Attributes:
         names: what the user named.
         recursive: whether to go down into the folders' folders.
         exclude: the folder of the outputs; strictly inside a folder that is searched, it is passed over.
-        lists: files that name pictures, as stdin does.
+        lists: files that name images, as stdin does.
         separator: what stands between the names of a list.
     """
 
@@ -69,17 +69,17 @@ class Sources:
 
     @property
     def countable(self) -> bool:
-        """Whether the pictures can be counted without using them up."""
-        return STDIN not in self.names and not self.lists and not any(map(is_address, self.names))
+        """Whether the images can be counted without using them up."""
+        return STDIN not in self.names and not self.lists and not any(map(is_url, self.names))
 
     @property
     def listable(self) -> bool:
-        """Whether the pictures can be listed before they are looked at, as often as it takes."""
+        """Whether the images can be listed before they are looked at, as often as it takes."""
         return STDIN not in self.names and all(map(os.path.isfile, self.lists))
 
     def root(self) -> str:
         """The folder that the output tree mirrors: the deepest that holds all that was named; for lists, this one."""
-        folders = [_folder(name) for name in self.names if not is_address(name)]
+        folders = [_folder(name) for name in self.names if not is_url(name)]
         if STDIN in self.names or self.lists or not folders:
             return os.getcwd()
         try:
@@ -88,22 +88,22 @@ class Sources:
             return os.getcwd()
 
     def hold(self, folder: Path) -> bool:
-        """Whether pictures mirrored into this folder could take the place of pictures that were named."""
+        """Whether images mirrored into this folder could take the place of images that were named."""
         root, target = Path(os.path.realpath(self.root())), Path(os.path.realpath(folder))
-        local = (name for name in self.names if not is_address(name))
+        local = (name for name in self.names if not is_url(name))
         named = [root if name == STDIN else Path(os.path.realpath(_folder(name))) for name in local]
         named += [root] * bool(self.lists)
         return target.is_relative_to(root) and any(place.is_relative_to(target) for place in named)
 
     def pass_over_outputs(self) -> bool:
         """Whether the output folder lies where images are searched for, and is there already."""
-        searched = (name for name in self.names if not is_address(name) and (os.path.isdir(name) or _is_glob(name)))
+        searched = (name for name in self.names if not is_url(name) and (os.path.isdir(name) or _is_glob(name)))
         return any((outputs := self._outputs_inside(_folder(name))) and os.path.isdir(outputs) for name in searched)
 
     def __iter__(self) -> Iterator[ImageReference]:
         root = self.root()
         for path in self._paths():
-            place = _place_of(path) if is_address(path) else _below(root, os.path.abspath(path))
+            place = _place_of(path) if is_url(path) else _below(root, os.path.abspath(path))
             public = shown(path)
             yield ImageReference(public, place, path if path != public else None)
 
@@ -120,7 +120,7 @@ class Sources:
             if name == STDIN:
                 # whoever reads the buffered one when the process ends makes Python abort
                 yield from read_list(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer), self.separator)
-            elif is_address(name):
+            elif is_url(name):
                 yield from self._stored(name)
             elif os.path.isdir(name):
                 yield from self._search(name, self._outputs_inside(name))
@@ -158,37 +158,37 @@ class Sources:
                 yield from self._search(path, outputs)
 
     def _of_interest(self, listing: Iterable[os.DirEntry[str]], folders: set[str]) -> Iterator[str]:
-        """The names of pictures, and of folders to search, which are taken note of as well."""
+        """The names of images, and of folders to search, which are taken note of as well."""
         for entry in listing:
             if entry.name.startswith("."):
                 continue
             if self.recursive and entry.is_dir(follow_symlinks=False):
                 folders.add(entry.name)
                 yield entry.name
-            elif _is_picture(entry.name):
+            elif _is_image(entry.name):
                 yield entry.name
 
-    def _stored(self, address: str) -> Iterator[str]:
-        """What an address stands for: itself, or what a store has below it or like it."""
-        if address.lower().startswith(("http://", "https://")):
-            yield address
+    def _stored(self, url: str) -> Iterator[str]:
+        """What an URL stands for: itself, or what a store has below it or like it."""
+        if url.lower().startswith(("http://", "https://")):
+            yield url
             return
         from fsspec.core import url_to_fs
 
         try:
-            store, place = url_to_fs(address)
+            store, place = url_to_fs(url)
             if glob.has_magic(place) and not store.exists(place):
                 places = sorted(store.glob(place))
             elif store.isdir(place):
                 listed = store.find(place) if self.recursive else store.ls(place, detail=False)
-                places = sorted(one for one in listed if _is_picture(one))
+                places = sorted(one for one in listed if _is_image(one))
             else:
                 places = [place]
         except Exception as error:  # every store has errors of its own
             reason = without_credentials(" ".join(str(error).split())) or type(error).__name__
-            raise UsageError(f"{shown(address)} cannot be listed ({reason})") from None
-        if store._get_kwargs_from_urls(address).get("host"):  # as of FTP: its places do not name the server
-            server = "://".join(urlsplit(address)[:2])
+            raise UsageError(f"{shown(url)} cannot be listed ({reason})") from None
+        if store._get_kwargs_from_urls(url).get("host"):  # as of FTP: its places do not name the server
+            server = "://".join(urlsplit(url)[:2])
             yield from (f"{server}/{str(one).lstrip('/')}" for one in places)
         else:
             yield from (str(store.unstrip_protocol(one)) for one in places)
@@ -236,13 +236,13 @@ def _is_glob(name: str) -> bool:
     return not os.path.lexists(name) and glob.has_magic(name)
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def _place_of(address: str) -> Path:
-    """Below the name of the host and its port, or of the kind of store; whatever the address, it has one."""
-    kind, _, rest = shown(address).partition("://")
+def _place_of(url: str) -> Path:
+    """Below the name of the host and its port, or of the kind of store; whatever the URL, it has one."""
+    kind, _, rest = shown(url).partition("://")
     if kind.lower() in ("http", "https"):
         host, slash, path = rest.partition("#")[0].partition("/")
         name, colon, port = host.lower().partition(":")

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Answers(NamedTuple):
-    """A network's answers for one picture, in no order, not yet clipped.
+class RawDetections(NamedTuple):
+    """A network's answers for one image, in no order, not yet clipped.
 
     Attributes:
-        boxes: (K, 4) float32 as x1, y1, x2, y2 in pixels of the picture before it was resized.
+        boxes: (K, 4) float32 as x1, y1, x2, y2 in pixels of the image before it was resized.
         scores: (K,) float32.
         labels: (K,) int64.
     """
@@ -25,7 +25,7 @@ class Answers(NamedTuple):
 
 
 class Backend(Protocol):
-    """Runs a network on pictures of one shape."""
+    """Runs a network on images of one shape."""
 
     description: str
     """Device and precision, for people."""
@@ -34,18 +34,18 @@ class Backend(Protocol):
     precision: str
     """What most is computed in: fp32, fp16 or bf16."""
     batch_size: int
-    """How many pictures at once make good use of the device, as far as that is known beforehand."""
+    """How many images at once make good use of the device, as far as that is known beforehand."""
     grows: bool
-    """Whether more pictures at once may be faster."""
+    """Whether more images at once may be faster."""
     at_once: int
     """How many threads that run batches at once are faster than one, while the backend is shared."""
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
-        """Answer for each picture.
+    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+        """Answer for each image.
 
         Args:
             pixels: (H, W, 3) uint8 each, all of one shape.
-            sizes: height and width of each picture before it was resized.
+            sizes: height and width of each image before it was resized.
         """
 
     def shared(self) -> AbstractContextManager[None]:
@@ -57,7 +57,7 @@ class Measurable(Protocol):
     """A backend that knows how much work it does, and how much its device could do."""
 
     def gflops(self, height: int, width: int) -> float | None:
-        """Work of the network for one picture of a size, in 10⁹ operations, a product and a sum as two, if known."""
+        """Work of the network for one image of a size, in 10⁹ operations, a product and a sum as two, if known."""
 
     def product_gflops(self) -> float | None:
         """10⁹ operations a second of a product of large matrices in the same place and precision, if it can be told."""
@@ -67,7 +67,7 @@ class Measurable(Protocol):
 
 
 @dataclass(frozen=True)
-class Product:
+class MatmulProbe:
     """A product of square matrices, by which a device is judged.
 
     Attributes:
@@ -88,4 +88,4 @@ class Product:
         return 2 * self.rows**3 * self.times / min(seconds) / 1e9
 
 
-ON_CPU, IN_FP16_ON_CPU, ON_GPU = Product(2048, 1), Product(512, 1), Product(4096, 16)
+ON_CPU, IN_FP16_ON_CPU, ON_GPU = MatmulProbe(2048, 1), MatmulProbe(512, 1), MatmulProbe(4096, 16)

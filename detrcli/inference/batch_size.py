@@ -1,16 +1,16 @@
-"""How many pictures a device looks at at once."""
+"""How many images a device looks at at once."""
 
 import threading
 
 GROWS_FROM = 1.05
-"""How many times faster twice the pictures must be to be worth it."""
+"""How many times faster twice the images must be to be worth it."""
 TRIALS = 3
 """Full batches by which a size is judged, after one that does not count."""
 MOST = 256
 
 
 class BatchSize:
-    """The most pictures at once; it may change while a device works.
+    """The most images at once; it may change while a device works.
 
     Args:
         start: the most at first.
@@ -27,19 +27,19 @@ class BatchSize:
 
     @property
     def most(self) -> int:
-        """The most pictures at once, now."""
+        """The most images at once, now."""
         return self._most
 
-    def note(self, pictures: int, work: float, seconds: float) -> None:
+    def note(self, images: int, work: float, seconds: float) -> None:
         """Learn how long a batch took.
 
         Args:
-            pictures: how many there were; a batch that was not full tells nothing.
+            images: how many there were; a batch that was not full tells nothing.
             work: how much there was to do, in any unit.
             seconds: how long it took.
         """
         with self._lock:
-            if not self._grows or pictures != self._most:
+            if not self._grows or images != self._most:
                 return
             self._seen += 1
             if self._seen == 1:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..models.vit import WINDOWS, Block
-from .fuse import JointSelfAttention
+from .fuse import FusedQKVAttention
 
 
 def pack_linears(network: nn.Module) -> None:
@@ -40,7 +40,7 @@ class PackedLinear(nn.Module):
         return torch.as_tensor(torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], ""))
 
 
-def formulas() -> dict[Callable[..., object], Callable[..., int]]:
+def flop_formulas() -> dict[Callable[..., object], Callable[..., int]]:
     """For PyTorch's counter of operations: what it does not know of this form."""
     return {torch.ops.mkldnn._linear_pointwise: _products} if _packs(torch.float32) else {}
 
@@ -64,12 +64,12 @@ def attend_by_powers(network: nn.Module) -> None:
     """
     for module in list(network.modules()):
         if isinstance(module, Block):
-            assert isinstance(module.attention, JointSelfAttention)
-            module.attention = PowerAttention(module.attention)
+            assert isinstance(module.attention, FusedQKVAttention)
+            module.attention = Exp2Attention(module.attention)
 
 
-class PowerAttention(nn.Module):
-    """`JointSelfAttention` whose softmax is 2 to the power of each score, over their sum.
+class Exp2Attention(nn.Module):
+    """`FusedQKVAttention` whose softmax is 2 to the power of each score, over their sum.
 
     Tokens stand in columns, as the products with queries and values take them. A further value, which is always one,
     sums the powers. The largest score is not taken off first, as softmax does lest numbers leave their range: that they
@@ -81,7 +81,7 @@ class PowerAttention(nn.Module):
     RANGE = 2.0**-100, 2.0**100
     """Between these a sum tells that every power that matters to it is a number of bfloat16."""
 
-    def __init__(self, attention: JointSelfAttention) -> None:
+    def __init__(self, attention: FusedQKVAttention) -> None:
         super().__init__()
         self.heads, self.window, self.output = attention.heads, attention.window, attention.output
         joint = attention.joint

@@ -52,7 +52,7 @@ def fold_lwdetr(model: LwDetr) -> LwDetr:
     """
     model.proposals = model.proposals[:1]
     count = model.config.num_queries
-    for embedding in (model.query_boxes, model.object_queries):
+    for embedding in (model.reference_deltas, model.object_queries):
         embedding.weight = _constant(embedding.weight[:count])
     for module in list(model.modules()):
         if isinstance(module, ConvNorm):
@@ -62,14 +62,14 @@ def fold_lwdetr(model: LwDetr) -> LwDetr:
             assert isinstance(module.attention, SelfAttention)
             _scale(module.attention.output, module.scale1)
             _scale(module.feedforward[2], module.scale2)
-            module.attention = JointSelfAttention(module.attention)
+            module.attention = FusedQKVAttention(module.attention)
             module.scale1, module.scale2 = nn.Identity(), nn.Identity()
     assert isinstance(model.backbone.embedding, Embedding)
     model.backbone.embedding = PatchProduct(model.backbone.embedding)
     return model.to(memory_format=torch.channels_last)
 
 
-class JointSelfAttention(nn.Module):
+class FusedQKVAttention(nn.Module):
     """`SelfAttention` with one product for queries, keys and values, whose scores need no scale."""
 
     def __init__(self, attention: SelfAttention) -> None:
@@ -94,7 +94,7 @@ class JointSelfAttention(nn.Module):
 
 
 class PatchProduct(nn.Module):
-    """`Embedding` as one product over patches gathered window by window, with positions kept for the next picture."""
+    """`Embedding` as one product over patches gathered window by window, with positions kept for the next image."""
 
     def __init__(self, embedding: Embedding) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ def is_for_want_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in WORDS)
 
 
-def for_pictures(pixels: Sequence[NDArray[np.uint8]]) -> str:
-    """What memory is needed for: the purpose of running pictures (H, W, 3) of one shape at once."""
+def for_images(pixels: Sequence[NDArray[np.uint8]]) -> str:
+    """What memory is needed for: the purpose of running images (H, W, 3) of one shape at once."""
     height, width, _ = pixels[0].shape
     return f"for {len(pixels)} × {width} × {height} pixels at once; use a smaller --batch-size or --size"

@@ -20,8 +20,8 @@ from ..export.metadata import PRECISIONS, card_of
 from ..export.opsets import DEFAULT_OPSET
 from ..host import at_once, cpu_name, cuda_driver, gpu_name, threads
 from ..images.resize import Exactly, Padded, ResizeRule, canvas_of, shortest_edge
-from .backend import ON_CPU, ON_GPU, Answers
-from .memory import enough_memory, for_pictures, is_for_want_of_memory
+from .backend import ON_CPU, ON_GPU, RawDetections
+from .memory import enough_memory, for_images, is_for_want_of_memory
 
 if TYPE_CHECKING:
     from ..checkpoints.families import Size
@@ -41,7 +41,7 @@ class OnnxBackend:
         checkpoint: the file.
         device: auto (CUDA if it starts, else the CPU), cpu, cuda, cuda:N or tensorrt (with CUDA for what it cannot do).
         precision: auto, or what the file was exported in.
-        size: what to resize pictures to, for a file that takes any size.
+        size: what to resize images to, for a file that takes any size.
 
     Attributes:
         card: what the file says about itself.
@@ -90,20 +90,20 @@ class OnnxBackend:
         self.at_once = at_once() if self._device == "cpu" else 2
         self._path = path
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
-        """Answer for each picture; see `Backend.run`.
+    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+        """Answer for each image; see `Backend.run`.
 
         Raises:
-            DeviceMemoryError: the device's memory does not hold so many pictures at once.
+            DeviceMemoryError: the device's memory does not hold so many images at once.
             ModelError: the file gives other things than it says, or cannot be run.
         """
-        # on a CPU a batch is no faster than its pictures one by one, and takes more memory
+        # on a CPU a batch is no faster than its images one by one, and takes more memory
         most = self._fixed_batch or (1 if self._device == "cpu" else len(pixels))
-        answers: list[Answers] = []
+        answers: list[RawDetections] = []
         for start in range(0, len(pixels), most):
             some = pixels[start : start + most]
             missing = most - len(some) if self._fixed_batch else 0
-            with enough_memory(self._device, for_pictures(some)):
+            with enough_memory(self._device, for_images(some)):
                 given: dict[str, NDArray[Any]] = {"images": np.stack(some)}
                 given["sizes"] = np.array(sizes[start : start + most], dtype=np.float32)
                 if isinstance(self.resize, Padded):
@@ -111,7 +111,7 @@ class OnnxBackend:
                 for name, value in given.items():
                     given[name] = np.pad(value, ((0, missing), *((0, 0),) * (value.ndim - 1)), constant_values=1)
                 found = self._run(given)
-            answers += [Answers(*one) for one in islice(zip(*found, strict=True), len(some))]
+            answers += [RawDetections(*one) for one in islice(zip(*found, strict=True), len(some))]
         return answers
 
     @contextmanager
@@ -186,7 +186,7 @@ class OnnxBackend:
 
 
 def _checked_ends(session: onnxruntime.InferenceSession, rule: ResizeRule, path: Path) -> int | None:
-    """How many pictures a file takes at once, or None for any number, if it takes and gives what it says.
+    """How many images a file takes at once, or None for any number, if it takes and gives what it says.
 
     Args:
         session: the file's.
@@ -249,7 +249,7 @@ def _on_gpu(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]
     with suppress(Exception), redirect_stdout(io.StringIO()):
         onnxruntime.preload_dlls()
     options = {"device_id": _index(device)}
-    # each picture of a DETR has a size of its own: to try all algorithms for each takes longer than it saves
+    # each image of a DETR has a size of its own: to try all algorithms for each takes longer than it saves
     cuda = (CUDA, options | {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"})
     providers = [cuda, CPU] if wanted == CUDA else [(TENSORRT, options), cuda, CPU]
     try:

@@ -1,4 +1,4 @@
-"""Pictures on their way through the stages, in bounded memory and in order: several at once, or one by one."""
+"""Images on their way through the stages, in bounded memory and in order: several at once, or one by one."""
 
 import queue
 import threading
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ..errors import DeviceMemoryError, ImageError
 from ..host import give_back_freed_memory
-from ..images.decode import Picture
+from ..images.decode import DecodedImage
 from ..timing import Clock
-from .backend import Answers, Backend
+from .backend import Backend, RawDetections
 from .batch_size import BatchSize
 
 Source = TypeVar("Source")
@@ -25,25 +25,25 @@ Result = TypeVar("Result")
 Step = TypeVar("Step")
 
 LOOK_AHEAD = 4
-"""How many batches' worth of pictures may wait for others of their shape."""
+"""How many batches' worth of images may wait for others of their shape."""
 HELD_BYTES = 2**28
 """How much memory images on their way may hold for each worker; one that needs more than all of it has it to itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A picture that a network can look at.
+    """An image that a network can look at.
 
     Attributes:
         pixels: (H, W, 3) uint8, resized.
         size: height and width before.
-        picture: the picture itself, if someone still needs it.
+        image: the image itself, if someone still needs it.
         name: what messages call it.
     """
 
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
-    picture: Picture | None
+    image: DecodedImage | None
     name: str = "an image"
 
 
@@ -72,9 +72,9 @@ class _Job(Generic[Source, Result]):
 
 
 class Pipeline(Generic[Source, Result]):
-    """Reads, runs and finishes pictures in threads of their own; iterating gives the results in the sources' order.
+    """Reads, runs and finishes images in threads of their own; iterating gives the results in the sources' order.
 
-    Only pictures of equal resized shape are run together. A picture waits for others of its shape until a batch is
+    Only images of equal resized shape are run together. An image waits for others of its shape until a batch is
     full, until as many as a batch wait in all, or until no more are being prepared. An image is decoded only when the
     memory that it needs is free, so no thread ever waits for memory.
 
@@ -83,7 +83,7 @@ class Pipeline(Generic[Source, Result]):
         opened: reads the header of a source's image, or raises `ImageError`.
         backends: what runs the network; all take part.
         finish: makes the result of a source, of what was prepared, and of the answers to it; or of the error.
-        batch_size: how many pictures a backend takes at once.
+        batch_size: how many images a backend takes at once.
         workers: threads that prepare and finish.
         clock: is told what the network takes.
     """
@@ -94,7 +94,7 @@ class Pipeline(Generic[Source, Result]):
         *,
         opened: Callable[[Source], Opened],
         backends: Sequence[Backend],
-        finish: Callable[[Source, Prepared | None, Answers | ImageError], Result],
+        finish: Callable[[Source, Prepared | None, RawDetections | ImageError], Result],
         batch_size: BatchSize,
         workers: int,
         clock: Clock,
@@ -121,7 +121,7 @@ class Pipeline(Generic[Source, Result]):
         self._helpers += [threading.Thread(target=self._run, args=(one,), daemon=True) for one in runners]
 
     def stop(self) -> None:
-        """Begin no more pictures; those under way are finished. May be called in a signal handler."""
+        """Begin no more images; those under way are finished. May be called in a signal handler."""
         self._stopped = True
         self._ordered.put(None)
 
@@ -226,7 +226,7 @@ class Pipeline(Generic[Source, Result]):
         assert job.opened is not None
         prepared = self._tried(job, job.opened.prepare)
         job.opened = None
-        keeps = isinstance(prepared, Prepared) and prepared.picture is not None
+        keeps = isinstance(prepared, Prepared) and prepared.image is not None
         if not keeps:
             self._give_back(job)
         with self._changed:
@@ -280,7 +280,7 @@ class Pipeline(Generic[Source, Result]):
         for job, answer in zip(batch, answers, strict=True):
             self._tasks.put(partial(self._finish, job, answer))
 
-    def _answers(self, backend: Backend, prepared: Sequence[Prepared]) -> list[Answers]:
+    def _answers(self, backend: Backend, prepared: Sequence[Prepared]) -> list[RawDetections]:
         try:
             return backend.run([one.pixels for one in prepared], [one.size for one in prepared])
         except DeviceMemoryError:
@@ -319,7 +319,7 @@ class Pipeline(Generic[Source, Result]):
             return []
         return next(iter(alike.values()))
 
-    def _finish(self, job: _Job[Source, Result], answer: Answers | ImageError) -> None:
+    def _finish(self, job: _Job[Source, Result], answer: RawDetections | ImageError) -> None:
         try:
             job.results.append(self._finish_one(job.source, job.prepared, answer))
         except BaseException as failure:
@@ -330,7 +330,7 @@ class Pipeline(Generic[Source, Result]):
 
 
 class OneByOne(Generic[Source, Result]):
-    """Reads, runs and finishes one picture after the other in the thread that iterates; for a few, threads cost more.
+    """Reads, runs and finishes one image after the other in the thread that iterates; for a few, threads cost more.
 
     Args:
         sources: what to read; each is taken when it is its turn.
@@ -346,7 +346,7 @@ class OneByOne(Generic[Source, Result]):
         *,
         opened: Callable[[Source], Opened],
         backend: Backend,
-        finish: Callable[[Source, Prepared | None, Answers | ImageError], Result],
+        finish: Callable[[Source, Prepared | None, RawDetections | ImageError], Result],
         clock: Clock,
     ) -> None:
         self._sources, self._open, self._finish = sources, opened, finish
@@ -354,7 +354,7 @@ class OneByOne(Generic[Source, Result]):
         self._stopped = False
 
     def stop(self) -> None:
-        """Begin no more pictures. May be called in a signal handler."""
+        """Begin no more images. May be called in a signal handler."""
         self._stopped = True
 
     def __iter__(self) -> Generator[Result, None, None]:

@@ -41,8 +41,8 @@ class EndToEnd(nn.Module):
 
         Args:
             images: (B, H, W, 3) uint8, RGB, resized.
-            sizes: (B, 2) height and width of each picture before it was resized.
-            filled: (B, 2) height and width that each picture fills, or None where nothing is padded.
+            sizes: (B, 2) height and width of each image before it was resized.
+            filled: (B, 2) height and width that each image fills, or None where nothing is padded.
 
         Returns:
             Boxes (B, K, 4) as x1, y1, x2, y2 in pixels of the given sizes, scores (B, K), labels (B, K).
@@ -51,7 +51,7 @@ class EndToEnd(nn.Module):
         scores, labels, boxes = self.select(Predictions(*(answer.float() for answer in predictions)))
         if filled is not None:
             sizes = sizes * filled.new_tensor(images.shape[1:3]) / filled
-        return corners(boxes) * sizes.flip(1).repeat(1, 2)[:, None], scores, labels
+        return cxcywh_to_xyxy(boxes) * sizes.flip(1).repeat(1, 2)[:, None], scores, labels
 
     def normalise(self, images: Tensor, filled: Tensor | None = None) -> Tensor:
         """(B, H, W, 3) uint8 → (B, 3, H, W) float32, channels last in memory, zero beyond what is filled (B, 2)."""
@@ -68,7 +68,7 @@ class EndToEnd(nn.Module):
         return pixels.masked_fill((below[:, :, None] | right[:, None, :])[:, None], 0)
 
 
-class BestClass(nn.Module):
+class DetrPostprocess(nn.Module):
     """DETR's selection (section 3.1): each query's most probable class other than no-object."""
 
     def forward(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,7 +77,7 @@ class BestClass(nn.Module):
         return scores, labels, predictions.boxes
 
 
-class BestScores(nn.Module):
+class LwDetrPostprocess(nn.Module):
     """LW-DETR's selection: the best of all scores of every query for every class, so that a query can answer twice.
 
     Args:
@@ -99,10 +99,10 @@ class BestScores(nn.Module):
 
 def selection_for(network: Detr | LwDetr) -> nn.Module:
     """The selection that goes with a network."""
-    return BestClass() if isinstance(network, Detr) else BestScores(network.config.num_queries)
+    return DetrPostprocess() if isinstance(network, Detr) else LwDetrPostprocess(network.config.num_queries)
 
 
-def corners(boxes: Tensor) -> Tensor:
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """Boxes (…, 4) from cx, cy, w, h to x1, y1, x2, y2."""
     centre, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat((centre - size / 2, centre + size / 2), dim=-1)

@@ -16,10 +16,10 @@ from ..errors import DeviceError, UsageError
 from ..host import at_once, cpu_name
 from ..images.resize import Padded
 from ..models.lwdetr import LwDetr
-from .backend import IN_FP16_ON_CPU, ON_CPU, ON_GPU, Answers
-from .cpu import attend_by_powers, formulas, pack_linears
+from .backend import IN_FP16_ON_CPU, ON_CPU, ON_GPU, RawDetections
+from .cpu import attend_by_powers, flop_formulas, pack_linears
 from .fuse import fold
-from .memory import enough_memory, for_pictures
+from .memory import enough_memory, for_images
 from .postprocess import EndToEnd, selection_for
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -69,16 +69,16 @@ class TorchBackend:
         module = EndToEnd(self.network, selection_for(network), scale=rules.scale, mean=rules.mean, std=rules.std)
         self._module = module.to(self.device).eval()
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
-        """Answer for each picture; see `Backend.run`.
+    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+        """Answer for each image; see `Backend.run`.
 
         Raises:
-            DeviceMemoryError: the device's memory does not hold so many pictures at once.
+            DeviceMemoryError: the device's memory does not hold so many images at once.
         """
         if self.device.type == "cpu" and len(pixels) > 1:
-            # a batch is no faster here than its pictures one by one, and takes more memory
+            # a batch is no faster here than its images one by one, and takes more memory
             return [self.run([one], [size])[0] for one, size in zip(pixels, sizes, strict=True)]
-        with enough_memory(self.device, for_pictures(pixels)), torch.inference_mode():
+        with enough_memory(self.device, for_images(pixels)), torch.inference_mode():
             on_gpu = self.device.type == "cuda"
             batch = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=on_gpu)
             np.stack(pixels, out=batch.numpy())
@@ -88,7 +88,7 @@ class TorchBackend:
             if self._padded is not None:
                 filled = torch.tensor(self._padded.filled(sizes), dtype=torch.float32).to(self.device)
             boxes, scores, labels = (answer.cpu().numpy() for answer in self._module(images, heights_widths, filled))
-        return [Answers(*answers) for answers in zip(boxes, scores, labels, strict=True)]
+        return [RawDetections(*answers) for answers in zip(boxes, scores, labels, strict=True)]
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -156,13 +156,13 @@ _THREADS = _Threads()
 
 
 def work_of(network: nn.Module, height: int, width: int) -> float:
-    """What a network in its form for inference does for one picture, in 10⁹ operations, a product and a sum as two."""
+    """What a network in its form for inference does for one image, in 10⁹ operations, a product and a sum as two."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     weights = next(network.parameters())
     # the counter does not know the CPU's own kernel for attention, but the products that it stands for
-    counter = FlopCounterMode(display=False, custom_mapping=formulas())
+    counter = FlopCounterMode(display=False, custom_mapping=flop_formulas())
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         network(torch.zeros(1, 3, height, width, dtype=weights.dtype, device=weights.device))
     return float(counter.get_total_flops()) / 1e9

@@ -30,7 +30,7 @@ class DeformableAttention(nn.Module):
 
         Args:
             queries: (B, Q, D).
-            boxes: (B, Q, 4) reference boxes as cx, cy, w, h relative to the picture, at least float32.
+            boxes: (B, Q, 4) reference boxes as cx, cy, w, h relative to the image, at least float32.
             maps: a feature map (B, H, W, D) for each level.
 
         Returns:

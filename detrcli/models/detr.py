@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import Perceptron
-from .position_encoding import exact, grid_places, padded_places, sine_positions
+from .layers import MLP
+from .position_encoding import at_least_float32, grid_places, padded_places, sine_positions
 from .predictions import Predictions
 from .resnet import BlockKind, ResNet
 from .transformer import Decoder, Encoder
@@ -56,7 +56,7 @@ class Detr(nn.Module):
         self.object_queries = nn.Embedding(config.num_queries, config.hidden_dim)
         self.decoder = Decoder(config.decoder_layers, *sizes)
         self.class_head = nn.Linear(config.hidden_dim, config.num_classes + 1)
-        self.box_head = Perceptron(*[config.hidden_dim] * 3, 4)
+        self.box_head = MLP(*[config.hidden_dim] * 3, 4)
 
     def forward(self, pixels: Tensor, mask: Tensor | None = None) -> Predictions:
         """Detect objects.
@@ -76,19 +76,19 @@ class Detr(nn.Module):
 
     def _answer(self, state: Tensor) -> Predictions:
         boxes = self.box_head(state)
-        return Predictions(self.class_head(state), boxes.to(exact(boxes.dtype)).sigmoid())
+        return Predictions(self.class_head(state), boxes.to(at_least_float32(boxes.dtype)).sigmoid())
 
     def _decoder_states(self, pixels: Tensor, mask: Tensor | None) -> list[Tensor]:
         features = self.input_projection(self.backbone(pixels))
         height, width = features.shape[-2:]
-        dtype = exact(features.dtype)
+        dtype = at_least_float32(features.dtype)
         if mask is None:
-            visible = None
+            attn_mask = None
             rows, columns = grid_places(height, width, dtype=dtype, device=features.device)
         else:
             padding = F.interpolate(mask[:, None].to(dtype), size=(height, width))[:, 0].bool()
-            visible = ~padding.flatten(1)[:, None, None, :]
+            attn_mask = ~padding.flatten(1)[:, None, None, :]
             rows, columns = padded_places(padding, dtype=dtype)
         position = sine_positions(rows, columns, self.config.hidden_dim).flatten(1, 2).to(features.dtype)
-        memory = self.encoder(features.flatten(2).transpose(1, 2), position, visible)
-        return list(self.decoder(self.object_queries.weight, memory, position, visible))
+        memory = self.encoder(features.flatten(2).transpose(1, 2), position, attn_mask)
+        return list(self.decoder(self.object_queries.weight, memory, position, attn_mask))

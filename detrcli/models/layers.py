@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Perceptron(nn.Module):
+class MLP(nn.Module):
     """Linear layers with ReLUs between them."""
 
     def __init__(self, *widths: int) -> None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .deformable import DeformableAttention
-from .layers import Perceptron
-from .position_encoding import exact, sine_positions
+from .layers import MLP
+from .position_encoding import at_least_float32, sine_positions
 from .predictions import Predictions
 from .projector import Projector
 from .transformer import Attention, FeedForward
@@ -27,7 +27,7 @@ class LwDetrConfig:
         vit_depth: its number of blocks.
         window_blocks: its blocks that attend within windows.
         features: its blocks whose outputs the projector takes.
-        vit_positions: sides of its grid of learned positions, which is resized to the picture's.
+        vit_positions: sides of its grid of learned positions, which is resized to the image's.
         scales: size of each of the projector's maps relative to the ViT's: 2 (P3), 1 (P4), 0.5 (P5).
         c2f_depth: convolution pairs in each block of the projector.
         hidden_dim: width of the decoder.
@@ -94,7 +94,7 @@ class ProposalHead(nn.Module):
         self.embed = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
         self.class_head = nn.Linear(dim, num_classes)
-        self.box_head = Perceptron(dim, dim, dim, 4)
+        self.box_head = MLP(dim, dim, dim, 4)
 
     def forward(self, memory: Tensor, anchors: Tensor, inside: Tensor, count: int) -> Predictions:
         """Pick the best cells.
@@ -113,7 +113,7 @@ class ProposalHead(nn.Module):
         best = logits.amax(-1).masked_fill(~inside, -torch.inf).topk(count, dim=1).indices
         picked = embedded.gather(1, best[..., None].expand(-1, -1, embedded.shape[-1]))
         chosen = logits.gather(1, best[..., None].expand(-1, -1, logits.shape[-1]))
-        return Predictions(chosen, move(anchors[best], self.box_head(picked)))
+        return Predictions(chosen, apply_deltas(anchors[best], self.box_head(picked)))
 
 
 class DecoderLayer(nn.Module):
@@ -142,8 +142,8 @@ class DecoderLayer(nn.Module):
         Returns:
             (B, Q, D).
         """
-        placed, apart = x + position, (x.shape[0] * groups, -1, x.shape[-1])
-        attended = self.self_attention(placed.reshape(apart), placed.reshape(apart), x.reshape(apart))
+        with_pos, apart = x + position, (x.shape[0] * groups, -1, x.shape[-1])
+        attended = self.self_attention(with_pos.reshape(apart), with_pos.reshape(apart), x.reshape(apart))
         x = self.norm1(x + attended.view(x.shape))
         x = self.norm2(x + self.cross_attention(x + position, boxes, maps))
         return torch.as_tensor(self.norm3(x + self.feedforward(x)))
@@ -157,7 +157,7 @@ class Decoder(nn.Module):
         dim = config.hidden_dim
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(dim)
-        self.position_head = Perceptron(2 * dim, dim, dim)
+        self.position_head = MLP(2 * dim, dim, dim)
 
     def forward(self, queries: Tensor, boxes: Tensor, maps: Sequence[Tensor], groups: int = 1) -> list[Tensor]:
         """Decode `groups` query groups, which see nothing of each other.
@@ -200,11 +200,11 @@ class LwDetr(nn.Module):
         )
         self.projector = Projector(config.vit_dim, len(config.features), dim, config.scales, config.c2f_depth)
         self.proposals = nn.ModuleList(ProposalHead(dim, config.num_classes) for _ in range(config.num_groups))
-        self.query_boxes = nn.Embedding(queries, 4)
+        self.reference_deltas = nn.Embedding(queries, 4)
         self.object_queries = nn.Embedding(queries, dim)
         self.decoder = Decoder(config)
         self.class_head = nn.Linear(dim, config.num_classes)
-        self.box_head = Perceptron(dim, dim, dim, 4)
+        self.box_head = MLP(dim, dim, dim, 4)
 
     def forward(self, pixels: Tensor) -> Predictions:
         """Detect objects, with the first query group.
@@ -213,7 +213,7 @@ class LwDetr(nn.Module):
             pixels: (B, 3, H, W), normalised, sides multiples of 64.
 
         Returns:
-            Logits (B, Q, K) and boxes (B, Q, 4); a picture of fewer cells than object queries has as many as cells.
+            Logits (B, Q, K) and boxes (B, Q, 4); an image of fewer cells than object queries has as many as cells.
         """
         maps = self.feature_maps(pixels)
         return self.answer(maps, self.propose(maps, (self.proposals[0],), self.config.num_queries).boxes)
@@ -233,13 +233,15 @@ class LwDetr(nn.Module):
         maps, groups = self.feature_maps(pixels), self.config.num_groups
         proposals = self.propose(maps, self.proposals, self.config.num_queries)
         count = proposals.boxes.shape[1] // groups
-        queries, query_boxes = (
+        queries, reference_deltas = (
             embedding.weight.unflatten(0, (groups, -1))[:, :count].flatten(0, 1)
-            for embedding in (self.object_queries, self.query_boxes)
+            for embedding in (self.object_queries, self.reference_deltas)
         )
-        boxes = move(proposals.boxes.detach(), query_boxes)
+        boxes = apply_deltas(proposals.boxes.detach(), reference_deltas)
         states = self.decoder(queries, boxes, maps, groups)
-        return [Predictions(self.class_head(state), move(boxes, self.box_head(state))) for state in states], proposals
+        return [
+            Predictions(self.class_head(state), apply_deltas(boxes, self.box_head(state))) for state in states
+        ], proposals
 
     def feature_maps(self, pixels: Tensor) -> list[Tensor]:
         """Normalised pixels (B, 3, H, W) → a map (B, H, W, D) for each scale."""
@@ -254,9 +256,9 @@ class LwDetr(nn.Module):
             proposed: (B, Q, 4) boxes as cx, cy, w, h, at least float32, best first.
         """
         count = proposed.shape[1]
-        boxes = move(proposed, self.query_boxes.weight[:count])
+        boxes = apply_deltas(proposed, self.reference_deltas.weight[:count])
         state = self.decoder(self.object_queries.weight[:count], boxes, maps)[-1]
-        return Predictions(self.class_head(state), move(boxes, self.box_head(state)))
+        return Predictions(self.class_head(state), apply_deltas(boxes, self.box_head(state)))
 
     def propose(self, maps: Sequence[Tensor], heads: Iterable[nn.Module], count: int) -> Predictions:
         """The best cells of feature maps, as each proposal head judges them, head after head.
@@ -270,7 +272,7 @@ class LwDetr(nn.Module):
             Logits (B, heads·count, K) and boxes (B, heads·count, 4), each head's best first.
         """
         memory = torch.cat([one.flatten(1, 2) for one in maps], dim=1)
-        anchors = cell_boxes([(one.shape[1], one.shape[2]) for one in maps], memory)
+        anchors = make_anchors([(one.shape[1], one.shape[2]) for one in maps], memory)
         inside = ((anchors > 0.01) & (anchors < 0.99)).all(-1)
         memory = memory.masked_fill(~inside[:, None], 0)
         count = min(count, len(anchors))
@@ -278,7 +280,7 @@ class LwDetr(nn.Module):
         return Predictions(torch.cat(logits, dim=1), torch.cat(boxes, dim=1))
 
 
-def cell_boxes(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
+def make_anchors(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     """The box that each cell of feature maps stands for: its centre, and a size of 0.05 in the first map, doubling.
 
     Args:
@@ -288,7 +290,7 @@ def cell_boxes(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     Returns:
         (S, 4) as cx, cy, w, h, at least float32.
     """
-    dtype = exact(like.dtype)
+    dtype = at_least_float32(like.dtype)
     boxes = []
     for level, (height, width) in enumerate(sizes):
         y = (torch.arange(height, dtype=dtype, device=like.device) + 0.5) / height
@@ -298,7 +300,7 @@ def cell_boxes(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     return torch.cat([one.flatten(0, 1) for one in boxes])
 
 
-def move(boxes: Tensor, deltas: Tensor) -> Tensor:
+def apply_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
     """Box reparametrisation: the centre moves by a share of the size, the size scales by an exponential.
 
     Args:

@@ -8,7 +8,7 @@ from torch import Tensor
 TEMPERATURE = 10_000
 
 
-def exact(dtype: torch.dtype) -> torch.dtype:
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The dtype for arithmetic on places and boxes: at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
@@ -54,9 +54,9 @@ def padded_places(padding: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tenso
     Returns:
         Two tensors (B, H, W).
     """
-    picture = ~padding
-    rows = picture.cumsum(1, dtype=dtype)
-    columns = picture.cumsum(2, dtype=dtype)
+    image = ~padding
+    rows = image.cumsum(1, dtype=dtype)
+    columns = image.cumsum(2, dtype=dtype)
     rows = rows / (rows[:, -1:, :] + 1e-6) * (2 * math.pi)
     columns = columns / (columns[:, :, -1:] + 1e-6) * (2 * math.pi)
     return rows, columns

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .position_encoding import exact
+from .position_encoding import at_least_float32
 
 
 class Predictions(NamedTuple):
@@ -12,12 +12,12 @@ class Predictions(NamedTuple):
 
     Attributes:
         logits: (B, Q, C) class scores before softmax or sigmoid.
-        boxes: (B, Q, 4) as cx, cy, w, h relative to the picture; DETR's are in 0…1, LW-DETR's may reach beyond.
+        boxes: (B, Q, 4) as cx, cy, w, h relative to the image; DETR's are in 0…1, LW-DETR's may reach beyond.
     """
 
     logits: Tensor
     boxes: Tensor
 
-    def exact(self) -> "Predictions":
+    def at_least_float32(self) -> "Predictions":
         """The same, in float32 at least."""
-        return Predictions(*(part.to(exact(part.dtype)) for part in self))
+        return Predictions(*(part.to(at_least_float32(part.dtype)) for part in self))

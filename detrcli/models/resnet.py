@@ -92,7 +92,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """The convolutional part of a ResNet, from the picture to the last feature map.
+    """The convolutional part of a ResNet, from the image to the last feature map.
 
     Args:
         depths: number of blocks in each of the four stages, (3, 4, 6, 3) for ResNet-50.

@@ -20,14 +20,14 @@ class Attention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
-    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Attend from each query to all visible keys.
 
         Args:
             queries: (B, Q, D).
             keys: (B, S, D).
             values: (B, S, D).
-            visible: (B, 1, 1, S) bool, True where a key may be seen, or None where all may.
+            attn_mask: (B, 1, 1, S) bool, True where a key may be seen, or None where all may.
 
         Returns:
             (B, Q, D).
@@ -36,7 +36,7 @@ class Attention(nn.Module):
             self._split(self.query(queries)),
             self._split(self.key(keys)),
             self._split(self.value(values)),
-            attn_mask=visible,
+            attn_mask=attn_mask,
             dropout_p=self.dropout if self.training else 0.0,
         )
         return torch.as_tensor(self.output(mixed.transpose(1, 2).flatten(2)))
@@ -60,15 +60,15 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, position: Tensor, visible: Tensor | None) -> Tensor:
-        """(B, S, D), with positions (B or 1, S, D) and `visible` as in `Attention` → (B, S, D)."""
-        placed = x + position
-        x = self.norm1(x + self.dropout(self.self_attention(placed, placed, x, visible)))
+    def forward(self, x: Tensor, position: Tensor, attn_mask: Tensor | None) -> Tensor:
+        """(B, S, D), with positions (B or 1, S, D) and `attn_mask` as in `Attention` → (B, S, D)."""
+        with_pos = x + position
+        x = self.norm1(x + self.dropout(self.self_attention(with_pos, with_pos, x, attn_mask)))
         return torch.as_tensor(self.norm2(x + self.dropout(self.feedforward(x))))
 
 
 class DecoderLayer(nn.Module):
-    """Attention among the object queries, attention to the picture, feed-forward network (figure 10, right)."""
+    """Attention among the object queries, attention to the image, feed-forward network (figure 10, right)."""
 
     def __init__(self, dim: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
@@ -80,22 +80,24 @@ class DecoderLayer(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, queries: Tensor, memory: Tensor, placed: Tensor, visible: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, query_pos: Tensor, memory: Tensor, with_pos: Tensor, attn_mask: Tensor | None
+    ) -> Tensor:
         """One round of refining what each object query has found.
 
         Args:
             x: (B, Q, D) state of each object query.
-            queries: (Q, D) learned object queries, added as positions.
-            memory: (B, S, D) the encoded picture.
-            placed: (B, S, D) the encoded picture plus its positions.
-            visible: (B, 1, 1, S) bool or None, as in `Attention`.
+            query_pos: (Q, D) learned object queries, added as positions.
+            memory: (B, S, D) the encoded image.
+            with_pos: (B, S, D) the encoded image plus its positions.
+            attn_mask: (B, 1, 1, S) bool or None, as in `Attention`.
 
         Returns:
             (B, Q, D).
         """
-        asked = x + queries
-        x = self.norm1(x + self.dropout(self.self_attention(asked, asked, x)))
-        x = self.norm2(x + self.dropout(self.cross_attention(x + queries, placed, memory, visible)))
+        queries = x + query_pos
+        x = self.norm1(x + self.dropout(self.self_attention(queries, queries, x)))
+        x = self.norm2(x + self.dropout(self.cross_attention(x + query_pos, with_pos, memory, attn_mask)))
         return torch.as_tensor(self.norm3(x + self.dropout(self.feedforward(x))))
 
 
@@ -106,10 +108,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(dim, heads, feedforward, dropout) for _ in range(layers))
 
-    def forward(self, x: Tensor, position: Tensor, visible: Tensor | None) -> Tensor:
-        """(B, S, D), with positions (B or 1, S, D) and `visible` as in `Attention` → memory (B, S, D)."""
+    def forward(self, x: Tensor, position: Tensor, attn_mask: Tensor | None) -> Tensor:
+        """(B, S, D), with positions (B or 1, S, D) and `attn_mask` as in `Attention` → memory (B, S, D)."""
         for layer in self.layers:
-            x = layer(x, position, visible)
+            x = layer(x, position, attn_mask)
         return x
 
 
@@ -121,12 +123,12 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(dim, heads, feedforward, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, queries: Tensor, memory: Tensor, position: Tensor, visible: Tensor | None) -> list[Tensor]:
+    def forward(self, queries: Tensor, memory: Tensor, position: Tensor, attn_mask: Tensor | None) -> list[Tensor]:
         """Object queries (Q, D) and memory (B, S, D) → the normed state (B, Q, D) after each layer, last one last."""
-        placed = memory + position
+        with_pos = memory + position
         x = queries.new_zeros(memory.shape[0], *queries.shape)
         states = []
         for layer in self.layers:
-            x = layer(x, queries, memory, placed, visible)
+            x = layer(x, queries, memory, with_pos, attn_mask)
             states.append(self.norm(x))
         return states

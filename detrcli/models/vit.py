@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .position_encoding import exact
+from .position_encoding import at_least_float32
 
 PATCH = 16
 WINDOWS = 4
@@ -66,7 +66,7 @@ class Positions(nn.Module):
     def forward(self, height: int, width: int) -> Tensor:
         """The grid's positions, resized bicubically: (1, height, width, D)."""
         grid = self.weight[:, 1:].unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
-        resized = F.interpolate(grid.to(exact(grid.dtype)), (height, width), mode="bicubic")
+        resized = F.interpolate(grid.to(at_least_float32(grid.dtype)), (height, width), mode="bicubic")
         return resized.permute(0, 2, 3, 1).to(grid.dtype)
 
 
@@ -85,7 +85,7 @@ class Embedding(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer layer with LayerScale, over single windows or the whole picture."""
+    """A pre-norm transformer layer with LayerScale, over single windows or the whole image."""
 
     def __init__(self, dim: int, heads: int, *, window: bool) -> None:
         super().__init__()
@@ -103,16 +103,16 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Feature maps of a picture, from several depths.
+    """Feature maps of an image, from several depths.
 
     The tokens are laid out window by window once, before the first block, and stay so until the feature maps leave:
-    a block over single windows and one over the whole picture then differ by a view alone.
+    a block over single windows and one over the whole image then differ by a view alone.
 
     Args:
         dim: width.
         heads: attention heads.
         depth: number of blocks.
-        window_blocks: the blocks that attend within windows; the others see the whole picture.
+        window_blocks: the blocks that attend within windows; the others see the whole image.
         features: the blocks whose outputs are given.
         positions: sides of the grid of learned positions.
     """

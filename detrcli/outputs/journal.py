@@ -1,7 +1,7 @@
-"""What a run over many pictures has done, line by line in a file that survives whatever ends the run.
+"""What a run over many images has done, line by line in a file that survives whatever ends the run.
 
-The first line says what run it is, then comes a line for each picture, in order, and a last line when the run is whole.
-Files for all pictures at once are written from it.
+The first line says what run it is, then comes a line for each image, in order, and a last line when the run is whole.
+Files for all images at once are written from it.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import OutputError, UsageError
-from ..files import lock, sync_folder, writing
+from ..files import as_output_error, lock, sync_folder
 from ..images.sources import ImageReference
-from .record import Labelled, of_record
+from .record import ImageResult, of_record
 
 Setting = Mapping[str, Any]
 
@@ -33,7 +33,7 @@ SYNC_AFTER = 1.0
 
 @dataclass(frozen=True)
 class Failure:
-    """A picture of which nothing came.
+    """An image of which nothing came.
 
     Attributes:
         path: as the user would name it.
@@ -48,15 +48,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
-        index: its place among all pictures of all shards, from 0.
+        index: its place among all images of all shards, from 0.
         result: what was found, or what went wrong.
     """
 
     index: int
-    result: Labelled | Failure
+    result: ImageResult | Failure
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Record:
     Attributes:
         path: of the file.
         setting: what decides the run's outputs.
-        done: how many pictures it knows.
+        done: how many images it knows.
         finished: whether the run came to its end.
         whole: how many of the file's bytes are whole lines.
     """
@@ -78,16 +78,16 @@ class Record:
     whole: int
 
     def entries(self) -> Iterator[Entry]:
-        """What became of each picture so far."""
+        """What became of each image so far."""
         with self.path.open("rb") as file:
             for line in _up_to(file, self.whole):
                 if (entry := _entry(line)) is not None:
                     yield entry
 
     def remaining(self, references: Iterable[tuple[int, ImageReference]]) -> Iterator[tuple[int, ImageReference]]:
-        """Those of a run's pictures that are not in here.
+        """Those of a run's images that are not in here.
 
-        As long as the pictures come as they came before, nothing is held in memory, else 16 bytes for each.
+        As long as the images come as they came before, nothing is held in memory, else 16 bytes for each.
         """
         done = (entry.result.path for entry in self.entries())
         coming = iter(references)
@@ -139,7 +139,7 @@ class Names:
         return place if place < len(self._known) and self._known[place] == digest else None
 
 
-def recorded(path: Path) -> Record | None:
+def read_journal(path: Path) -> Record | None:
     """The journal in a file, or None if there is none, not even a first line.
 
     It is whole up to the first line that no run writes, or that was there before.
@@ -189,13 +189,13 @@ def _reading(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot read {path}: {error.strerror}; name another --output") from error
 
 
-def check_that_nobody_writes(path: Path) -> None:
+def ensure_not_locked(path: Path) -> None:
     """Refuse a journal that another process is writing.
 
     Raises:
         UsageError: there is one.
     """
-    with writing(path), path.open("ab") as file:
+    with as_output_error(path), path.open("ab") as file:
         lock(file, path)
 
 
@@ -223,7 +223,7 @@ class Journal:
         before_sync: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
-        with writing(path):
+        with as_output_error(path):
             self._file: IO[bytes] = path.open("ab")
             try:
                 lock(self._file, path)
@@ -238,7 +238,7 @@ class Journal:
         self._folders, self._before_sync = {path.parent, *folders}, before_sync
 
     def add(self, entry: Entry, folders: Iterable[Path] = ()) -> None:
-        """Write what became of a picture, whose own outputs are on the disk.
+        """Write what became of an image, whose own outputs are on the disk.
 
         Args:
             entry: what to write.
@@ -248,7 +248,7 @@ class Journal:
             OutputError: it cannot be written.
         """
         self._folders.update(folders)
-        with writing(self.path):
+        with as_output_error(self.path):
             self._write(_line(entry))
             self._done += 1
             if time.monotonic() - self._synced > SYNC_AFTER:
@@ -267,13 +267,13 @@ class Journal:
         """Say that the run came to its end.
 
         Args:
-            folders: where the files for all pictures were given their names.
+            folders: where the files for all images were given their names.
 
         Raises:
             OutputError: it cannot be written.
         """
         self._folders.update(folders)
-        with writing(self.path):
+        with as_output_error(self.path):
             self._write(FINISHED)
 
     def close(self) -> None:
@@ -282,7 +282,7 @@ class Journal:
         Raises:
             OutputError: it cannot be written.
         """
-        with writing(self.path), self._file:
+        with as_output_error(self.path), self._file:
             self._sync()
 
     def _write(self, line: bytes) -> None:

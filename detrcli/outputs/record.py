@@ -1,4 +1,4 @@
-"""What is written about a picture that was looked at, in every format."""
+"""What is written about an image that was looked at, in every format."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ class Found:
         label_id: class id.
         label: class name.
         score: 0…1, to six digits.
-        box: x1, y1, x2, y2 in pixels of the upright picture, inside it, to four digits.
+        box: x1, y1, x2, y2 in pixels of the upright image, inside it, to four digits.
     """
 
     label_id: int
@@ -26,14 +26,14 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """One picture.
+class ImageResult:
+    """One image.
 
     Attributes:
         path: as the user would name it.
         relative: where its outputs belong below the output folder, with `/` between folders.
-        width: of the upright picture, in pixels.
-        height: of the upright picture, in pixels.
+        width: of the upright image, in pixels.
+        height: of the upright image, in pixels.
         model: what looked at it.
         found: its objects, best first.
         image_id: its id in a COCO file, or None.
@@ -59,18 +59,18 @@ class Labelled:
 
 def labelled(
     path: str, relative: str, model: str, detections: "Detections", image_id: "CocoId | None" = None
-) -> Labelled:
-    """What is written about a picture's detections."""
+) -> ImageResult:
+    """What is written about an image's detections."""
     columns = (detections.labels.tolist(), detections.names, detections.scores.tolist(), detections.boxes.tolist())
     found = tuple(
         Found(label, name, round(score, 6), (round(x1, 4), round(y1, 4), round(x2, 4), round(y2, 4)))
         for label, name, score, (x1, y1, x2, y2) in zip(*columns, strict=True)
     )
-    return Labelled(path, relative, detections.width, detections.height, model, found, image_id)
+    return ImageResult(path, relative, detections.width, detections.height, model, found, image_id)
 
 
-def of_record(record: dict[str, Any], relative: str, image_id: "CocoId | None" = None) -> Labelled:
-    """What `Labelled.as_record` made plain data of."""
+def of_record(record: dict[str, Any], relative: str, image_id: "CocoId | None" = None) -> ImageResult:
+    """What `ImageResult.as_record` made plain data of."""
     found = tuple(Found(one["label_id"], one["label"], one["score"], (*one["box"],)) for one in record["detections"])
     size = record["size"]
-    return Labelled(record["path"], relative, size["width"], size["height"], record["model"], found, image_id)
+    return ImageResult(record["path"], relative, size["width"], size["height"], record["model"], found, image_id)

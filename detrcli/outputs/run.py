@@ -1,4 +1,4 @@
-"""A run whose outputs are files: a drawing and files for each picture, files for all of them, and what failed."""
+"""A run that writes files: per-image files and annotated images, files for the whole run, and a list of failures."""
 
 import errno
 import json
@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 from ..detections import Detections
 from ..errors import ImageError, OutputError, UsageError
-from ..files import FOLDER, PART, atomic_file, fitting, writing
-from ..images.decode import Picture
-from ..images.fetch import is_address
+from ..files import FOLDER, PART, as_output_error, atomic_file, shorten_name
+from ..images.decode import DecodedImage
+from ..images.fetch import is_url
 from ..images.sources import SUFFIXES, ImageReference, original
 from ..timing import Clock
-from .formats import BY_STEM, FOR_ALL, FOR_EACH, FORMATS, picture_format, run_format
-from .journal import Entry, Failure, Journal, Names, Record, check_that_nobody_writes, recorded, setting_of
-from .record import Labelled
+from .formats import BY_STEM, FOR_ALL, FOR_EACH, FORMATS, image_format, run_format
+from .journal import Entry, Failure, Journal, Names, Record, ensure_not_locked, read_journal, setting_of
+from .record import ImageResult
 from .settings import CocoId, OutputSettings
 from .shards import Shard, parse_shard
 from .written import OverwriteError, Written
@@ -41,7 +41,7 @@ JOURNAL = "journal.jsonl"
 FAILURES = "failures.jsonl"
 COMPUTING = ("device", "precision")
 """Answers' settings that change no more than their last digits, in which shards may differ."""
-OF_THIS_PICTURE = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP)
+OF_THIS_IMAGE = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP)
 """What a system says where one file cannot be written, but others can."""
 
 
@@ -54,7 +54,7 @@ class Plan:
         digest: of the model's file.
         class_names: the name of each label of the model.
         root: the folder that the outputs mirror.
-        shard: the part of the pictures to take, or None for all.
+        shard: the part of the images to take, or None for all.
         formats: what to write.
         draw: whether to draw.
         answers: which answers are kept, and how they are computed.
@@ -81,7 +81,7 @@ class Plan:
         return plain
 
 
-class Labelling:
+class OutputRun:
     """Writes a run's outputs. `write` may be called from any thread, all else from one.
 
     Args:
@@ -92,13 +92,13 @@ class Labelling:
         resume: True to go on with the run that was stopped, if there is one; False to begin anew; None to begin anew
             unless one was stopped.
         overwrite: whether to overwrite files that no run wrote, or that have changed since, and files for other
-            pictures.
-        coming: gives all pictures, each with its place among all, or only the first where they cannot be listed yet.
+            images.
+        coming: gives all images, each with its place among all, or only the first where they cannot be listed yet.
         listable: whether it gives all.
         fonts: for class names in annotated images.
 
     Attributes:
-        before: how many pictures had been done before.
+        before: how many images had been done before.
         failures: the name of the file that lists what failed.
 
     Raises:
@@ -127,7 +127,7 @@ class Labelling:
         path, shard = self._folder / JOURNAL, plan.shard
         record = _run_in(path) if keep else None
         if record is not None and resume is None and record.done and not record.finished:
-            check_that_nobody_writes(path)
+            ensure_not_locked(path)
             raise UsageError(
                 f"{output} holds a run that was stopped; go on with --resume, begin anew with --no-resume, "
                 "or name another --output"
@@ -142,12 +142,12 @@ class Labelling:
         self._others: Names | None = None
         if not overwrite and _is_occupied(output):
             if not resume:
-                self._check_other_pictures(path, coming(), listable=listable)
+                self._check_other_images(path, coming(), listable=listable)
             self._check_foreign(self.remaining(iter(coming())) if listable else ())
         if not keep:
             self._folder = output / FOLDER / f"single-{token_hex(8)}"
             self._discard = finalize(self, _remove, self._folder)
-        with writing(output):
+        with as_output_error(output):
             new = [one for one in (self._folder, *self._folder.parents) if not one.exists()]
             self._folder.mkdir(parents=True, exist_ok=True)
         holding = {output, self._folder.parent, *(one.parent for one in new)}
@@ -163,17 +163,17 @@ class Labelling:
         for_all = () if self._plan.shard else files_for_all(self._plan.formats)
         names = (*for_all, self.failures) if self._lists_failures else for_all
         own = (self._output / place for _, one in coming for place in self._places(PurePosixPath(one.relative)))
-        own = (path for path in map(fitting, own) if path not in self._reserved)
+        own = (path for path in map(shorten_name, own) if path not in self._reserved)
         _refuse_foreign(self._written, chain((self._output / name for name in names), own))
 
-    def _check_other_pictures(
+    def _check_other_images(
         self, journal: Path, coming: Iterable[tuple[int, ImageReference]], *, listable: bool
     ) -> None:
-        """Refuse to begin where what is kept of other pictures would be overwritten."""
+        """Refuse to begin where what is kept of other images would be overwritten."""
         if self._plan.shard:
             self._over_others, journals = journal, [journal]
         else:
-            files = [self._output / name for name in files_for_all(self._plan.formats, only_over_pictures=True)]
+            files = [self._output / name for name in files_for_all(self._plan.formats, only_over_images=True)]
             files = [path for path in files if path.exists()]
             if not files:
                 return
@@ -181,62 +181,62 @@ class Labelling:
         records = [one for path in journals if (one := _run_in(path)) is not None and one.finished]
         names = (_name_of(one.path) for _, one in coming)
         if listable:
-            _refuse_other_pictures(self._over_others, records, names)
+            _refuse_other_images(self._over_others, records, names)
         elif records:
             # whether all of them come again will be known when the list ends
             self._others = Names(name for name, _ in _named(records))
             if any(name not in self._others for name in names):
-                _refuse_other_pictures(self._over_others, records, ())
+                _refuse_other_images(self._over_others, records, ())
 
-    def remaining(self, pictures: Iterator[tuple[int, ImageReference]]) -> Iterator[tuple[int, ImageReference]]:
-        """Those of the pictures, each with its place among all, that this run is still to look at."""
-        return pictures if self._record is None else self._record.remaining(pictures)
+    def remaining(self, images: Iterator[tuple[int, ImageReference]]) -> Iterator[tuple[int, ImageReference]]:
+        """Those of the images, each with its place among all, that this run is still to look at."""
+        return images if self._record is None else self._record.remaining(images)
 
     def write(
         self,
         reference: ImageReference,
-        picture: Picture | None,
+        decoded: DecodedImage | None,
         detections: Detections,
-        labelled: Labelled,
+        labelled: ImageResult,
         clock: Clock,
     ) -> Path | None:
-        """Write a picture's own outputs.
+        """Write an image's own outputs.
 
         Returns:
-            Where the drawing went, if there is one.
+            Where the annotated image went, if there is one.
 
         Raises:
-            ImageError: they cannot be written, but those of other pictures may.
+            ImageError: they cannot be written, but those of other images may.
             OutputError: nothing can be written any more.
         """
         try:
-            drawing = self._draw(reference, picture, detections, clock) if picture is not None else None
+            annotated = self._draw(reference, decoded, detections, clock) if decoded is not None else None
             with clock.timing("write"):
                 for name in self._plan.formats:
                     if name in FOR_EACH:
                         self._write_one(name, reference, labelled)
         except OutputError as error:
             cause = error.__cause__
-            if isinstance(error, OverwriteError) or (isinstance(cause, OSError) and cause.errno in OF_THIS_PICTURE):
+            if isinstance(error, OverwriteError) or (isinstance(cause, OSError) and cause.errno in OF_THIS_IMAGE):
                 raise ImageError(f"{reference.path}: {error}", "not written") from error
             raise
-        return drawing
+        return annotated
 
-    def add(self, index: int, result: Labelled | Failure) -> None:
-        """Take note that a picture is done."""
+    def add(self, index: int, result: ImageResult | Failure) -> None:
+        """Take note that an image is done."""
         if self._others is not None:
             self._others.drop(_name_of(result.path))
         self._journal.add(Entry(index, result), self._folders(result))
 
     def close(self, *, finished: bool) -> Counter[str]:
-        """Write what failed, and the files for all pictures, those of a shard excepted, which are merged.
+        """Write what failed, and the files for all images, those of a shard excepted, which are merged.
 
         Args:
             finished: whether the run came to its end; else only what failed is written, and a run that goes on may
                 write the rest.
 
         Returns:
-            How many pictures failed in which way, those of the run that was stopped included; none for a run that
+            How many images failed in which way, those of the run that was stopped included; none for a run that
             nobody may go on with.
 
         Raises:
@@ -261,22 +261,22 @@ class Labelling:
             self._discard()
         return kinds
 
-    def _draw(self, reference: ImageReference, picture: Picture, detections: Detections, clock: Clock) -> Path:
-        from ..images.draw import draw, save_drawing
+    def _draw(self, reference: ImageReference, decoded: DecodedImage, detections: Detections, clock: Clock) -> Path:
+        from ..images.draw import draw, save_annotated
 
         target = self._checked(self._output / reference.relative, reference)
         if target.exists() and os.path.exists(reference.path) and os.path.samefile(target, reference.path):
             raise ImageError(
-                f"{reference.path}: its drawing would overwrite it; choose another --output", "not written"
+                f"{reference.path}: its annotated image would overwrite it; choose another --output", "not written"
             )
         with clock.timing("draw"):
             try:
-                drawing = draw(picture, detections, self._fonts)
-                return save_drawing(drawing, picture, target, staging=self._folder, admit=self._written.admit)
+                annotated = draw(decoded, detections, self._fonts)
+                return save_annotated(annotated, decoded, target, staging=self._folder, admit=self._written.admit)
             except (OverflowError, ValueError, SystemError) as error:
                 raise ImageError(f"{reference.path}: cannot be annotated ({error})", "not written") from error
 
-    def _write_one(self, name: str, reference: ImageReference, labelled: Labelled) -> None:
+    def _write_one(self, name: str, reference: ImageReference, labelled: ImageResult) -> None:
         if name in BY_STEM and (other := _namesake(reference.path)):
             raise ImageError(
                 f"{reference.path}: {name} has one file for it and for {other}, whose name differs only in its ending; "
@@ -289,20 +289,20 @@ class Labelling:
                 "rename one",
                 "not written",
             )
-        form = picture_format(name)
+        form = image_format(name)
         place = form.place(PurePosixPath(labelled.relative))
         self._write_file(self._checked(self._output / place, reference), form.content(labelled, self._settings))
 
-    def _folders(self, result: Labelled | Failure) -> set[Path]:
-        """Those that hold a picture's own outputs, and those that hold these, from the output folder on."""
+    def _folders(self, result: ImageResult | Failure) -> set[Path]:
+        """Those that hold an image's own outputs, and those that hold these, from the output folder on."""
         if isinstance(result, Failure):
             return set()
         places = self._places(PurePosixPath(result.relative))
         return {self._output / folder for place in places for folder in place.parents}
 
     def _places(self, relative: PurePosixPath) -> list[PurePosixPath]:
-        """Where the outputs of a picture belong, below the output folder."""
-        places = [picture_format(name).place(relative) for name in self._plan.formats if name in FOR_EACH]
+        """Where the outputs of an image belong, below the output folder."""
+        places = [image_format(name).place(relative) for name in self._plan.formats if name in FOR_EACH]
         return [*places, relative] if self._plan.draw else places
 
     def _checked(self, path: Path, reference: ImageReference) -> Path:
@@ -314,7 +314,7 @@ class Labelling:
             if os.path.realpath(self._output) != self._place:
                 raise OutputError(f"{self._output} was replaced while it was written to")
             raise ImageError(f"{reference.path}: {path.parent} leads out of the output folder", "not written")
-        return fitting(path)
+        return shorten_name(path)
 
     def _write_file(self, path: Path, content: bytes) -> None:
         with atomic_file(path, staging=self._folder, admit=self._written.admit) as file:
@@ -327,8 +327,8 @@ class Merged:
 
     Attributes:
         written: the files.
-        failed: how many pictures failed in which way.
-        elsewhere: folders that hold drawings and files of single pictures, other than that of the files.
+        failed: how many images failed in which way.
+        elsewhere: folders that hold annotated images and files of single images, other than that of the files.
     """
 
     written: list[Path]
@@ -337,14 +337,14 @@ class Merged:
 
 
 def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None, *, overwrite: bool = False) -> Merged:
-    """Write what one run would have written for all pictures together, from the journals of its shards.
+    """Write what one run would have written for all images together, from the journals of its shards.
 
     Args:
         folders: what the shards had as output folders.
         output: where to write.
         formats: what to write, or None for what the shards were told.
         overwrite: whether to overwrite files that no run wrote, or that have changed since, and files for other
-            pictures.
+            images.
 
     Raises:
         UsageError: a shard is missing, has not come to its end, or is of another run; or files would be overwritten.
@@ -365,9 +365,9 @@ def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None,
     if not overwrite and _is_occupied(output):
         _refuse_foreign(written, (output / name for name in (*files_for_all(chosen), FAILURES)))
         whole = _run_in(output / FOLDER / JOURNAL)
-        files = [output / name for name in files_for_all(chosen, only_over_pictures=True)]
+        files = [output / name for name in files_for_all(chosen, only_over_images=True)]
         if whole is not None and whole.finished and (there := [path for path in files if path.exists()]):
-            _refuse_other_pictures(there[0], [whole], (name for name, _ in _named(records)))
+            _refuse_other_images(there[0], [whole], (name for name, _ in _named(records)))
     files = write_for_all(chosen, records, settings, written)
     of_each = setting["draw"] or any(name in FOR_EACH for name in setting["formats"])
     elsewhere = [one for one in folders if of_each and os.path.realpath(one) != os.path.realpath(output)]
@@ -403,7 +403,7 @@ def _all_shards(folders: Sequence[Path]) -> list[Record]:
 
 
 def drawn(folder: Path) -> bool:
-    """Whether the pictures in an output folder are drawings."""
+    """Whether the images in an output folder are annotated images."""
     settings = (setting_of(path) for path in (folder / FOLDER).glob(f"**/{JOURNAL}"))
     return any(setting.get("draw") for setting in settings if setting is not None)
 
@@ -416,7 +416,7 @@ def write_for_all(
     *,
     staging: Path | None = None,
 ) -> list[Path]:
-    """Write the files that a format has for all pictures together; see `atomic_file` for `staging`.
+    """Write the files that a format has for all images together; see `atomic_file` for `staging`.
 
     Returns:
         The files.
@@ -430,7 +430,7 @@ def write_for_all(
             for file_name, write in run_format(name).FILES.items():
                 path = settings.folder / file_name
                 with atomic_file(path, staging=staging, admit=written.admit) as file:
-                    write(file, _Pictures(records), settings)
+                    write(file, _Images(records), settings)
                 files.append(path)
     return files
 
@@ -438,7 +438,7 @@ def write_for_all(
 def write_failures(
     records: Sequence[Record], path: Path, written: Written, *, staging: Path | None = None
 ) -> Counter[str]:
-    """Write a line for each picture that failed, or take the file away if none did; see `atomic_file` for `staging`.
+    """Write a line for each image that failed, or take the file away if none did; see `atomic_file` for `staging`.
 
     Returns:
         How many failed in which way.
@@ -456,24 +456,24 @@ def write_failures(
                 file.write(json.dumps(vars(entry.result)).encode() + b"\n")
     if not kinds:
         written.check(path)
-        with writing(path):
+        with as_output_error(path):
             path.unlink(missing_ok=True)
     return kinds
 
 
 @dataclass(frozen=True)
-class _Pictures:
-    """All pictures that were looked at, in order, as often as it takes."""
+class _Images:
+    """All images that were looked at, in order, as often as it takes."""
 
     records: Sequence[Record]
 
-    def __iter__(self) -> Iterator[Labelled]:
-        return (entry.result for entry in _in_order(self.records) if isinstance(entry.result, Labelled))
+    def __iter__(self) -> Iterator[ImageResult]:
+        return (entry.result for entry in _in_order(self.records) if isinstance(entry.result, ImageResult))
 
 
 def _run_in(journal: Path) -> Record | None:
     """What a journal knows of a run, or None if it is no run's."""
-    record = recorded(journal)
+    record = read_journal(journal)
     if record is None:
         return None
     try:
@@ -484,9 +484,9 @@ def _run_in(journal: Path) -> Record | None:
         return None
 
 
-def files_for_all(formats: Iterable[str], *, only_over_pictures: bool = False) -> list[str]:
-    """Names of the files that formats have for all pictures; only those that say something of each, or all."""
-    chosen = FOR_ALL - FOR_EACH if only_over_pictures else FOR_ALL
+def files_for_all(formats: Iterable[str], *, only_over_images: bool = False) -> list[str]:
+    """Names of the files that formats have for all images; only those that say something of each, or all."""
+    chosen = FOR_ALL - FOR_EACH if only_over_images else FOR_ALL
     return [name for one in formats if one in chosen for name in run_format(one).FILES]
 
 
@@ -519,10 +519,10 @@ def _refuse_foreign(written: Written, paths: Iterable[Path]) -> None:
         )
 
 
-def _refuse_other_pictures(file: Path, records: Sequence[Record], coming: Iterable[str]) -> None:
-    """Refuse to overwrite a file with one that lacks pictures that are still there."""
+def _refuse_other_images(file: Path, records: Sequence[Record], coming: Iterable[str]) -> None:
+    """Refuse to overwrite a file with one that lacks images that are still there."""
     names = Names(coming)
-    lost = (path for name, path in _named(records) if name not in names and (is_address(path) or os.path.lexists(name)))
+    lost = (path for name, path in _named(records) if name not in names and (is_url(path) or os.path.lexists(name)))
     first = next(lost, None)
     if first is not None:
         count = 1 + sum(1 for _ in lost)
@@ -534,17 +534,17 @@ def _refuse_other_pictures(file: Path, records: Sequence[Record], coming: Iterab
 
 
 def _named(records: Iterable[Record]) -> Iterator[tuple[str, str]]:
-    """Of each picture that runs have looked at, what tells it from others, and its path as the user named it."""
+    """Of each image that runs have looked at, what tells it from others, and its path as the user named it."""
     for record in records:
         root = str(record.setting.get("root"))
         for entry in record.entries():
-            if isinstance(entry.result, Labelled):
+            if isinstance(entry.result, ImageResult):
                 path = entry.result.path
-                yield path if is_address(path) else original(root, entry.result.relative), path
+                yield path if is_url(path) else original(root, entry.result.relative), path
 
 
 def _name_of(path: str) -> str:
-    return path if is_address(path) else os.path.abspath(path)
+    return path if is_url(path) else os.path.abspath(path)
 
 
 def _in_order(records: Sequence[Record]) -> Iterator[Entry]:
@@ -587,8 +587,8 @@ def _folder_of(output: Path, shard: Shard | None) -> Path:
 
 
 def _namesake(path: str) -> str | None:
-    """A picture beside this one whose name differs in the ending alone."""
-    if is_address(path):
+    """An image beside this one whose name differs in the ending alone."""
+    if is_url(path):
         return None
     folder, name = os.path.split(os.path.abspath(path))
     stem, suffix = os.path.splitext(name)
@@ -603,7 +603,7 @@ def _namesake(path: str) -> str | None:
 
 @lru_cache(maxsize=16)
 def _namesakes(folder: str) -> dict[str, list[str]]:
-    """The pictures of a folder whose names differ in the ending alone, by what is before it."""
+    """The images of a folder whose names differ in the ending alone, by what is before it."""
     digests = _stem_digests(folder)
     repeated = set(digests[1:][digests[1:] == digests[:-1]].tolist())
     seen: dict[str, list[str]] = {}
@@ -615,13 +615,13 @@ def _namesakes(folder: str) -> dict[str, list[str]]:
 
 @lru_cache(maxsize=16)
 def _stem_digests(folder: str) -> NDArray[np.int64]:
-    """Of each picture in a folder, a digest of what is before the ending of its name; sorted."""
+    """Of each image in a folder, a digest of what is before the ending of its name; sorted."""
     # of a million names, digests take a tenth of the memory
     return np.sort(np.fromiter((hash(stem) for stem, _ in _stems(folder)), np.int64))
 
 
 def _stems(folder: str) -> Iterator[tuple[str, str]]:
-    """Of each picture in a folder, what is before the ending of its name, and the name."""
+    """Of each image in a folder, what is before the ending of its name, and the name."""
     with suppress(OSError), os.scandir(folder) as listing:
         for entry in listing:
             stem, suffix = os.path.splitext(entry.name)

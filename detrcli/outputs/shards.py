@@ -1,4 +1,4 @@
-"""A part of the pictures for each of several machines that know nothing of each other."""
+"""A part of the images for each of several machines that know nothing of each other."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ class Shard:
     count: int
 
     def takes(self, relative: str) -> bool:
-        """Whether a picture belongs to this part: it depends on nothing but where the picture's outputs belong."""
+        """Whether an image belongs to this part: it depends on nothing but where the image's outputs belong."""
         digest = hashlib.blake2b(relative.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest) % self.count == self.index
 

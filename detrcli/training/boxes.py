@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..inference.postprocess import corners
+from ..inference.postprocess import cxcywh_to_xyxy
 
 
 class Overlap(NamedTuple):
@@ -22,7 +22,7 @@ class Overlap(NamedTuple):
 
 def overlap(one: Tensor, other: Tensor) -> Overlap:
     """Compare boxes (…, 4) as cx, cy, w, h, element by element as far as their shapes broadcast."""
-    one, other = corners(one), corners(other)
+    one, other = cxcywh_to_xyxy(one), cxcywh_to_xyxy(other)
     intersection = _area(torch.maximum(one[..., :2], other[..., :2]), torch.minimum(one[..., 2:], other[..., 2:]))
     union = _area(one[..., :2], one[..., 2:]) + _area(other[..., :2], other[..., 2:]) - intersection
     hull = _area(torch.minimum(one[..., :2], other[..., :2]), torch.maximum(one[..., 2:], other[..., 2:]))

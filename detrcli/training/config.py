@@ -5,15 +5,15 @@ from typing import Literal
 
 from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, Within, fit_and_pad
 from .augment import Augmentation
-from .optimizer import Decline, Rates
+from .optimizer import LrSchedule, Rates
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """How to train.
 
     Attributes:
-        epochs: times that every picture is seen.
+        epochs: times that every image is seen.
         batch_size: of each process.
         rate: the learning rate of the heads.
         rates: those of the rest, and weight decay.
@@ -23,7 +23,7 @@ class Recipe:
         decay: of the average of the weights in the long run.
         settling: steps in which that average slows down to it.
         box_loss: distance of boxes.
-        augmentation: how pictures are varied.
+        augmentation: how images are varied.
         multi_scale: whether batches come in several sizes.
         precision: of the network's products.
         validate_every: epochs from one measurement of AP to the next; the last epoch is always measured.
@@ -35,10 +35,10 @@ class Recipe:
     rate: float
     rates: Rates
     warm_up: int = 100
-    decline: Decline = "cosine"
+    decline: LrSchedule = "cosine"
     clip: float = 0.1
     decay: float = 0.9995
-    settling: int = 2000
+    ema_warmup_steps: int = 2000
     box_loss: Literal["l1", "smooth_l1"] = "l1"
     augmentation: Augmentation = field(default_factory=Augmentation)
     multi_scale: bool = True

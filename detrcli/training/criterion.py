@@ -56,7 +56,7 @@ def cross_entropy(matched: Matched) -> Tensor:
     logits, match = matched.logits, matched.match
     no_object = logits.shape[-1] - 1
     wanted = logits.new_full(logits.shape[:2], no_object, dtype=torch.int64)
-    wanted[match.picture, match.query] = matched.labels
+    wanted[match.image, match.query] = matched.labels
     weights = logits.new_ones(logits.shape[-1])
     weights[no_object] = NO_OBJECT
     return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weights)
@@ -66,7 +66,7 @@ def iou_aware_bce(matched: Matched) -> Tensor:
     """LW-DETR's (section 3.2, equations 1 and 2): a hit should score what its box is worth, all else nothing."""
     logits, match = matched.logits, matched.match
     probability = logits.sigmoid()
-    hits = (match.picture, match.query, matched.labels)
+    hits = (match.image, match.query, matched.labels)
     worth = (probability[hits].detach() ** ALPHA * matched.iou ** (1 - ALPHA)).clamp(min=0.01)
     positive = torch.zeros_like(logits)
     positive[hits] = worth
@@ -104,7 +104,7 @@ class SetCriterion:
         Args:
             answers: of each decoder layer, the last one last, and after them of the proposals if there are any: logits
                 (B, groups·Q, K) and boxes (B, groups·Q, 4).
-            targets: one a picture.
+            targets: one an image.
             objects: how many objects a process has in a batch, on average over all of them.
             groups: number of query groups, each of which is to find every object.
 
@@ -118,13 +118,13 @@ class SetCriterion:
 
     def losses(self, answer: Predictions, targets: Sequence[Target], objects: Tensor, groups: int) -> Losses:
         """The terms of one answer."""
-        answer = answer.exact()
+        answer = answer.at_least_float32()
         match = self.matcher(answer, targets, groups)
         starts = torch.tensor([0, *(len(target.labels) for target in targets[:-1])], device=match.target.device)
-        place = match.target + starts.cumsum(0)[match.picture]
+        place = match.target + starts.cumsum(0)[match.image]
         labels = torch.cat([target.labels for target in targets])[place]
         wanted = torch.cat([target.boxes for target in targets])[place].to(answer.boxes.dtype)
-        boxes = answer.boxes[match.picture, match.query]
+        boxes = answer.boxes[match.image, match.query]
         agreement = overlap(boxes, wanted)
         return Losses(
             self.class_loss(Matched(answer.logits, match, labels, agreement.iou.detach(), objects)),

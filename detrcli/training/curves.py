@@ -1,4 +1,4 @@
-"""The course of a training as a picture."""
+"""The course of a training as an image."""
 
 import io
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Batches of varied pictures, the same for the same seed however many processes make them and wherever they start."""
+"""Batches of varied images, the same for the same seed however many processes make them and wherever they start."""
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,23 +14,23 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..checkpoints.preprocessing import Preprocessing
 from ..datasets import Example
 from ..errors import ImageError, TrainingError
-from ..images.decode import read_picture
+from ..images.decode import read_image
 from ..images.resize import Padded, ResizeRule
 from ..inference.memory import is_for_want_of_memory
 from .augment import Augmentation, annotated, as_target, normalised
 from .matcher import Target
 
 
-class Draw(NamedTuple):
-    """One picture of one batch.
+class Sample(NamedTuple):
+    """One image of one batch.
 
     Attributes:
-        picture: which one of the data set.
+        image: which one of the dataset.
         seed: of its variation.
         rule: how large it is to become.
     """
 
-    picture: int
+    image: int
     seed: int
     rule: ResizeRule
 
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     Attributes:
         pixels: (B, 3, H, W), normalised, zero where padded.
         mask: (B, H, W) bool, True on padding, or None where there is none.
-        targets: one a picture.
+        targets: one an image.
     """
 
     pixels: Tensor
@@ -57,17 +57,17 @@ class Batch(NamedTuple):
         )
 
 
-def steps_in_epoch(pictures: int, batch: int) -> int:
-    """Whole batches, of all processes together, that so many pictures fill; one for fewer pictures than fill it."""
-    return max(1, pictures // batch)
+def steps_in_epoch(images: int, batch: int) -> int:
+    """Whole batches, of all processes together, that so many images fill; one for fewer images than fill it."""
+    return max(1, images // batch)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which pictures come when.
+    """Which images come when.
 
     Attributes:
-        count: number of pictures.
+        count: number of images.
         batch_size: of each process.
         rules: sizes of which each batch takes one.
         seed: of everything.
@@ -87,8 +87,8 @@ class Schedule:
         """Batches in an epoch; what does not fill the last one is left for another epoch."""
         return steps_in_epoch(self.count, self.batch_size * self.processes)
 
-    def epoch(self, epoch: int) -> list[list[Draw]]:
-        """The batches of this process in an epoch. A data set smaller than a batch is repeated to fill it."""
+    def epoch(self, epoch: int) -> list[list[Sample]]:
+        """The batches of this process in an epoch. A dataset smaller than a batch is repeated to fill it."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         whole = self.batch_size * self.processes
         order = torch.cat([torch.randperm(self.count, generator=generator) for _ in range(-(-whole // self.count))])
@@ -98,10 +98,10 @@ class Schedule:
         for step, size in enumerate(sizes):
             start = step * whole + self.rank * self.batch_size
             places = range(start, start + self.batch_size)
-            batches.append([Draw(int(order[place]), seeds[place], self.rules[size]) for place in places])
+            batches.append([Sample(int(order[place]), seeds[place], self.rules[size]) for place in places])
         return batches
 
-    def onward(self, epoch: int, step: int, epochs: int) -> Iterator[list[Draw]]:
+    def onward(self, epoch: int, step: int, epochs: int) -> Iterator[list[Sample]]:
         """The batches of this process from a step of an epoch on, to the end of the last of so many epochs."""
         for later in range(epoch, epochs):
             yield from self.epoch(later)[step if later == epoch else 0 :]
@@ -111,29 +111,29 @@ Item: TypeAlias = tuple[Tensor, Target] | ImageError
 """Pixels (3, H, W) and the objects in them, or why there are none."""
 
 
-class Pictures(Dataset[Item]):
-    """The pictures of a data set, read, varied and normalised as a `Draw` says."""
+class TrainingDataset(Dataset[Item]):
+    """The images of a dataset, read, varied and normalised as a `Sample` says."""
 
     def __init__(self, examples: Sequence[Example], rules: Preprocessing, augmentation: Augmentation) -> None:
         self._examples = examples
         self._rules = rules
-        self._move, self._recolour = augmentation.move(), augmentation.recolour()
+        self._move, self._recolor = augmentation.move(), augmentation.recolor()
 
-    def __getitem__(self, draw: Draw) -> Item:
-        """The picture of a draw: pixels (3, H, W) and its objects, or why it cannot be read."""
-        example = self._examples[draw.picture]
+    def __getitem__(self, draw: Sample) -> Item:
+        """The image of a draw: pixels (3, H, W) and its objects, or why it cannot be read."""
+        example = self._examples[draw.image]
         single = ~torch.from_numpy(example.crowd)
         boxes, labels = torch.from_numpy(example.boxes)[single], torch.from_numpy(example.labels)[single]
         try:
-            picture = read_picture(example.path).image
+            decoded = read_image(example.path).image
         except ImageError as error:
-            return error  # not raised: a process that loads pictures would wrap it in a traceback
+            return error  # not raised: a process that loads images would wrap it in a traceback
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(draw.seed)
-                image, objects = self._move(*annotated(picture, boxes, labels))
+                image, objects = self._move(*annotated(decoded, boxes, labels))
                 resized = image.resize(draw.rule.size(image.width, image.height), self._rules.resample)
-                pixels, target = normalised(self._recolour(resized), self._rules), as_target(image, objects)
+                pixels, target = normalised(self._recolor(resized), self._rules), as_target(image, objects)
         except (MemoryError, RuntimeError) as error:
             if not is_for_want_of_memory(error):
                 raise
@@ -148,22 +148,22 @@ def padded(pixels: Tensor, target: Target, rule: Padded) -> tuple[Tensor, Target
     return F.pad(pixels, (0, rule.width - width, 0, rule.height - height)), Target(target.labels, target.boxes * share)
 
 
-class _Order(Sampler[list[Draw]]):
-    def __init__(self, batches: Iterable[list[Draw]]) -> None:
+class _Order(Sampler[list[Sample]]):
+    def __init__(self, batches: Iterable[list[Sample]]) -> None:
         self._batches = batches
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[Sample]]:
         return iter(self._batches)
 
 
-def batches(pictures: Pictures, draws: Iterable[list[Draw]], *, workers: int, pin: bool) -> Iterator[Batch]:
+def batches(images: TrainingDataset, draws: Iterable[list[Sample]], *, workers: int, pin: bool) -> Iterator[Batch]:
     """Load batches, ahead of time in `workers` processes if there are any.
 
     Raises:
-        ImageError: a picture cannot be read.
+        ImageError: an image cannot be read.
     """
     loader: DataLoader[Item] = DataLoader(
-        pictures,
+        images,
         batch_sampler=_Order(draws),
         num_workers=workers,
         collate_fn=_collated,
@@ -190,7 +190,7 @@ def loading() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise TrainingError(
-            "a process that loads pictures was killed, most likely for want of memory; go on with --resume and fewer "
+            "a process that loads images was killed, most likely for want of memory; go on with --resume and fewer "
             "--workers"
         ) from error
 
@@ -210,7 +210,7 @@ def _collated(items: Sequence[Item]) -> Batch | ImageError:
 
 
 def collate(items: Sequence[tuple[Tensor, Target]]) -> Batch:
-    """Pad pictures at the right and the bottom to the largest (DETR, appendix A.4)."""
+    """Pad images at the right and the bottom to the largest (DETR, appendix A.4)."""
     height = max(pixels.shape[1] for pixels, _ in items)
     width = max(pixels.shape[2] for pixels, _ in items)
     together = torch.zeros(len(items), 3, height, width)

@@ -19,7 +19,7 @@ PATIENCE = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
-class Processes:
+class Distributed:
     """All processes of a training, seen from one of them.
 
     Attributes:
@@ -33,7 +33,7 @@ class Processes:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that evaluates, writes and talks."""
         return self.rank == 0
 
@@ -55,7 +55,7 @@ class Processes:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
+def init_distributed(device: torch.device) -> Iterator[Distributed]:
     """Join the other processes if `torchrun` started this one; each takes the GPU of its local rank.
 
     Raises:
@@ -71,10 +71,10 @@ def joined(device: torch.device) -> Iterator[Processes]:
             )
         torch.cuda.set_device(device)
     if not launched:
-        yield Processes(0, 1, device)
+        yield Distributed(0, 1, device)
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
+        yield Distributed(distributed.get_rank(), distributed.get_world_size(), device)
     finally:
         distributed.destroy_process_group()

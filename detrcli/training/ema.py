@@ -10,7 +10,7 @@ from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 
 
-class Average:
+class ModelEma:
     """An exponential moving average of parameters and statistics, quick to follow at first.
 
     Args:
@@ -24,7 +24,7 @@ class Average:
         self._decay, self._warm_up = decay, warm_up
 
     @torch.no_grad()
-    def follow(self, network: nn.Module, step: int) -> None:
+    def update(self, network: nn.Module, step: int) -> None:
         """Take one step, the `step`-th counted from 1, towards a network."""
         decay = self._decay * (1 - math.exp(-step / self._warm_up))
         mine, its = self.network.state_dict(), network.state_dict()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..classes import labels_named
 from ..models.deformable import DeformableAttention
 from ..models.detr import Detr, DetrConfig
-from ..models.layers import Perceptron
+from ..models.layers import MLP
 from ..models.lwdetr import LwDetr
 from ..models.resnet import BasicBlock, Bottleneck, ResNet
 from ..models.vit import Block, Embedding, ViT
@@ -39,9 +39,9 @@ def initialise(network: Detr | LwDetr) -> None:
         if network.input_projection.bias is not None:
             nn.init.zeros_(network.input_projection.bias)
     if isinstance(network, LwDetr):
-        nn.init.zeros_(network.query_boxes.weight)
+        nn.init.zeros_(network.reference_deltas.weight)
         for module in network.modules():
-            last = module.layers[-1] if isinstance(module, Perceptron) else None
+            last = module.layers[-1] if isinstance(module, MLP) else None
             if isinstance(last, nn.Linear) and last.out_features == 4:
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)

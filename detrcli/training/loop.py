@@ -27,12 +27,12 @@ from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 from ..models.predictions import Predictions
 from ..signals import Interruption
-from .config import Recipe, sizes_around
+from .config import TrainConfig, sizes_around
 from .criterion import DETR_CRITERION, LWDETR_CRITERION, SetCriterion, smooth_l1
 from .curves import draw_curves
-from .dataset import Batch, Pictures, Schedule, batches, loading
-from .distributed import Processes
-from .ema import Average
+from .dataset import Batch, Schedule, TrainingDataset, batches, loading
+from .distributed import Distributed
+from .ema import ModelEma
 from .files import CURVES, METRICS, STATE
 from .norms import synchronize_norms
 from .optimizer import optimizer_for, parameters_of, share
@@ -42,14 +42,14 @@ SAVE_AFTER = 600.0
 """Seconds after which the state of a training is saved within an epoch."""
 
 
-class Watcher(Protocol):
+class TrainingCallback(Protocol):
     """Is told how a training goes."""
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """A step is done, the `step`-th of `steps` in an epoch, all counted from 1."""
 
     def on_evaluation(self, done: int, of: int) -> None:
-        """So many pictures of the validation are done."""
+        """So many images of the validation are done."""
 
     def on_epoch(self, record: Mapping[str, Any]) -> None:
         """An epoch is done; the record is its line in the metrics file."""
@@ -80,7 +80,7 @@ class Training:
         recipe: how.
         folder: where the best model, `last/`, the metrics and the state are written.
         processes: who else takes part.
-        workers: processes that load pictures.
+        workers: processes that load images.
         watcher: is told how it goes.
     """
 
@@ -89,12 +89,12 @@ class Training:
         model: LoadedModel,
         data: Dataset,
         validation: Dataset | None,
-        recipe: Recipe,
+        recipe: TrainConfig,
         folder: Path,
-        processes: Processes,
+        processes: Distributed,
         *,
         workers: int,
-        watcher: Watcher,
+        watcher: TrainingCallback,
     ) -> None:
         self._model, self._validation, self._recipe = model, validation, recipe
         self._folder, self._processes, self._workers, self._watcher = folder, processes, workers, watcher
@@ -103,7 +103,7 @@ class Training:
         self._network = network
         self._groups = network.config.num_groups if isinstance(network, LwDetr) else 1
         self._criterion = _criterion(network, recipe)
-        self._average = Average(network, decay=recipe.decay, warm_up=recipe.settling)
+        self._average = ModelEma(network, decay=recipe.decay, warm_up=recipe.ema_warmup_steps)
         self._optimizer = optimizer_for(network, recipe.rate, recipe.rates)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._scaler = torch.amp.GradScaler(processes.device.type, enabled=recipe.precision == "fp16")
@@ -128,7 +128,7 @@ class Training:
             "optimizer": self._optimizer,
             "scaler": self._scaler,
         }
-        self._pictures = Pictures(data.examples, model.preprocessing, recipe.augmentation)
+        self._images = TrainingDataset(data.examples, model.preprocessing, recipe.augmentation)
         self._progress = Progress()
         self._interruption = Interruption()
         self._saved = time.monotonic()
@@ -145,7 +145,7 @@ class Training:
 
         Raises:
             TrainingError: the loss or its gradient is no longer a number, or a loading process was killed.
-            ImageError: a picture cannot be read.
+            ImageError: an image cannot be read.
             OutputError: a file cannot be written.
             KeyboardInterrupt: it was interrupted.
         """
@@ -153,10 +153,10 @@ class Training:
         self._write_metrics()
         draws = self._schedule.onward(progress.epoch, progress.step, self._recipe.epochs)
         pin = self._processes.device.type == "cuda"
-        with loading(), self._interruption.noticed():
+        with loading(), self._interruption.listen():
             if progress.step == steps:
                 self._finish_epoch()
-            for batch in batches(self._pictures, draws, workers=self._workers, pin=pin):
+            for batch in batches(self._images, draws, workers=self._workers, pin=pin):
                 losses, due, stop = self._step(batch.to(self._processes.device))
                 progress.step += 1
                 progress.sums = [total + one for total, one in zip(progress.sums, losses, strict=True)]
@@ -168,7 +168,7 @@ class Training:
                     self._finish_epoch()
                     stop = any(self._processes.gathered(self._interruption.signal is not None))
                 if stop:
-                    self._interruption.heed()
+                    self._interruption.reraise()
 
     def _step(self, batch: Batch) -> tuple[list[float], bool, bool]:
         """Learn from a batch.
@@ -207,7 +207,7 @@ class Training:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if math.isfinite(norm):
-            self._average.follow(self._network, done + 1)
+            self._average.update(self._network, done + 1)
         return losses, bool(due), bool(stop)
 
     def _share(self, step: int) -> float:
@@ -225,7 +225,7 @@ class Training:
     def _finish_epoch(self) -> None:
         progress = self._progress
         due = (progress.epoch + 1) % self._recipe.validate_every == 0 or progress.epoch + 1 == self._recipe.epochs
-        evaluation = self._evaluate() if self._validation and due and self._processes.leads else None
+        evaluation = self._evaluate() if self._validation and due and self._processes.is_main else None
         total, classes, boxes, giou = (value / self._schedule.steps for value in progress.sums)
         record: dict[str, Any] = {
             "epoch": progress.epoch + 1,
@@ -243,7 +243,7 @@ class Training:
         if evaluation and best:
             progress.best = evaluation.ap
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, [0.0] * 4
-        if self._processes.leads:
+        if self._processes.is_main:
             averaged = replace(self._model, network=self._average.network)
             save_model(averaged, self._folder / "last")
             if best:
@@ -264,7 +264,7 @@ class Training:
         def watched(done: int) -> None:
             self._watcher.on_evaluation(done, count)
             if self._interruption.signal is not None:
-                self._interruption.heed()
+                self._interruption.reraise()
 
         evaluation, _ = evaluate(detector, self._validation, batch_size=backend.batch_size, on_progress=watched)
         return evaluation
@@ -274,7 +274,7 @@ class Training:
         save_state(self._folder / STATE, self._setting, self._progress, self._parts, self._processes)
 
     def _write_metrics(self) -> None:
-        if self._processes.leads:
+        if self._processes.is_main:
             with atomic_file(self._folder / METRICS) as file:
                 file.writelines(json.dumps(line).encode() + b"\n" for line in self._progress.records)
 
@@ -287,6 +287,6 @@ class Training:
         self._progress = load_state(self._folder / STATE, self._setting, self._parts, self._processes)
 
 
-def _criterion(network: Detr | LwDetr, recipe: Recipe) -> SetCriterion:
+def _criterion(network: Detr | LwDetr, recipe: TrainConfig) -> SetCriterion:
     criterion = DETR_CRITERION if isinstance(network, Detr) else LWDETR_CRITERION
     return replace(criterion, box_loss=smooth_l1) if recipe.box_loss == "smooth_l1" else criterion

@@ -17,11 +17,11 @@ ALPHA, GAMMA = 0.25, 2
 
 
 class Target(NamedTuple):
-    """The objects of one picture.
+    """The objects of one image.
 
     Attributes:
         labels: (N,) int64.
-        boxes: (N, 4) as cx, cy, w, h relative to the picture, in 0…1.
+        boxes: (N, 4) as cx, cy, w, h relative to the image, in 0…1.
     """
 
     labels: Tensor
@@ -29,15 +29,15 @@ class Target(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Who was assigned to whom, for a batch: the M pairs of all pictures one after the other.
+    """Who was assigned to whom, for a batch: the M pairs of all images one after the other.
 
     Attributes:
-        picture: (M,) index into the batch.
+        image: (M,) index into the batch.
         query: (M,) index of the object query.
-        target: (M,) index of the object in its picture.
+        target: (M,) index of the object in its image.
     """
 
-    picture: Tensor
+    image: Tensor
     query: Tensor
     target: Tensor
 
@@ -77,28 +77,28 @@ class Matcher:
 
         Args:
             predictions: logits (B, groups·Q, K) and boxes (B, groups·Q, 4), group after group.
-            targets: one a picture.
+            targets: one an image.
             groups: number of query groups.
 
         Returns:
-            The pairs, those of a picture together and within it those of a group, by rising query.
+            The pairs, those of an image together and within it those of a group, by rising query.
         """
         costs = self.costs(predictions, targets).nan_to_num(nan=1e6).cpu()  # the losses tell of what is no number
         size = costs.shape[1] // groups
         rows: list[tuple[Tensor, Tensor, Tensor]] = []
-        for picture, target in enumerate(targets):
-            for group, cost in enumerate(costs[picture, :, : len(target.labels)].split(size)):
+        for image, target in enumerate(targets):
+            for group, cost in enumerate(costs[image, :, : len(target.labels)].split(size)):
                 queries, objects = (torch.from_numpy(side) for side in linear_sum_assignment(cost.numpy()))
-                rows.append((torch.full_like(queries, picture), queries + group * size, objects))
+                rows.append((torch.full_like(queries, image), queries + group * size, objects))
         return Match(*(torch.cat(part).to(predictions.boxes.device) for part in zip(*rows, strict=True)))
 
     def costs(self, predictions: Predictions, targets: Sequence[Target]) -> Tensor:
         """The cost of each pair.
 
         Returns:
-            (B, Q, N), N of the picture of most objects; what is beyond a picture's own means nothing.
+            (B, Q, N), N of the image of most objects; what is beyond an image's own means nothing.
         """
-        logits, boxes = predictions.exact()
+        logits, boxes = predictions.at_least_float32()
         labels = pad_sequence([target.labels for target in targets], batch_first=True)
         wanted = pad_sequence([target.boxes for target in targets], batch_first=True).to(boxes.dtype)
         by_label = self.class_cost(logits).gather(2, labels[:, None].expand(-1, logits.shape[1], -1))

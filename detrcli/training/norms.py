@@ -35,15 +35,15 @@ class SyncBatchNorm(nn.BatchNorm2d):
         """(B, C, H, W), the same shape in every process → the same shape."""
         if not self.training:
             return super().forward(x)
-        exact = x.to(torch.promote_types(x.dtype, torch.float32))
-        here = torch.stack(torch.var_mean(exact, (0, 2, 3), correction=0))
+        at_least_float32 = x.to(torch.promote_types(x.dtype, torch.float32))
+        here = torch.stack(torch.var_mean(at_least_float32, (0, 2, 3), correction=0))
         variances, means = torch.as_tensor(_Gathered.apply(here)).unbind(1)
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)
         self._follow(mean.detach(), variance.detach(), count=x[:, 0].numel() * len(means))
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
-        return torch.as_tensor(exact * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+        return torch.as_tensor(at_least_float32 * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, *, count: int) -> None:

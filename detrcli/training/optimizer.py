@@ -12,7 +12,7 @@ from torch import nn
 from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 
-Decline = Literal["cosine", "step"]
+LrSchedule = Literal["cosine", "step"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _factor(name: str, network: Detr | LwDetr, rates: Rates) -> float:
     return rates.backbone * rates.layer_decay**decays * rates.component_decay**2
 
 
-def share(step: int, steps: int, *, warm_up: int, decline: Decline) -> float:
+def share(step: int, steps: int, *, warm_up: int, decline: LrSchedule) -> float:
     """How much of its full learning rate a step has: a linear rise, then the fall.
 
     Args:

@@ -26,7 +26,7 @@ class Architecture:
 
     Attributes:
         config: its sizes, but for the classes.
-        resize: what pictures it is made for.
+        resize: what images it is made for.
     """
 
     config: DetrConfig | LwDetrConfig
@@ -50,7 +50,7 @@ def from_scratch(name: str, classes: tuple[str, ...], *, size: Size | None, seed
     Args:
         name: of an architecture.
         classes: the names of the labels.
-        size: what pictures are resized to, if not to what the architecture is made for.
+        size: what images are resized to, if not to what the architecture is made for.
         seed: of the weights.
 
     Raises:

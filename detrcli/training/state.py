@@ -16,8 +16,8 @@ from ..checkpoints.load import LoadedModel
 from ..datasets import Dataset
 from ..errors import TrainingError
 from ..files import atomic_file
-from .config import Recipe
-from .distributed import Processes
+from .config import TrainConfig
+from .distributed import Distributed
 
 Setting = dict[str, Any]
 Random = dict[str, Tensor]
@@ -53,7 +53,7 @@ class Progress:
 
 
 def setting_of(
-    model: LoadedModel, data: Dataset, validation: Dataset | None, recipe: Recipe, processes: Processes
+    model: LoadedModel, data: Dataset, validation: Dataset | None, recipe: TrainConfig, processes: Distributed
 ) -> Setting:
     """All that decides what becomes of a training. It can go on only with the same."""
     learning = [name for name, parameter in model.network.named_parameters() if parameter.requires_grad]
@@ -63,15 +63,15 @@ def setting_of(
         "learning parameters": f"{len(learning)} ({_digest(learning)})",
         "preprocessing": str(model.preprocessing),
         "classes": list(model.class_names),
-        "pictures": _described(data),
-        "pictures to validate": _described(validation) if validation else None,
+        "images": _described(data),
+        "images to validate": _described(validation) if validation else None,
         "processes": processes.count,
         "device": processes.device.type,
     }
 
 
 def save_state(
-    path: Path, setting: Setting, progress: Progress, parts: Mapping[str, Part], processes: Processes
+    path: Path, setting: Setting, progress: Progress, parts: Mapping[str, Part], processes: Distributed
 ) -> None:
     """Write the state of a training. All processes call this at the same step; the first one writes.
 
@@ -79,7 +79,7 @@ def save_state(
         OutputError: the file cannot be written.
     """
     random = processes.gathered(_random_state(processes.device))
-    if not processes.leads:
+    if not processes.is_main:
         return
     state = {
         "setting": json.dumps(setting),
@@ -93,7 +93,7 @@ def save_state(
         file.write(whole.getbuffer())
 
 
-def load_state(path: Path, setting: Setting, parts: Mapping[str, Part], processes: Processes) -> Progress:
+def load_state(path: Path, setting: Setting, parts: Mapping[str, Part], processes: Distributed) -> Progress:
     """Give every part, and the random numbers, the state in which `save_state` left them.
 
     Returns:

@@ -1,8 +1,8 @@
 """How fast a folder is labelled with LW-DETR-tiny, beside a batched script with transformers, and beside the network.
 
-    python -m tests.bench.labelling_speed PHOTOGRAPHS [--pictures N] [--rounds N]
+    python -m tests.bench.labelling_speed PHOTOGRAPHS [--images N] [--rounds N]
 
-PHOTOGRAPHS is a folder; its pictures are repeated to N. The same random weights everywhere, 640 × 640, on the CPU:
+PHOTOGRAPHS is a folder; its images are repeated to N. The same random weights everywhere, 640 × 640, on the CPU:
 transformers and the ONNX file in float32, PyTorch in the precision that `detr` takes by itself. Each run is a process
 of its own from its start to its end; they take turns, and the median of the rounds counts.
 """
@@ -38,8 +38,8 @@ processor = AutoImageProcessor.from_pretrained(model)
 network = AutoModelForObjectDetection.from_pretrained(model).eval()
 
 def read(paths):
-    pictures = [Image.open(path).convert("RGB") for path in paths]
-    return paths, [(one.height, one.width) for one in pictures], processor(images=pictures, return_tensors="pt")
+    images = [Image.open(path).convert("RGB") for path in paths]
+    return paths, [(one.height, one.width) for one in images], processor(images=images, return_tensors="pt")
 
 paths = sorted(Path(folder).iterdir())
 loader = DataLoader(paths, batch_size=8, collate_fn=read, num_workers=int(workers))
@@ -57,13 +57,13 @@ def main() -> None:
     """Print how long each takes, and what part of the peer's time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photographs", type=Path)
-    parser.add_argument("--pictures", type=int, default=1024)
+    parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     with TemporaryDirectory() as place:
         root = Path(place)
-        folder, weights = root / "pictures", root / "tiny"
-        repeat(options.photographs, folder, options.pictures)
+        folder, weights = root / "images", root / "tiny"
+        repeat(options.photographs, folder, options.images)
         save_model(from_scratch("lwdetr-tiny", COCO, size=None, seed=0), weights)
         onnx = export_onnx(load_checkpoint(find(str(weights))), root / "tiny.onnx", source="random").path
         networks = networks_alone([weights, onnx])
@@ -88,21 +88,21 @@ def main() -> None:
     seconds = {name: statistics.median(values) for name, values in taken.items()}
     best = min(value for name, value in seconds.items() if name.startswith("transformers"))
     for name, value in seconds.items():
-        rate = options.pictures / value
+        rate = options.images / value
         told = f"{name}: {value:.1f} s, {rate:.2f} a second, {value / best:.2f} of transformers' time"
         network = networks.get(name.partition(",")[0])
         print(told if network is None else f"{told}, {rate / network:.2f} of the network's rate")
 
 
 def networks_alone(models: Sequence[Path]) -> dict[str, float]:
-    """Pictures a second of each model's network, as `detr bench` gives it for one picture after the other."""
+    """Images a second of each model's network, as `detr bench` gives it for one image after the other."""
     bench = [*DETR, "bench", *map(str, models), "--device", "cpu"]
     results = json.loads(subprocess.run(bench, check=True, capture_output=True).stdout)["results"]
     return dict(zip(("torch", "onnx"), (1 / one["network"]["median"] for one in results), strict=True))
 
 
 def repeat(photographs: Path, folder: Path, count: int) -> None:
-    """Fill a folder with so many pictures."""
+    """Fill a folder with so many images."""
     folder.mkdir()
     files = sorted(photographs.iterdir())
     for number in range(count):

@@ -1,4 +1,4 @@
-"""How fast LW-DETR-tiny is in ONNX Runtime, beside transformers: the network, and a whole process with one picture.
+"""How fast LW-DETR-tiny is in ONNX Runtime, beside transformers: the network, and a whole process with one image.
 
     python -m tests.bench.onnx_speed [--rounds N]
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForObjectDetection
 
-from detrcli.checkpoints.bundled import sample_picture
+from detrcli.checkpoints.bundled import sample_image
 from detrcli.checkpoints.class_tables import COCO
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
@@ -78,11 +78,11 @@ def running_peer(folder: Path) -> Callable[[], object]:
 
 
 def processes(folder: Path, file: Path, rounds: int) -> None:
-    """Time a whole process that looks at one picture."""
-    picture = str(sample_picture())
+    """Time a whole process that looks at one image."""
+    image = str(sample_image())
     commands = {
-        "transformers": [sys.executable, "-c", PEER, str(folder), picture],
-        "detr predict": [sys.executable, "-m", "detrcli", "predict", picture, "--model", str(file), "--no-draw"],
+        "transformers": [sys.executable, "-c", PEER, str(folder), image],
+        "detr predict": [sys.executable, "-m", "detrcli", "predict", image, "--model", str(file), "--no-draw"],
     }
     runs: dict[str, Callable[[], object]] = {
         name: partial(subprocess.run, command, check=True, capture_output=True) for name, command in commands.items()

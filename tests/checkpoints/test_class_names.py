@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import detrcli
-from detrcli.checkpoints.bundled import sample_picture
+from detrcli.checkpoints.bundled import sample_image
 from detrcli.checkpoints.class_files import read_class_names
 from detrcli.checkpoints.class_tables import COCO
 from detrcli.errors import ModelWarning, UsageError
@@ -109,7 +109,7 @@ def test_labels_that_count_from_one(tmp_path: Path) -> None:
 def test_commands(lone: Path, tmp_path: Path) -> None:
     names = tmp_path / "classes.txt"
     names.write_text("\n".join(NAMES))
-    photo = str(sample_picture())
+    photo = str(sample_image())
     run = ["predict", photo, "--model", str(lone), "--size", "64", "--no-draw", "-t", "0", "--device", "cpu"]
     told = detr(*run, "--class-names", names, "-v", cwd=tmp_path)
     assert told.returncode == 0, told.stderr

@@ -73,10 +73,10 @@ class User:
 
     def refused(self, *arguments: str, haste: bool = False, **settings: str) -> str:
         """What `detr predict` complains about when it cannot get the model, in one line."""
-        picture = self.home.parent / "picture.png"
-        Image.new("RGB", (8, 8)).save(picture)
+        image = self.home.parent / "image.png"
+        Image.new("RGB", (8, 8)).save(image)
         program = HASTE + DETR if haste else DETR
-        run = self.python(program, "predict", str(picture), "--no-draw", "--device", "cpu", *arguments, **settings)
+        run = self.python(program, "predict", str(image), "--no-draw", "--device", "cpu", *arguments, **settings)
         assert run.returncode == 2, run.stderr
         assert run.stdout == ""
         assert "Traceback" not in run.stderr
@@ -386,8 +386,8 @@ def test_damaged_weights_are_mended_by_deleting_what_the_error_names(hub: Hub, u
     damaged = Path(named[1])
     assert damaged.is_relative_to(user.home)
     damaged.unlink()
-    picture = tmp_path / "picture.png"
-    arguments = ("predict", str(picture), "-m", REPO, "--no-draw", "--device", "cpu", "--threshold", "0")
+    image = tmp_path / "image.png"
+    arguments = ("predict", str(image), "-m", REPO, "--no-draw", "--device", "cpu", "--threshold", "0")
     run = user.python(DETR, *arguments)
     assert run.returncode == 0, run.stderr
     (line,) = run.stdout.splitlines()

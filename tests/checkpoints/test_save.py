@@ -90,7 +90,7 @@ def test_transformers_gives_the_same_answers(saved: tuple[LoadedModel, Path]) ->
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_transformers_resizes_pictures_alike(name: str, rule: ResizeRule, tmp_path: Path) -> None:
+def test_transformers_resizes_images_alike(name: str, rule: ResizeRule, tmp_path: Path) -> None:
     saved_as(NETWORKS[name][0], rule, tmp_path)
     assert load_checkpoint(find(str(tmp_path))).preprocessing.resize == rule
     processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")

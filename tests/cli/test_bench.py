@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from detrcli.cli import benchmark as bench
-from detrcli.cli.benchmark import Contender, measure
+from detrcli.cli.benchmark import BenchmarkCase, measure
 from detrcli.host import cpu_name
 
 from ..tiny import save_tiny
@@ -17,7 +17,7 @@ from .running import detr
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a DETR `tiny`, the same as `tiny.onnx`, and a picture."""
+    """A folder with a DETR `tiny`, the same as `tiny.onnx`, and an image."""
     place = tmp_path_factory.mktemp("bench")
     save_tiny(place / "tiny")
     run = detr("export", "--onnx", "--model", "tiny", cwd=place)
@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_models_precisions_and_batches_side_by_side(place: Path) -> None:
-    options = ("--rounds", 2, "--batch-size", 1, "--batch-size", 3, "--device", "cpu", "--picture", "a.jpg")
+    options = ("--rounds", 2, "--batch-size", 1, "--batch-size", 3, "--device", "cpu", "--image", "a.jpg")
     run = detr("bench", "tiny", "tiny.onnx", *options, "--precision", "fp32", cwd=place)
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout)
@@ -42,7 +42,7 @@ def test_models_precisions_and_batches_side_by_side(place: Path) -> None:
     for one in told["results"]:
         for part in ("network", "whole"):
             assert 0 < one[part]["median"] <= one[part]["p95"]
-        assert one["pictures_per_second"] == pytest.approx(one["batch"] / one["whole"]["median"])
+        assert one["images_per_second"] == pytest.approx(one["batch"] / one["whole"]["median"])
     assert [one["gflops"] is None for one in told["results"]] == [False, False, True, True]  # of any size, any work
 
 
@@ -76,7 +76,7 @@ def test_runs_that_warm_up_do_not_count(place: Path, monkeypatch: pytest.MonkeyP
             self.backend.run([], [])
 
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    (speed,) = measure([Contender(Detector(), 1)], place / "a.jpg", 4)  # type: ignore[arg-type]
+    (speed,) = measure([BenchmarkCase(Detector(), 1)], place / "a.jpg", 4)  # type: ignore[arg-type]
     assert (speed.network.median, speed.whole.median) == (2, 1)
     assert speed.gflops is None
 
@@ -87,7 +87,7 @@ def test_runs_that_warm_up_do_not_count(place: Path, monkeypatch: pytest.MonkeyP
         (("tiny", "--precision", "fp8"), "'fp8' is none of auto, fp32, fp16, bf16"),
         (("nothing",), "no model is called 'nothing'"),
         (("tiny.onnx", "--precision", "fp16"), "tiny.onnx computes in fp32"),
-        (("tiny", "--picture", "absent.jpg"), "absent.jpg"),
+        (("tiny", "--image", "absent.jpg"), "absent.jpg"),
         (("tiny", "--device", "cpu,cpu"), "one device, not on cpu,cpu"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

@@ -15,13 +15,13 @@ from pycocotools.cocoeval import COCOeval
 
 import detrcli
 
-from ..datasets.written import Box, as_coco, as_yolo, write_json, write_picture, write_text
+from ..datasets.written import Box, as_coco, as_yolo, write_image, write_json, write_text
 from ..detr_process import detr, on_a_terminal
 from ..tiny import save_tiny
 from .test_predict import Run, noise
 
 SIZE = (90, 60)
-PICTURES = ("0.png", "1.png", "turned.jpg")
+IMAGES = ("0.png", "1.png", "turned.jpg")
 CLASSES = tuple(f"THING {label}" for label in range(7))
 """The tiny model's, shouted."""
 MODEL = ("--model", "model", "--device", "cpu", "--precision", "fp32")
@@ -29,7 +29,7 @@ MODEL = ("--model", "model", "--device", "cpu", "--precision", "fp32")
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with a model, and with a data set of what that model finds."""
+    """A folder with a model, and with a dataset of what that model finds."""
 
     folder: Path
     objects: dict[str, list[tuple[int, Box]]]
@@ -39,7 +39,7 @@ class Place:
         return Run(run.returncode, run.stdout, run.stderr)
 
     def on_a_terminal(self, *arguments: str) -> str:
-        """What a terminal shows of a run that ends well, without colours and movements."""
+        """What a terminal shows of a run that ends well, without colors and movements."""
         return on_a_terminal("eval", *arguments, cwd=self.folder)
 
     def coco(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("eval")
     save_tiny(folder / "model")
     (folder / "set").mkdir()
-    for number, name in enumerate(PICTURES[:2]):
+    for number, name in enumerate(IMAGES[:2]):
         noise(number, *SIZE).save(folder / "set" / name)
     lying = noise(2, *reversed(SIZE))
     exif = lying.getexif()
@@ -59,9 +59,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     lying.save(folder / "set" / "turned.jpg", exif=exif)
 
     detector = detrcli.load(folder / "model", device="cpu", precision="fp32")
-    found = detector.predict([folder / "set" / name for name in PICTURES], threshold=0)
+    found = detector.predict([folder / "set" / name for name in IMAGES], threshold=0)
     objects: dict[str, list[tuple[int, Box]]] = {}
-    for name, one in zip(PICTURES, found, strict=True):
+    for name, one in zip(IMAGES, found, strict=True):
         corners = one.boxes.tolist()
         objects[name] = [(int(label), tuple(box)) for label, box in zip(one.labels, corners, strict=True)]
     place = Place(folder, objects)
@@ -79,12 +79,12 @@ def test_a_model_is_right_about_what_it_says_itself(place: Place) -> None:
     (record,) = run.records
     assert list(record) == [
         *("model", "dataset", "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar"),
-        *("pictures", "objects", "classes"),
+        *("images", "objects", "classes"),
     ]
-    assert (record["model"], record["dataset"], record["pictures"]) == ("model", "set", len(PICTURES))
+    assert (record["model"], record["dataset"], record["images"]) == ("model", "set", len(IMAGES))
     assert record["objects"] == sum(map(len, place.objects.values()))
     assert [record[name] for name in ("ap", "ap50", "ap75", "ar")] == pytest.approx([1] * 4)
-    assert record["ap_large"] is None  # a picture of 90 × 60 has no room for one
+    assert record["ap_large"] is None  # an image of 90 × 60 has no room for one
     assert list(record["classes"]) == list(CLASSES)
     for name, figures in record["classes"].items():
         expected = pytest.approx(1) if name in seen(place) else None
@@ -130,10 +130,10 @@ def test_problems_are_said_and_all_goes_on(harder: Harder) -> None:
     turned = Path("yolo/../set/turned.jpg")
     said = "yolo/data.yaml (val): 1 boxes"
     assert flat == f"{said} have no width or no height, such as in {turned}: left out"
-    assert outside == f"{said} lie outside their picture, such as in {turned}: left out"
+    assert outside == f"{said} lie outside their image, such as in {turned}: left out"
     assert len(idle) == 1
     assert re.fullmatch(r"yolo/data\.yaml \(val\): \d classes have no object: ('THING \d'(, )?)+(, …)?", idle[0])
-    assert where.startswith("model, 3 pictures, on cpu, fp32")
+    assert where.startswith("model, 3 images, on cpu, fp32")
 
 
 def test_saved_predictions_have_the_same_figures_in_pycocotools(place: Place, harder: Harder) -> None:
@@ -155,7 +155,7 @@ def test_saved_predictions_have_the_same_figures_in_pycocotools(place: Place, ha
 
 def test_a_table_on_a_terminal(place: Place) -> None:
     shown = place.on_a_terminal("set", *MODEL)
-    assert f"{len(PICTURES)} pictures, {sum(map(len, place.objects.values()))} objects; all figures in perc" in shown
+    assert f"{len(IMAGES)} images, {sum(map(len, place.objects.values()))} objects; all figures in perc" in shown
     assert re.search(r"AP +AP50 +AP75 +small +medium +large +recall", shown)
     assert re.search(r"^ +100\.0 +100\.0 +100\.0 .* – +100\.0 *$", shown, re.MULTILINE)
     rows = re.findall(r"^ +(THING \d) +100\.0 +100\.0 *$", shown, re.MULTILINE)
@@ -169,8 +169,8 @@ def test_json_on_a_terminal(place: Place) -> None:
     assert json.loads(shown)["ap"] == pytest.approx(1)
 
 
-def test_a_damaged_picture_leaves_nothing_half_done(place: Place, tmp_path: Path) -> None:
-    for name in PICTURES:
+def test_a_damaged_image_leaves_nothing_half_done(place: Place, tmp_path: Path) -> None:
+    for name in IMAGES:
         (tmp_path / name).write_bytes((place.folder / "set" / name).read_bytes())
     (tmp_path / "turned.jpg").write_bytes((tmp_path / "turned.jpg").read_bytes()[:-300])
     write_json(tmp_path / "a.json", place.coco())
@@ -178,13 +178,13 @@ def test_a_damaged_picture_leaves_nothing_half_done(place: Place, tmp_path: Path
     run = place.detr(str(tmp_path), *MODEL, "--quiet", "--save-predictions", str(kept))
     assert (run.code, run.stdout) == (2, "")
     (complaint,) = run.complaints
-    assert complaint.startswith(f"detr: {tmp_path / 'turned.jpg'}: damaged picture")
+    assert complaint.startswith(f"detr: {tmp_path / 'turned.jpg'}: damaged image")
     assert kept.read_text() == "earlier"
     assert list(kept.parent.iterdir()) == [kept]
 
 
 def test_classes_that_the_model_lacks(place: Place, tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png")
+    write_image(tmp_path / "a.png")
     write_json(tmp_path / "a.json", as_coco({"a.png": [(0, (1, 1, 9, 9))]}, ["thign 1"]))
     run = place.detr(str(tmp_path), *MODEL)
     assert (run.code, run.stdout) == (2, "")
@@ -219,10 +219,10 @@ def test_a_reader_that_goes_away(place: Place) -> None:
             ["empty"],
             "detr: empty holds no dataset: no COCO JSON file (annotations.json, …), YOLO data.yaml or classes.t",
         ),
-        (["odd/two\nlines.json"], r"detr: odd/two\nlines.json is no COCO data set: it has no list of images and none"),
-        (["odd/nan.json"], "detr: odd/nan.json is no COCO data set: an entry of its annotations has a fault"),
+        (["odd/two\nlines.json"], r"detr: odd/two\nlines.json is no COCO dataset: it has no list of images and none"),
+        (["odd/nan.json"], "detr: odd/nan.json is no COCO dataset: an entry of its annotations has a fault"),
         (["splits"], "detr: splits has no annotations of a val split, only such as train/annotations.json; name the"),
-        (["splits", "--split", "train"], "detr: splits/train/annotations.json: 1 pictures are missing, such as splits"),
+        (["splits", "--split", "train"], "detr: splits/train/annotations.json: 1 images are missing, such as splits"),
         (["set", "--split", "dev"], "'dev'"),
         (["splits", "--split", "test"], "detr: splits has no annotations of a test split, only such as train/annot"),
         (["set", "--save-predictions", "empty"], "'--save-predictions'"),

@@ -28,9 +28,9 @@ def test_it_writes_a_file_that_predicts(place: Path) -> None:
     same = re.search(r"(\d+) of (\d+) answers are PyTorch's, within", run.stderr)
     assert same is not None
     assert same[1] == same[2] != "0"
-    assert run.stderr.splitlines()[-1] == "try it: detr predict PICTURE --model demo.onnx"
+    assert run.stderr.splitlines()[-1] == "try it: detr predict IMAGE --model demo.onnx"
     told = {entry.key: entry.value for entry in onnx.load(place / "demo.onnx").metadata_props}
-    assert (told["name"], told["source"], told["licence"]) == ("demo", "demo", "Apache-2.0")
+    assert (told["name"], told["source"], told["license"]) == ("demo", "demo", "Apache-2.0")
     sample = Path(__file__).parents[2] / "weights/demo/sample.jpg"
     found = {}
     for model in ("demo", "demo.onnx"):
@@ -88,7 +88,7 @@ def test_it_suggests_what_can_be_pasted_and_keeps_folders_to_itself(
     monkeypatch.setitem(ONE_THREAD, "HOME", str(place))
     run = detr("export", "my tiny.onnx", "--model", "~/tiny", "--onnx", "--batch", 1, cwd=place)
     assert run.returncode == 0, run.stderr
-    assert run.stderr.splitlines()[-1] == "try it: detr predict PICTURE --model 'my tiny.onnx'"
+    assert run.stderr.splitlines()[-1] == "try it: detr predict IMAGE --model 'my tiny.onnx'"
     told = {entry.key: entry.value for entry in onnx.load(place / "my tiny.onnx").metadata_props}
     assert told["source"] == "tiny"
 

@@ -14,7 +14,7 @@ from PIL import Image
 from detrcli.cli import console
 from detrcli.cli.progress import counting
 
-from ..datasets.written import as_coco, write_json, write_picture
+from ..datasets.written import as_coco, write_image, write_json
 from ..tiny import save_tiny
 from .running import ONE_THREAD, detr
 
@@ -43,7 +43,7 @@ def written(code: str) -> tuple[int, list[dict[str, Any]]]:
     ("arguments", "said"),
     [
         (("predict", "absent.jpg", "--no-such"), "No such option"),
-        (("predict",), "name pictures"),
+        (("predict",), "name images"),
         (("train",), "Missing argument 'DATASET'"),
         (("train", "absent", "--output", "mine"), "absent"),
         (("eval", "absent"), "absent"),
@@ -65,7 +65,7 @@ def test_every_command_complains_in_json(tmp_path: Path, arguments: tuple[str, .
 def test_training_and_evaluation_say_how_it_goes_in_json(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model", num_classes=2)
     for split in ("train", "val"):
-        write_picture(tmp_path / "data" / split / "a.png")
+        write_image(tmp_path / "data" / split / "a.png")
         boxes = {"a.png": [(0, (2, 2, 20, 20)), (1, (10, 10, 30, 30))]}
         write_json(tmp_path / "data" / split / "_annotations.coco.json", as_coco(boxes, ("cat", "dog")))
     options = ("--log-json", "--device", "cpu", "--size", "64")
@@ -121,8 +121,8 @@ def test_text_of_any_origin_becomes_events(code: str) -> None:
 
 
 def test_events_stay_as_they_are() -> None:
-    _, found = written("""print('{"event": "summary", "text": "x", "pictures": 3}', file=sys.stderr)""")
-    assert found == [{"event": "summary", "text": "x", "pictures": 3}]
+    _, found = written("""print('{"event": "summary", "text": "x", "images": 3}', file=sys.stderr)""")
+    assert found == [{"event": "summary", "text": "x", "images": 3}]
 
 
 def test_progress_comes_with_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

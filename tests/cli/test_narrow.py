@@ -15,7 +15,7 @@ from detrcli.checkpoints.names import KNOWN_MODELS
 from detrcli.cli.app import app
 from detrcli.cli.narrow import print_fitting
 from detrcli.cli.table import print_table
-from detrcli.outputs.record import Found, Labelled
+from detrcli.outputs.record import Found, ImageResult
 
 COMMANDS = [[], ["predict"], ["merge"], ["models"], ["train"], ["eval"], ["export"], ["bench"]]
 
@@ -93,7 +93,7 @@ def test_a_table_is_shown_whole(
 def test_detections_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     found = Found(0, "traffic-light-" * 3, 0.5, (1000.0, 1000.0, 2000.0, 2000.0))
-    print_table(Labelled("a.jpg", "a.jpg", 4000, 4000, "model", (found,)))
+    print_table(ImageResult("a.jpg", "a.jpg", 4000, 4000, "model", (found,)))
     printed = capsys.readouterr().out
     assert "…" not in printed
     assert max(map(len, printed.splitlines())) <= 40

@@ -24,7 +24,7 @@ PATHS = {
 
 def test_paths_are_found_among_the_options() -> None:
     known = {"predict output", "predict font", "predict image_ids", "predict class_names", "predict lists"}
-    known |= {"train dataset", "train output", "train class_names", "eval save_predictions", "bench picture"}
+    known |= {"train dataset", "train output", "train class_names", "eval save_predictions", "bench image"}
     assert known | {"merge folders", "export file"} <= PATHS.keys()
 
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from detrcli.cli.console import printable
-from detrcli.images.decode import read_picture
+from detrcli.images.decode import read_image
 
 from ..detr_process import PATIENCE, PIPES, PythonProcess, detr, on_a_terminal, python, start
 from ..tiny import QUERIES, save_tiny
@@ -69,7 +69,7 @@ class Place:
         return start("predict", *arguments, cwd=self.folder, **PIPES)
 
     def on_a_terminal(self, *arguments: str) -> str:
-        """What a terminal shows of a run that ends well, without colours and movements."""
+        """What a terminal shows of a run that ends well, without colors and movements."""
         return on_a_terminal("predict", *arguments, cwd=self.folder)
 
     def files(self, folder: str) -> list[str]:
@@ -103,7 +103,7 @@ def place(tmp_path: Path, model: Path) -> Place:
 
 @pytest.fixture
 def trio(place: Place) -> Place:
-    """A place with three sound pictures, p/0.jpg, p/1.jpg and p/2.jpg."""
+    """A place with three sound images, p/0.jpg, p/1.jpg and p/2.jpg."""
     (place.folder / "p").mkdir()
     for number in range(3):
         noise(number).save(place.folder / "p" / f"{number}.jpg")
@@ -129,7 +129,7 @@ SIZES = {
     "point.png": (1, 1),
     "turned.jpg": (60, 90),
 }
-"""The good ones of the mixed pictures, upright."""
+"""The good ones of the mixed images, upright."""
 
 FAULTS = {
     "x-bomb.png": "too many pixels",
@@ -137,7 +137,7 @@ FAULTS = {
     "x-cut.png": "damaged",
     "x-empty.png": "empty",
     "x-folder.jpg": "is a directory",
-    "x-two\nlines.jpg": "not a picture",
+    "x-two\nlines.jpg": "not an image",
 }
 """The bad ones, and what is said of them."""
 
@@ -163,44 +163,44 @@ def make_mixed(folder: Path) -> None:
     (folder / "x-cut.png").write_bytes((folder / "grey.png").read_bytes()[:-100])
     (folder / "x-empty.png").touch()
     (folder / "x-folder.jpg").mkdir()
-    (folder / "x-two\nlines.jpg").write_text("no picture at all\n" * 100)
+    (folder / "x-two\nlines.jpg").write_text("no image at all\n" * 100)
 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Place:
     place = new_place(tmp_path_factory.mktemp("mixed"), model)
-    make_mixed(place.folder / "pictures")
+    make_mixed(place.folder / "images")
     return place
 
 
 @pytest.fixture(scope="module")
 def mixed_run(mixed: Place) -> Run:
-    return mixed.detr("pictures", *mixed.options, "--batch-size", "1", "--output", "out")
+    return mixed.detr("images", *mixed.options, "--batch-size", "1", "--output", "out")
 
 
-def test_bad_pictures_are_a_line_each_and_the_exit_code(mixed_run: Run) -> None:
+def test_bad_images_are_a_line_each_and_the_exit_code(mixed_run: Run) -> None:
     assert mixed_run.code == 1
     *complaints, summary, stages = mixed_run.complaints
     assert len(complaints) == len(FAULTS)
     for complaint, (name, fault) in zip(complaints, FAULTS.items(), strict=True):
-        assert complaint.startswith(f"detr: pictures/{printable(name)}: ")
+        assert complaint.startswith(f"detr: images/{printable(name)}: ")
         assert fault in complaint
     good = len(SIZES)
-    assert summary.startswith(f"{good} pictures, {good * QUERIES} detections (")
+    assert summary.startswith(f"{good} images, {good * QUERIES} detections (")
     assert re.search(rf", {len(FAULTS)} failed \(([a-z0-9 ,]+); see out/failures.jsonl\), ", summary)
     assert stages.startswith("time of all threads: read ")
 
 
 def test_what_failed_is_listed(mixed: Place, mixed_run: Run) -> None:
     failures = [json.loads(line) for line in (mixed.folder / "out/failures.jsonl").read_text().splitlines()]
-    assert [failure["path"] for failure in failures] == [f"pictures/{name}" for name in FAULTS]
+    assert [failure["path"] for failure in failures] == [f"images/{name}" for name in FAULTS]
     assert [f"detr: {printable(failure['reason'])}" for failure in failures] == mixed_run.complaints[: len(FAULTS)]
-    kinds = ["too large", "damaged", "damaged", "empty", "not a file", "not a picture"]
+    kinds = ["too large", "damaged", "damaged", "empty", "not a file", "not an image"]
     assert [failure["kind"] for failure in failures] == kinds
 
 
-def test_good_pictures_are_a_json_object_each_in_order(mixed_run: Run) -> None:
-    assert mixed_run.paths == [f"pictures/{name}" for name in SIZES]
+def test_good_images_are_a_json_object_each_in_order(mixed_run: Run) -> None:
+    assert mixed_run.paths == [f"images/{name}" for name in SIZES]
     for record, (width, height) in zip(mixed_run.records, SIZES.values(), strict=True):
         assert list(record) == ["path", "size", "model", "detections"]
         assert record["size"] == {"width": width, "height": height}
@@ -215,13 +215,13 @@ def test_good_pictures_are_a_json_object_each_in_order(mixed_run: Run) -> None:
             assert 0 <= y1 <= y2 <= height
 
 
-def test_each_good_picture_has_its_drawing_and_nothing_else_is_there(mixed: Place, mixed_run: Run) -> None:
+def test_each_good_image_has_its_drawing_and_nothing_else_is_there(mixed: Place, mixed_run: Run) -> None:
     assert mixed.files("out") == sorted([*SIZES, "failures.jsonl"])
     for name, size in SIZES.items():
-        source, drawing = (read_picture(mixed.folder / folder / name) for folder in ("pictures", "out"))
-        assert drawing.image.size == size
-        assert drawing.format == source.format
-        assert (np.asarray(drawing.image) != np.asarray(source.image)).any()
+        source, annotated = (read_image(mixed.folder / folder / name) for folder in ("images", "out"))
+        assert annotated.image.size == size
+        assert annotated.format == source.format
+        assert (np.asarray(annotated.image) != np.asarray(source.image)).any()
 
 
 def same(one: Record, other: Record) -> None:
@@ -233,7 +233,7 @@ def same(one: Record, other: Record) -> None:
 
 
 def test_neither_batches_nor_order_change_an_answer(mixed: Place, mixed_run: Run) -> None:
-    names = [f"pictures/{name}" for name in SIZES]
+    names = [f"images/{name}" for name in SIZES]
     names = [*names, *reversed(names)]
     run = mixed.detr(*names, *mixed.options, "--batch-size", "8", "--no-draw")
     assert run.code == 0
@@ -257,7 +257,7 @@ def test_filters(mixed: Place, mixed_run: Run) -> None:
         assert weaker != expected  # each of the three filters does something here
 
     run = mixed.detr(
-        *(f"pictures/{name}" for name in SIZES),
+        *(f"images/{name}" for name in SIZES),
         *mixed.options,
         *("--threshold", str(threshold), "--class", label.upper(), "--max-detections", "1", "--no-draw"),
     )
@@ -266,10 +266,10 @@ def test_filters(mixed: Place, mixed_run: Run) -> None:
 
 @pytest.fixture(scope="module")
 def sized_run(mixed: Place) -> Run:
-    stretched = read_picture(mixed.folder / "pictures" / "noise.jpg").image.resize((96, 64), Image.Resampling.BILINEAR)
+    stretched = read_image(mixed.folder / "images" / "noise.jpg").image.resize((96, 64), Image.Resampling.BILINEAR)
     stretched.save(mixed.folder / "stretched.png")
     options = ("--size", "96x64", "--no-draw", "--verbose")
-    return mixed.detr("pictures/noise.jpg", "stretched.png", *mixed.options, *options)
+    return mixed.detr("images/noise.jpg", "stretched.png", *mixed.options, *options)
 
 
 def test_a_size_is_what_the_network_sees_but_not_what_boxes_are_in(mixed_run: Run, sized_run: Run) -> None:
@@ -287,23 +287,23 @@ def test_verbose_says_what_runs_where(sized_run: Run) -> None:
     first, note, summary, _ = sized_run.complaints
     assert first.startswith("model on cpu, fp32, ")
     assert note == "model: the backbone is not dilated (no DC5), by config.json"
-    assert summary.startswith(f"2 pictures, {2 * QUERIES} detections (")
+    assert summary.startswith(f"2 images, {2 * QUERIES} detections (")
 
 
 @pytest.fixture(scope="module")
 def quiet_run(mixed: Place) -> Iterator[Run]:
     before = mixed.files(".")
-    yield mixed.detr("pictures/**/*.png", *mixed.options, "--no-draw", "--quiet", "--output", "nowhere")
+    yield mixed.detr("images/**/*.png", *mixed.options, "--no-draw", "--quiet", "--output", "nowhere")
     assert mixed.files(".") == before
 
 
 def test_a_glob_in_quotes(quiet_run: Run) -> None:
-    assert quiet_run.paths == [f"pictures/{name}" for name in SIZES if name.endswith(".png")]
+    assert quiet_run.paths == [f"images/{name}" for name in SIZES if name.endswith(".png")]
 
 
 def test_quiet_says_nothing_but_errors(quiet_run: Run) -> None:
     assert quiet_run.code == 1
-    expected = [f"detr: pictures/{name}" for name in FAULTS if name.endswith(".png")]
+    expected = [f"detr: images/{name}" for name in FAULTS if name.endswith(".png")]
     assert [": ".join(line.split(": ")[:2]) for line in quiet_run.complaints] == expected
 
 
@@ -334,11 +334,11 @@ def tree_run(tree: Place) -> Run:
     return tree.detr("tree", "--recursive", *tree.options, "--output", "tree/out", *formats)
 
 
-def test_a_tree_whose_pictures_are_all_good(tree_run: Run) -> None:
+def test_a_tree_whose_images_are_all_good(tree_run: Run) -> None:
     assert tree_run.code == 0
     assert tree_run.paths == [f"tree/{name}" for name in TREE]
     summary, _ = tree_run.complaints
-    assert summary.startswith(f"{len(TREE)} pictures, {len(TREE) * QUERIES} detections (")
+    assert summary.startswith(f"{len(TREE)} images, {len(TREE) * QUERIES} detections (")
     assert "failed" not in summary
 
 
@@ -368,14 +368,14 @@ def test_a_list_on_stdin(place: Place) -> None:
     assert [os.fsencode(path) for path in run.paths] == names
     assert run.complaints[0] == "detr: missing.jpg: no such file or directory"
     outside = "_outside/" + str(place.folder / "outside.jpg").lstrip("/")
-    drawings = [outside, "a.jpg", os.fsdecode(b"odd\xff.jpg"), "sub/b c.jpg"]
-    assert Place(here).files("out") == sorted([*drawings, "failures.jsonl"])
+    annotated_images = [outside, "a.jpg", os.fsdecode(b"odd\xff.jpg"), "sub/b c.jpg"]
+    assert Place(here).files("out") == sorted([*annotated_images, "failures.jsonl"])
 
 
 @pytest.mark.parametrize("arguments", [["-"], ["-", "--format", "jsonl"]])
 def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> None:
     run = place.detr(*arguments, *place.options)
-    assert (run.code, run.stdout, run.complaints) == (0, "", ["the list names no pictures"])
+    assert (run.code, run.stdout, run.complaints) == (0, "", ["the list names no images"])
 
 
 @pytest.mark.parametrize(
@@ -393,14 +393,14 @@ def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> No
         (["p", "--model", "model", "--size", "100000x64"], "number below 100000, or WIDTHxHEIGHT, not '100000x64'"),
         (["p", "--model", "model", "--device", "toaster"], "no device is called 'toaster'; there are auto, cpu, cuda"),
         (["p", "--model", "model", "--class", "thign 3"], "no class 'thign 3'; did you mean 'thing 3'"),
-        (["empty", "--model", "model"], "no pictures in empty; --recursive"),
-        (["none/*.jpg", "--model", "model"], "no pictures in none/*.jpg"),
+        (["empty", "--model", "model"], "no images in empty; --recursive"),
+        (["none/*.jpg", "--model", "model"], "no images in none/*.jpg"),
         (["p", "--model", "model", "--output", "p"], "would overwrite the images"),
         (["p/0.jpg", "--model", "model", "--output", "empty/../p"], "would overwrite the images"),
         (["-", "--model", "model", "--output", "."], "would overwrite the images"),
         (["--list", "list.txt", "--model", "model", "--output", "."], "would overwrite the images"),
         (["p", "--model", "none", "--resume", "--no-draw"], "--resume goes on with runs that write files"),
-        (["--model", "model"], "name pictures to look at; `detr predict --model demo` has one of its own"),
+        (["--model", "model"], "name images to look at; `detr predict --model demo` has one of its own"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -444,7 +444,7 @@ def test_outputs_beside_or_above_the_images(trio: Place, arguments: Sequence[str
 def test_images_in_the_output_folder_are_not_passed_over_without_a_word(trio: Place) -> None:
     run = trio.detr(".", "--recursive", *trio.options, "--output", "p", "--format", "labelme", "--no-draw")
     assert run.code == 2
-    assert run.complaints == ["detr: no pictures in . beside those in p, the output folder, which is passed over"]
+    assert run.complaints == ["detr: no images in . beside those in p, the output folder, which is passed over"]
 
 
 def test_a_home_is_found_in_what_a_shell_leaves_as_it_is(trio: Place) -> None:
@@ -479,18 +479,18 @@ def test_a_stderr_that_cannot_be_written_changes_nothing(trio: Place) -> None:
     os.close(gone)
 
 
-def test_a_picture_that_fails_alone(trio: Place) -> None:
+def test_a_image_that_fails_alone(trio: Place) -> None:
     run = trio.detr("missing.jpg", *trio.options, "--output", "out", "--format", "jsonl")
     assert (run.code, run.stdout) == (1, "")
     assert run.complaints == [
         "detr: missing.jpg: no such file or directory",
-        "0 pictures, 0 detections, 1 failed (1 missing)",
+        "0 images, 0 detections, 1 failed (1 missing)",
     ]
     assert trio.files("out") == ["detections.jsonl"]
     assert (trio.folder / "out" / "detections.jsonl").read_bytes() == b""
 
 
-def test_one_pictures_drawing_does_not_take_the_place_of_another_picture(trio: Place) -> None:
+def test_one_images_drawing_does_not_take_the_place_of_another_image(trio: Place) -> None:
     (trio.folder / "p" / "sub").mkdir()
     noise(9).save(trio.folder / "p" / "sub" / "0.jpg")
     before = (trio.folder / "p" / "sub" / "0.jpg").read_bytes()
@@ -545,10 +545,10 @@ from detrcli.cli import main
 
 draw = module.draw
 
-def fail(picture, *others):
-    if picture.image.getpixel((0, 0)) == FAILS:
+def fail(image, *others):
+    if image.image.getpixel((0, 0)) == FAILS:
         raise ERROR
-    return draw(picture, *others)
+    return draw(image, *others)
 
 module.draw = fail
 sys.argv[0] = "detr"
@@ -681,7 +681,7 @@ def test_an_interruption_leaves_what_is_done_and_nothing_half_done(trio: Place) 
     assert b"Traceback" not in said
     assert trio.files("out") == ["p/0.jpg", "p/1.jpg"]
     for name in ("p/0.jpg", "p/1.jpg"):
-        assert read_picture(trio.folder / "out" / name).image.size == (90, 60)
+        assert read_image(trio.folder / "out" / name).image.size == (90, 60)
 
 
 def test_a_reader_that_goes_away_ends_the_run_quietly(trio: Place) -> None:
@@ -703,7 +703,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(trio: Place) -> None:
     assert not list((trio.folder / "out").rglob("*.part"))
 
 
-def test_a_terminal_shows_a_table_for_one_picture(trio: Place) -> None:
+def test_a_terminal_shows_a_table_for_one_image(trio: Place) -> None:
     shown = trio.on_a_terminal("p/0.jpg", *trio.options, "--output", "out")
     assert "class" in shown
     assert "score" in shown
@@ -713,7 +713,7 @@ def test_a_terminal_shows_a_table_for_one_picture(trio: Place) -> None:
     assert trio.files("out") == ["0.jpg"]
 
 
-def test_a_terminal_shows_a_line_for_each_of_several_pictures(trio: Place) -> None:
+def test_a_terminal_shows_a_line_for_each_of_several_images(trio: Place) -> None:
     (trio.folder / "p" / "1.jpg").rename(trio.folder / "p" / "1\n.jpg")
     shown = trio.on_a_terminal("p", *trio.options, "--output", "out").splitlines()
     counts = r"(\d thing \d)(, \d thing \d)*"
@@ -722,12 +722,12 @@ def test_a_terminal_shows_a_line_for_each_of_several_pictures(trio: Place) -> No
         found = re.search(rf"p/{re.escape(name)}: {counts}", line)
         assert found is not None
         assert sum(int(count) for count in re.findall(r"(\d) thing", found[0])) == QUERIES
-    assert shown[-2].startswith(f"3 pictures, {3 * QUERIES} detections (")
+    assert shown[-2].startswith(f"3 images, {3 * QUERIES} detections (")
     assert not any('"path"' in line for line in shown)
     assert trio.files("out") == ["0.jpg", "1\n.jpg", "2.jpg"]
 
 
-def test_a_terminal_shows_nothing_of_several_pictures_if_quiet(trio: Place) -> None:
+def test_a_terminal_shows_nothing_of_several_images_if_quiet(trio: Place) -> None:
     assert trio.on_a_terminal("p", *trio.options, "--output", "out", "--quiet") == ""
     assert trio.files("out") == ["0.jpg", "1.jpg", "2.jpg"]
 

@@ -12,7 +12,7 @@ import pytest
 
 import detrcli.models
 from detrcli import __version__
-from detrcli.checkpoints.bundled import sample_picture
+from detrcli.checkpoints.bundled import sample_image
 
 from ..tiny import save_tiny
 from .running import RUN_MAIN, loaded
@@ -113,7 +113,7 @@ def test_what_is_not_installed_is_said(tmp_path: Path) -> None:
 )
 def test_a_package_that_cannot_be_loaded(tmp_path: Path, module: str, content: str, said: str) -> None:
     (tmp_path / f"{module}.py").write_text(content)
-    command = [sys.executable, "-m", "detrcli", "predict", "--model", "demo", str(sample_picture())]
+    command = [sys.executable, "-m", "detrcli", "predict", "--model", "demo", str(sample_image())]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert (run.returncode, run.stdout) == (2, "")
@@ -128,7 +128,7 @@ def test_a_mistyped_file_needs_no_hub(tmp_path: Path) -> None:
         ("folder/absent.onnx", "no such file or folder: folder/absent.onnx"),
         ("absent", "no model is called 'absent'"),
     ):
-        command = [sys.executable, "-m", "detrcli", "predict", "--model", model, str(sample_picture())]
+        command = [sys.executable, "-m", "detrcli", "predict", "--model", model, str(sample_image())]
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
         run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
         assert run.returncode == 2
@@ -173,7 +173,7 @@ def test_streams_that_are_closed(tmp_path: Path) -> None:
     for command in ("--version", "--help", "models"):
         assert run(f'"$@" {command} >&-') == (2, f"{unwritable}\n")
     assert run('"$@" merge . >&-') == (2, "detr: no shards were written into .\n")
-    assert run('"$@" predict - --model demo --no-draw <&-') == (0, "the list names no pictures\n")
+    assert run('"$@" predict - --model demo --no-draw <&-') == (0, "the list names no images\n")
     assert run('"$@" models 2>&- >/dev/null') == (0, "")
 
 

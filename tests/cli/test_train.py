@@ -19,10 +19,10 @@ from transformers import AutoImageProcessor, AutoModelForObjectDetection
 import detrcli
 from detrcli.datasets import read_dataset
 from detrcli.datasets.annotations import with_classes
-from detrcli.files import alone_in
+from detrcli.files import lock_directory
 
 from .. import scenes
-from ..datasets.written import as_coco, write_json, write_picture
+from ..datasets.written import as_coco, write_image, write_json
 from ..tiny import save_tiny
 from .running import ONE_THREAD, detr, detr_until
 
@@ -35,7 +35,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set `shapes` of two splits, a DETR `tiny`, and a folder `foreign` with a model's file."""
+    """A folder with a dataset `shapes` of two splits, a DETR `tiny`, and a folder `foreign` with a model's file."""
     place = tmp_path_factory.mktemp("train")
     save_tiny(place / "tiny")
     (place / "foreign").mkdir()
@@ -56,9 +56,9 @@ def test_it_says_how_it_goes_and_writes_what_it_promises(
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout == ""
     said = trained.stderr.splitlines()
-    assert "lwdetr-nano, 10 classes, 6 pictures, 2 to validate, on cpu" in trained.stderr
+    assert "lwdetr-nano, 10 classes, 6 images, 2 to validate, on cpu" in trained.stderr
     assert [line[:14] for line in said if line.startswith("epoch")] == ["epoch   1 of 2", "epoch   2 of 2"]
-    assert said[-1] == "try it: detr predict PICTURE --model out"
+    assert said[-1] == "try it: detr predict IMAGE --model out"
     written = {path.relative_to(place / "out").as_posix() for path in (place / "out").rglob("*") if path.is_file()}
     model = {"config.json", "model.safetensors", "preprocessor_config.json"}
     assert written == model | {f"last/{name}" for name in model} | {"metrics.jsonl", "curves.png", "resume.pt"}
@@ -80,17 +80,17 @@ def test_what_it_writes_predicts(place: Path) -> None:
 
 @pytest.mark.usefixtures("trained")
 def test_transformers_finds_the_same(place: Path) -> None:
-    picture = Image.open(place / "shapes/val/000000.jpg")
+    image = Image.open(place / "shapes/val/000000.jpg")
     processor = AutoImageProcessor.from_pretrained(place / "out", backend="pil")
     network = AutoModelForObjectDetection.from_pretrained(place / "out").eval()
     with torch.inference_mode():
-        answer = network(**processor(picture, return_tensors="pt"))
-    sizes = [(picture.height, picture.width)]
+        answer = network(**processor(image, return_tensors="pt"))
+    sizes = [(image.height, image.width)]
     (theirs,) = processor.post_process_object_detection(answer, threshold=0.0, target_sizes=sizes)
-    (ours,) = detrcli.load(place / "out", device="cpu", precision="fp32").predict(picture, threshold=0.0)
+    (ours,) = detrcli.load(place / "out", device="cpu", precision="fp32").predict(image, threshold=0.0)
     count = 20
     assert min(len(ours), len(theirs["scores"])) >= count
-    scale = np.array([picture.width, picture.height] * 2)
+    scale = np.array([image.width, image.height] * 2)
     np.testing.assert_allclose(ours.scores[:count], theirs["scores"][:count].numpy(), atol=1e-4)
     limits = np.clip(theirs["boxes"][:count].numpy(), 0, scale)
     np.testing.assert_allclose(ours.boxes[:count] / scale, limits / scale, atol=1e-3)
@@ -114,7 +114,7 @@ def test_killed_and_resumed_it_is_the_unbroken_training(place: Path) -> None:
 
 
 def test_two_trainings_do_not_share_a_folder(place: Path) -> None:
-    with alone_in(place / "busy"):
+    with lock_directory(place / "busy"):
         run = detr("train", "shapes", "--epochs", 1, *SCRATCH, "--output", "busy", cwd=place)
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1] == "detr: another run is writing busy; wait for it, or name another --output"
@@ -149,7 +149,7 @@ def test_a_share_of_the_images_is_held_out_for_validation(place: Path) -> None:
     run = detr(*arguments, "--epochs", 2, cwd=place)
     assert run.returncode == 0, run.stderr
     assert "2 of 6 images held out for validation" in run.stderr
-    assert "4 pictures, 2 to validate" in run.stderr
+    assert "4 images, 2 to validate" in run.stderr
     assert all(record["ap"] is not None for record in records(place / "held out"))
     run = detr(*arguments, "--epochs", 2, "--resume", cwd=place)
     assert run.returncode == 0, run.stderr
@@ -215,7 +215,7 @@ def test_classes_of_the_validation_split_go_by_name(place: Path) -> None:
         ("valid", ["star", "ring"]),
         ("test", ["ring", "bolt"]),
     ):
-        write_picture(place / "ordered" / part / "a.png", (64, 64))
+        write_image(place / "ordered" / part / "a.png", (64, 64))
         write_json(place / "ordered" / part / "_annotations.coco.json", as_coco(boxes, classes, (64, 64)))
     data, own = (read_dataset(place / "ordered", split) for split in ("train", "val"))
     aligned = with_classes(own, data.classes)
@@ -236,16 +236,16 @@ def test_a_killed_loading_process_is_said_in_a_line(place: Path) -> None:
     arguments = ("train", "shapes", "-o", "orphaned", "--epochs", 500, "--workers", 1, *SCRATCH)
     code, said = detr_until("epoch   1", kill_children, *arguments, cwd=place)
     assert code == 2
-    assert "detr: a process that loads pictures was killed" in said
+    assert "detr: a process that loads images was killed" in said
     assert "Traceback" not in said
 
 
-def test_pictures_in_both_splits_are_said(place: Path) -> None:
+def test_images_in_both_splits_are_said(place: Path) -> None:
     (place / "both ways").mkdir()
     (place / "both ways/link").symlink_to(place / "shapes/train")
     run = detr("train", "shapes", "-o", "overlapping", "--val", "both ways/link", "--epochs", 1, *SCRATCH, cwd=place)
     assert run.returncode == 0, run.stderr
-    assert "6 of 6 pictures to validate on are learned from as well" in run.stderr
+    assert "6 of 6 images to validate on are learned from as well" in run.stderr
 
 
 @pytest.mark.parametrize(
@@ -257,9 +257,9 @@ def test_pictures_in_both_splits_are_said(place: Path) -> None:
         (("shapes", "-o", "x", "--model", "nothing.pth"), "no such file or folder: nothing.pth"),
         (("shapes", "-o", "x", "--resume", *SCRATCH), "nothing to resume"),
         (("shapes", "-o", "x", "--device", "cuda:99", *SCRATCH), "CUDA"),
-        (("shapes", "-o", "shapes/x", *SCRATCH), "shapes/x lies in the data set"),
+        (("shapes", "-o", "shapes/x", *SCRATCH), "shapes/x lies in the dataset"),
         (("shapes", "-o", "foreign", *SCRATCH), "foreign holds a model, which would be overwritten"),
-        (("shapes", "-o", "shapes/train/000000.jpg/x", *SCRATCH), "lies in the data set"),
+        (("shapes", "-o", "shapes/train/000000.jpg/x", *SCRATCH), "lies in the dataset"),
         (("shapes", "-o", "foreign/config.json/x", *SCRATCH), "cannot write foreign/config.json/x"),
         (("shapes", "-o", "x" * 300, *SCRATCH), "File name too long"),
         (("shapes", "-o", "x", "--seed", "99999999999999999999", *SCRATCH), "--seed"),

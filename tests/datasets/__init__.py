@@ -1,1 +1,1 @@
-"""Tests of labelled data sets."""
+"""Tests of labelled datasets."""

@@ -1,4 +1,4 @@
-"""Files of a data set that are pipes are named, and keep nobody waiting."""
+"""Files of a dataset that are pipes are named, and keep nobody waiting."""
 
 import os
 from pathlib import Path
@@ -9,14 +9,14 @@ from detrcli.datasets import read_dataset
 from detrcli.datasets.coco_ids import read_coco_ids
 from detrcli.errors import DatasetError
 
-from .written import write_picture, write_text
+from .written import write_image, write_text
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 
 
 @pytest.mark.parametrize("name", ["data.yaml", "annotations.json"])
 def test_a_description_that_is_a_pipe(tmp_path: Path, name: str) -> None:
-    write_picture(tmp_path / "images" / "a.png")
+    write_image(tmp_path / "images" / "a.png")
     os.mkfifo(tmp_path / name)
     with pytest.raises(DatasetError, match="a pipe, not a file"):
         read_dataset(tmp_path, "train")
@@ -30,7 +30,7 @@ def test_a_list_of_images_that_is_a_pipe(tmp_path: Path) -> None:
 
 
 def test_another_yaml_file_that_is_a_pipe_is_passed_over(tmp_path: Path) -> None:
-    write_picture(tmp_path / "images" / "a.png")
+    write_image(tmp_path / "images" / "a.png")
     write_text(tmp_path / "labels" / "a.txt", "0 0.5 0.5 0.2 0.2\n")
     write_text(tmp_path / "data.yaml", "train: images\nnames: [a]\n")
     os.mkfifo(tmp_path / "other.yaml")

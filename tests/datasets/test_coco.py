@@ -1,4 +1,4 @@
-"""COCO data sets: where their files may be, what is read, and what is said of those that are broken."""
+"""COCO datasets: where their files may be, what is read, and what is said of those that are broken."""
 
 import json
 import struct
@@ -19,9 +19,9 @@ from pillow_heif import from_pillow
 from detrcli.datasets import Dataset, read_dataset
 from detrcli.datasets.sizes import UprightSize, upright_size
 from detrcli.errors import DatasetError
-from detrcli.images.decode import read_picture
+from detrcli.images.decode import read_image
 
-from .written import Box, as_coco, write_json, write_picture, write_text
+from .written import Box, as_coco, write_image, write_json, write_text
 
 CAT: tuple[int, Box] = (0, (2, 3, 12, 23))
 DOG: tuple[int, Box] = (1, (20, 5, 40, 30))
@@ -34,9 +34,9 @@ def small() -> Content:
     return as_coco({"a.jpg": [CAT, DOG], "b.png": [DOG]}, CLASSES)
 
 
-def write_small(file: Path, pictures: Path | None = None, content: Content | None = None) -> Path:
+def write_small(file: Path, images: Path | None = None, content: Content | None = None) -> Path:
     for name in ("a.jpg", "b.png"):
-        write_picture((pictures or file.parent) / name)
+        write_image((images or file.parent) / name)
     return write_json(file, small() if content is None else content)
 
 
@@ -49,11 +49,11 @@ def refusal(place: Path, split: Literal["train", "val"] = "val") -> str:
     return text
 
 
-def is_small(dataset: Dataset, pictures: Path, *problems: str) -> None:
+def is_small(dataset: Dataset, images: Path, *problems: str) -> None:
     assert dataset.classes == CLASSES
     assert dataset.category_ids == (10, 20)
     assert dataset.problems == problems
-    assert [one.path.resolve() for one in dataset.examples] == [pictures / "a.jpg", pictures / "b.png"]
+    assert [one.path.resolve() for one in dataset.examples] == [images / "a.jpg", images / "b.png"]
     assert [one.identity for one in dataset.examples] == [700, 703]
     assert [(one.width, one.height) for one in dataset.examples] == [(40, 30)] * 2
     first, second = dataset.examples
@@ -65,7 +65,7 @@ def is_small(dataset: Dataset, pictures: Path, *problems: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "pictures"),
+    ("file", "images"),
     [
         ("annotations.json", ""),
         ("instances.json", "images"),
@@ -78,15 +78,15 @@ def is_small(dataset: Dataset, pictures: Path, *problems: str) -> None:
 @pytest.mark.parametrize("named", ["folder", "file"])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_folder_without_splits_serves_for_both(
-    tmp_path: Path, file: str, pictures: str, named: str, split: Literal["train", "val"]
+    tmp_path: Path, file: str, images: str, named: str, split: Literal["train", "val"]
 ) -> None:
-    json_file = write_small(tmp_path / file, tmp_path / pictures)
+    json_file = write_small(tmp_path / file, tmp_path / images)
     place = json_file if named == "file" else json_file.parent
-    is_small(read_dataset(place, split), tmp_path / pictures)
+    is_small(read_dataset(place, split), tmp_path / images)
 
 
 @pytest.mark.parametrize(
-    ("file", "pictures"),
+    ("file", "images"),
     [
         ("{}/_annotations.coco.json", "{}"),  # Roboflow's
         ("{}/annotations.json", "{}/images"),
@@ -99,14 +99,14 @@ def test_a_folder_without_splits_serves_for_both(
 )
 @pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test"])
 @pytest.mark.parametrize("named", ["folder", "file"])
-def test_splits(tmp_path: Path, file: str, pictures: str, held_out: str, named: str) -> None:
+def test_splits(tmp_path: Path, file: str, images: str, held_out: str, named: str) -> None:
     places: dict[Literal["train", "val"], str] = {"train": "train", "val": held_out}
     for name in places.values():
-        write_small(tmp_path / file.format(name), tmp_path / pictures.format(name))
+        write_small(tmp_path / file.format(name), tmp_path / images.format(name))
     for split, name in places.items():
         place = tmp_path / file.format(name) if named == "file" else tmp_path
         problems = [f"{tmp_path / file.format(name)}: {STAND_IN}"] if name == "test" and named == "folder" else []
-        is_small(read_dataset(place, split), tmp_path / pictures.format(name), *problems)
+        is_small(read_dataset(place, split), tmp_path / images.format(name), *problems)
 
 
 def test_a_file_named_relative_to_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_a_split_is_not_found_inside_a_word(tmp_path: Path, other: str) -> None:
     is_small(read_dataset(tmp_path, "val"), tmp_path / "test", f"{json_file}: {STAND_IN}")
 
 
-def test_validation_pictures_come_before_test_pictures(tmp_path: Path) -> None:
+def test_validation_images_come_before_test_images(tmp_path: Path) -> None:
     for name in ("test", "valid"):
         write_small(tmp_path / name / "_annotations.coco.json")
     is_small(read_dataset(tmp_path, "val"), tmp_path / "valid")
@@ -143,12 +143,12 @@ def test_other_yaml_files_do_not_make_it_a_yolo_data_set(tmp_path: Path) -> None
     is_small(read_dataset(tmp_path, "val"), tmp_path)
 
 
-def test_pictures_in_a_folder_that_the_file_names(tmp_path: Path) -> None:
+def test_images_in_a_folder_that_the_file_names(tmp_path: Path) -> None:
     content = as_coco({"train/x y/a.jpg": [CAT], "ünï 🦊.png": []}, ["cat"])
     for base in ("", "images"):
         folder = tmp_path / f"in {base}"
         for image in content["images"]:
-            write_picture(folder / base / image["file_name"])
+            write_image(folder / base / image["file_name"])
         dataset = read_dataset(write_json(folder / "a.json", content), "train")
         assert [one.path for one in dataset.examples] == [folder / base / i["file_name"] for i in content["images"]]
 
@@ -160,7 +160,7 @@ def test_pictures_in_a_folder_that_the_file_names(tmp_path: Path) -> None:
 def test_only_folders_that_the_file_names_in_whole_words_come_first(tmp_path: Path, folder: str, first: bool) -> None:
     content = as_coco({"x.png": [CAT]}, ["cat"])
     for place in (tmp_path / "images", tmp_path / "images" / folder):
-        write_picture(place / "x.png")
+        write_image(place / "x.png")
     file = write_json(tmp_path / "annotations" / "main-subsets_val night.2017.json", content)
     (example,) = read_dataset(file, "val").examples
     assert example.path == tmp_path / "images" / (folder if first else "") / "x.png"
@@ -190,7 +190,7 @@ def test_nothing_to_choose_by(tmp_path: Path) -> None:
 
 
 def test_no_data_set(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     assert refusal(tmp_path).startswith(f"{tmp_path} holds no dataset: no COCO JSON file")
     assert refusal(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'}: no such file or folder"
     assert f"{tmp_path / 'a.jpg'} is not JSON" in refusal(tmp_path / "a.jpg")
@@ -244,18 +244,18 @@ def test_polygons_take_no_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_as_large_as_they_are_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
-    picture = write_picture(tmp_path / f"a{suffix}", orientation=orientation)
+def test_images_are_as_large_as_they_are_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+    image = write_image(tmp_path / f"a{suffix}", orientation=orientation)
     upright = (30, 40) if orientation > 4 else (40, 30)
-    assert read_picture(picture).image.size == upright
-    content = as_coco({picture.name: [(0, (1, 1, 9, 9))]}, ["cat"], upright)
+    assert read_image(image).image.size == upright
+    content = as_coco({image.name: [(0, (1, 1, 9, 9))]}, ["cat"], upright)
     (example,) = read_dataset(write_json(tmp_path / "a.json", content), "val").examples
     assert (example.width, example.height) == upright
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
-def test_damaged_exif_data_spoil_no_picture(tmp_path: Path, suffix: str) -> None:
+def test_damaged_exif_data_spoil_no_image(tmp_path: Path, suffix: str) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     sound = exif.tobytes()
@@ -266,14 +266,14 @@ def test_damaged_exif_data_spoil_no_picture(tmp_path: Path, suffix: str) -> None
     write_text(tmp_path / "00.txt", "0 .5 .5 .5 .5\n")
     write_text(tmp_path / "data.yaml", "names: [cat]\ntrain: .\n")
     for example in read_dataset(tmp_path, "train").examples:
-        assert (example.width, example.height) == read_picture(example.path).image.size
+        assert (example.width, example.height) == read_image(example.path).image.size
 
 
 @pytest.mark.parametrize("animated", [False, True])
 @pytest.mark.parametrize("at", [b"IDAT", b"IEND"], ids=["before the pixels", "after them"])
 def test_where_a_png_file_says_how_it_stands(tmp_path: Path, at: bytes, animated: bool) -> None:
     path = tmp_path / "a.png"
-    frames = [Image.new("RGB", (40, 30), colour) for colour in ("teal", "navy")] if animated else []
+    frames = [Image.new("RGB", (40, 30), color) for color in ("teal", "navy")] if animated else []
     Image.new("RGB", (40, 30)).save(path, save_all=animated, append_images=frames)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -284,7 +284,7 @@ def test_where_a_png_file_says_how_it_stands(tmp_path: Path, at: bytes, animated
     path.write_bytes(data[:place] + chunk + data[place:])
     size = upright_size(path)
     assert size is not None
-    assert (size.width, size.height) == read_picture(path).image.size
+    assert (size.width, size.height) == read_image(path).image.size
     if at == b"IDAT" or not animated:  # no viewer looks behind the other frames
         assert upright_size(path) == UprightSize(30, 40, turned=True)
 
@@ -294,7 +294,7 @@ def test_where_a_png_file_says_how_it_stands(tmp_path: Path, at: bytes, animated
 def test_no_pixels_are_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, orientation: int | None
 ) -> None:
-    path = write_picture(tmp_path / f"a{suffix}", orientation=orientation)
+    path = write_image(tmp_path / f"a{suffix}", orientation=orientation)
     decoded: list[Image.Image] = []
     with Image.open(path) as image:
         monkeypatch.setattr(type(image), "load", lambda one: decoded.append(one))
@@ -302,9 +302,9 @@ def test_no_pixels_are_decoded(
     assert decoded == []
 
 
-def test_pictures_that_were_annotated_lying(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.jpg", orientation=6)
-    write_picture(tmp_path / "b.jpg")
+def test_images_that_were_annotated_lying(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg", orientation=6)
+    write_image(tmp_path / "b.jpg")
     file = write_json(tmp_path / "a.json", as_coco({"a.jpg": [CAT], "b.jpg": [CAT]}, ["cat"]))
     dataset = read_dataset(file, "val")
     assert [one.path.name for one in dataset.examples] == ["b.jpg"]
@@ -316,8 +316,8 @@ def test_pictures_that_were_annotated_lying(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_pictures_that_were_annotated_as_they_are_shown(tmp_path: Path, orientation: int) -> None:
-    write_picture(tmp_path / "a.jpg", orientation=orientation)
+def test_images_that_were_annotated_as_they_are_shown(tmp_path: Path, orientation: int) -> None:
+    write_image(tmp_path / "a.jpg", orientation=orientation)
     size = (40, 30) if orientation == 1 else (30, 40)
     file = write_json(tmp_path / "a.json", as_coco({"a.jpg": [CAT]}, ["cat"], size))
     dataset = read_dataset(file, "val", strict=True)
@@ -327,7 +327,7 @@ def test_pictures_that_were_annotated_as_they_are_shown(tmp_path: Path, orientat
 
 @pytest.mark.parametrize("wrong", [(0, 0), (41, 30), (30, 40)])
 def test_the_real_size_counts(tmp_path: Path, wrong: tuple[int, int]) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     file = write_json(tmp_path / "a.json", as_coco({"a.jpg": [CAT]}, ["cat"], wrong))
     dataset = read_dataset(file, "val", strict=True)
     (example,) = dataset.examples
@@ -402,10 +402,10 @@ NAN = float("nan")
 BOXES: list[tuple[list[float], list[float] | None, str | None]] = [
     ([0, 0, 40, 30], [0, 0, 40, 30], None),
     ([-0.4, 0, 40.8, 30], [0, 0, 40, 30], None),  # rounding, not worth a word
-    ([30, 20, 20, 30], [30, 20, 40, 30], "reach beyond their picture, such as in {}: cut off there"),
-    ([-5, -5, 10, 10], [0, 0, 5, 5], "reach beyond their picture, such as in {}: cut off there"),
-    ([40, 0, 5, 5], None, "lie outside their picture, such as in {}: left out"),
-    ([3, -9, 5, 9], None, "lie outside their picture, such as in {}: left out"),
+    ([30, 20, 20, 30], [30, 20, 40, 30], "reach beyond their image, such as in {}: cut off there"),
+    ([-5, -5, 10, 10], [0, 0, 5, 5], "reach beyond their image, such as in {}: cut off there"),
+    ([40, 0, 5, 5], None, "lie outside their image, such as in {}: left out"),
+    ([3, -9, 5, 9], None, "lie outside their image, such as in {}: left out"),
     ([3, 3, 0, 5], None, "have no width or no height, such as in {}: left out"),
     ([3, 3, 5, 0], None, "have no width or no height, such as in {}: left out"),
     ([3, 3, -2, 5], None, "have no width or no height, such as in {}: left out"),
@@ -436,7 +436,7 @@ def test_what_is_left_out_takes_its_label_with_it(tmp_path: Path) -> None:
     content = as_coco({"a.jpg": [CAT, DOG, CAT, DOG]}, CLASSES)
     content["annotations"][1]["bbox"] = [0, 0, 0, 0]
     content["annotations"][3]["iscrowd"] = 1
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     (example,) = read_dataset(write_json(tmp_path / "a.json", content), "val").examples
     assert example.labels.tolist() == [0, 0, 1]
     assert example.areas.tolist() == [200, 200, 500]
@@ -485,11 +485,11 @@ def change(*place: str | int, to: object) -> Callable[[Content], object]:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (change(to=[1, 2]), "is no COCO data set: it has no list of images and none of annotations and none of categ"),
-        (change(to=None), "is no COCO data set: it has no list of images"),
-        (change("annotations", to=KeyError), "is no COCO data set: it has no list of annotations"),
-        (change("categories", to={"1": "cat"}), "is no COCO data set: it has no list of categories"),
-        (change("images", to=[]), "the data set has no pictures"),
+        (change(to=[1, 2]), "is no COCO dataset: it has no list of images and none of annotations and none of categ"),
+        (change(to=None), "is no COCO dataset: it has no list of images"),
+        (change("annotations", to=KeyError), "is no COCO dataset: it has no list of annotations"),
+        (change("categories", to={"1": "cat"}), "is no COCO dataset: it has no list of categories"),
+        (change("images", to=[]), "the dataset has no images"),
         (change("images", 0, to="a.jpg"), 'an entry of its images has a fault ({}): "a.jpg"'),
         (change("images", 0, "id", to=KeyError), "an entry of its images has no 'id': {"),
         (change("images", 0, "id", to=""), "an entry of its images has a fault (its id is no whole number): {"),
@@ -498,11 +498,11 @@ def change(*place: str | int, to: object) -> Callable[[Content], object]:
         (change("images", 1, "id", to=700), "1 ids of its images stand twice, such as 700; give each its own"),
         (change("images", 0, "file_name", to=KeyError), "an entry of its images has no 'file_name'"),
         (change("images", 0, "file_name", to=None), "its file_name is no text"),
-        (change("images", 0, "file_name", to="c.jpg"), "1 pictures are missing, such as {0}/c.jpg; put them there"),
-        (change("images", 0, "file_name", to="c" * 5000), "1 pictures are missing, such as {0}/cccc"),
-        (change("images", 0, "file_name", to="\0"), "1 pictures are missing"),
-        (change("images", 0, "file_name", to=""), "1 pictures are missing"),
-        (change("images", 0, "file_name", to="b.png"), "1 pictures stand in it more than once, such as {0}/b.png"),
+        (change("images", 0, "file_name", to="c.jpg"), "1 images are missing, such as {0}/c.jpg; put them there"),
+        (change("images", 0, "file_name", to="c" * 5000), "1 images are missing, such as {0}/cccc"),
+        (change("images", 0, "file_name", to="\0"), "1 images are missing"),
+        (change("images", 0, "file_name", to=""), "1 images are missing"),
+        (change("images", 0, "file_name", to="b.png"), "1 images stand in it more than once, such as {0}/b.png"),
         (change("images", 0, "width", to="wide"), "its width is no whole number"),
         (change("annotations", 0, to=7), "an entry of its annotations has a fault"),
         (change("annotations", 0, "bbox", to=KeyError), "an entry of its annotations has no 'bbox': {"),
@@ -549,30 +549,30 @@ def test_what_is_no_json(tmp_path: Path, text: str) -> None:
 def test_no_objects(tmp_path: Path) -> None:
     content = {**small(), "annotations": []}
     file = write_small(tmp_path / "a.json", content=content)
-    assert refusal(file) == f"{file}: the data set has no objects"
+    assert refusal(file) == f"{file}: the dataset has no objects"
     content = small()
     for annotation in content["annotations"]:
         annotation["iscrowd"] = 1
-    assert refusal(write_json(file, content)) == f"{file}: the data set has no objects"
+    assert refusal(write_json(file, content)) == f"{file}: the dataset has no objects"
     content = small()
     for annotation in content["annotations"]:
         annotation["bbox"] = [100, 100, 9, 9]
     assert refusal(write_json(file, content)) == (
-        f"{file}: the data set has no objects (3 boxes lie outside their picture, such as in {tmp_path / 'a.jpg'}: "
+        f"{file}: the dataset has no objects (3 boxes lie outside their image, such as in {tmp_path / 'a.jpg'}: "
         "left out)"
     )
 
 
 def test_no_categories(tmp_path: Path) -> None:
     file = write_small(tmp_path / "a.json", content={**small(), "annotations": [], "categories": []})
-    assert refusal(file) == f"{file}: the data set has no classes"
+    assert refusal(file) == f"{file}: the dataset has no classes"
 
 
-def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read(tmp_path: Path) -> None:
     file = write_small(tmp_path / "a.json")
     for name in ("a.jpg", "b.png"):
-        (tmp_path / name).write_text("no picture")
-    assert refusal(file) == (f"{file}: 2 pictures cannot be read, such as {tmp_path / 'a.jpg'}; mend or remove them")
+        (tmp_path / name).write_text("no image")
+    assert refusal(file) == (f"{file}: 2 images cannot be read, such as {tmp_path / 'a.jpg'}; mend or remove them")
 
 
 JUNK: st.SearchStrategy[Any] = st.recursive(

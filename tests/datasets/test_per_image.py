@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from detrcli.datasets import Dataset, Split, beginning, read_dataset
 from detrcli.errors import DatasetError
 from detrcli.files import open_file
-from detrcli.outputs.formats import picture_format
-from detrcli.outputs.record import Found, Labelled
+from detrcli.outputs.formats import image_format
+from detrcli.outputs.record import Found, ImageResult
 from detrcli.outputs.settings import OutputSettings
 
-from .written import Box, write_json, write_picture, write_text
+from .written import Box, write_image, write_json, write_text
 
 CAT, DOG = ("cat", (2.0, 3.0, 12.0, 23.0)), ("dog", (20.0, 5.0, 40.0, 30.0))
 
@@ -78,14 +78,14 @@ def test_layouts(tmp_path: Path, kind: str, annotations: str, images: str) -> No
     write(tmp_path / annotations, "a", kind, CAT, DOG)
     write(tmp_path / annotations, "b", kind)
     for name in ("a.jpg", "b.jpg"):
-        write_picture(tmp_path / images / name)
+        write_image(tmp_path / images / name)
     is_small(read_dataset(tmp_path, "val"), tmp_path / images)
 
 
 @KINDS
 @pytest.mark.parametrize("image", ["", "C:\\\\photos\\\\a.jpg", "/elsewhere/a.jpg", "a.png"])
 def test_an_image_is_found_by_its_name_or_that_of_its_file(tmp_path: Path, kind: str, image: str) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     write(tmp_path, "a", kind, CAT, image=image.replace("\\\\", "\\"))
     (example,) = read_dataset(tmp_path, "val").examples
     assert example.path.resolve() == tmp_path / "a.jpg"
@@ -94,7 +94,7 @@ def test_an_image_is_found_by_its_name_or_that_of_its_file(tmp_path: Path, kind:
 @KINDS
 def test_splits_number_the_classes_alike(tmp_path: Path, kind: str) -> None:
     for part, stem, thing in (("train", "a", DOG), ("val", "b", CAT)):
-        write_picture(tmp_path / part / f"{stem}.jpg")
+        write_image(tmp_path / part / f"{stem}.jpg")
         write(tmp_path / part, stem, kind, thing)
     learned, judged = read_dataset(tmp_path, "train"), read_dataset(tmp_path, "val")
     assert learned.classes == judged.classes == ("cat", "dog")
@@ -105,7 +105,7 @@ def test_splits_number_the_classes_alike(tmp_path: Path, kind: str) -> None:
 
 def test_lists_of_the_splits(tmp_path: Path) -> None:
     for stem, thing in (("a", DOG), ("b", CAT), ("c", CAT)):
-        write_picture(tmp_path / "JPEGImages" / f"{stem}.jpg")
+        write_image(tmp_path / "JPEGImages" / f"{stem}.jpg")
         write(tmp_path / "Annotations", stem, "voc", thing)
     for part, stems in (("train", "a\nb\n"), ("val", "c\n"), ("cat_train", "a  1\nb -1\n")):
         write_text(tmp_path / "ImageSets" / "Main" / f"{part}.txt", stems)
@@ -115,7 +115,7 @@ def test_lists_of_the_splits(tmp_path: Path) -> None:
 
 
 def test_difficult_objects_are_crowds(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     easy, hard = voc(CAT, more="<difficult>0</difficult>"), voc(DOG, more="<difficult>1</difficult>")
     write_text(tmp_path / "a.xml", easy.replace("</annotation>", hard[hard.index("<object>") :]))
     (example,) = read_dataset(tmp_path, "val").examples
@@ -133,7 +133,7 @@ def test_difficult_objects_are_crowds(tmp_path: Path) -> None:
     ],
 )
 def test_shapes(tmp_path: Path, points: list[list[float]], shape: str | None, box: Box) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     write_json(
         tmp_path / "a.json",
         {"shapes": [{"label": "cat", "points": points, "shape_type": shape}], "imagePath": "a.jpg"},
@@ -143,7 +143,7 @@ def test_shapes(tmp_path: Path, points: list[list[float]], shape: str | None, bo
 
 
 def test_shapes_without_an_area_are_left_out_and_counted(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     content = labelme(CAT)
     content["shapes"] += [{"label": "eye", "points": [[3, 3]], "shape_type": "point"}] * 2
     write_json(tmp_path / "a.json", content)
@@ -154,10 +154,10 @@ def test_shapes_without_an_area_are_left_out_and_counted(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["voc", "labelme"])
 def test_what_detr_predict_writes_is_read_back(tmp_path: Path, kind: str) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     objects = (Found(0, "cat", 0.9, (*CAT[1],)), Found(1, "dog", 0.8, (*DOG[1],)))
-    result = Labelled(str(tmp_path / "a.jpg"), "a.jpg", 40, 30, "demo", objects)
-    content = picture_format(kind).content(result, OutputSettings(("cat", "dog"), tmp_path))
+    result = ImageResult(str(tmp_path / "a.jpg"), "a.jpg", 40, 30, "demo", objects)
+    content = image_format(kind).content(result, OutputSettings(("cat", "dog"), tmp_path))
     (tmp_path / ("a.xml" if kind == "voc" else "a.json")).write_bytes(content)
     (example,) = read_dataset(tmp_path, "val", strict=True).examples
     np.testing.assert_allclose(example.boxes, [CAT[1], DOG[1]])
@@ -181,7 +181,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;&x;">]>'
     ],
 )
 def test_broken_xml(tmp_path: Path, text: str, said: str) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     write_text(tmp_path / "a.xml", text)
     assert said in refusal(tmp_path)
 
@@ -192,7 +192,7 @@ def test_whatever_stands_in_a_labelme_file_there_is_a_dataset_or_a_clear_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("labelme")
-    write_picture(folder / "a.jpg")
+    write_image(folder / "a.jpg")
     odds: list[object] = [None, -1, 10**400, 1e308, "", "x", [], [[]], {}, [[1, 2], [3]], [["a", "b"]]]
     odd: object = data.draw(st.sampled_from(odds))
     content = labelme(CAT)
@@ -218,7 +218,7 @@ def test_whatever_stands_in_a_labelme_file_there_is_a_dataset_or_a_clear_error(
 )
 @pytest.mark.parametrize("folder", ["", "train"])
 def test_other_formats_are_named(tmp_path: Path, name: str, content: str, said: str, folder: str) -> None:
-    write_picture(tmp_path / folder / "a.jpg")
+    write_image(tmp_path / folder / "a.jpg")
     file = write_text(tmp_path / folder / name, content)
     text = refusal(tmp_path)
     assert text.startswith(f"{tmp_path} holds {file.relative_to(tmp_path)}, which is {said}")
@@ -228,7 +228,7 @@ def test_other_formats_are_named(tmp_path: Path, name: str, content: str, said: 
 
 @KINDS
 def test_files_of_something_else_are_left_out_and_counted(tmp_path: Path, kind: str) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     write(tmp_path, "a", kind, CAT)
     if kind == "voc":
         other = write_text(tmp_path / "b.xml", "<settings/>")
@@ -242,7 +242,7 @@ def test_files_of_something_else_are_left_out_and_counted(tmp_path: Path, kind: 
 
 def test_a_list_names_images_with_spaces_and_such_without_annotations(tmp_path: Path) -> None:
     for stem in ("my photo", "b"):
-        write_picture(tmp_path / "JPEGImages" / f"{stem}.jpg")
+        write_image(tmp_path / "JPEGImages" / f"{stem}.jpg")
         write(tmp_path / "Annotations", stem, "voc", CAT)
     write_text(tmp_path / "ImageSets" / "Main" / "train.txt", "my photo\nb  1\nc\n\n")
     dataset = read_dataset(tmp_path, "train")
@@ -260,8 +260,8 @@ def write_coco(file: Path, **more: object) -> Path:
 @pytest.mark.parametrize("name", ["annotations.json", "annotations/instances_val.json", "val/_annotations.coco.json"])
 def test_coco_is_preferred_to_what_lies_beside_it(tmp_path: Path, name: str) -> None:
     """As it was converted from, or to."""
-    write_picture((tmp_path / name).parent / "a.jpg")
-    write_picture(tmp_path / "a.jpg")
+    write_image((tmp_path / name).parent / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     write_coco(tmp_path / name, regions=[], shapes=[])
     for stem in "abcdefghij":
         write(tmp_path, stem, "labelme", CAT)
@@ -278,7 +278,7 @@ def test_coco_is_preferred_to_what_lies_beside_it(tmp_path: Path, name: str) -> 
 
 
 def test_coco_with_another_name_is_found_among_labelme_files(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     write(tmp_path, "a", "labelme", CAT)
     write_coco(tmp_path / "coco.json")
     assert read_dataset(tmp_path, "val").classes == ("bird",)
@@ -286,14 +286,14 @@ def test_coco_with_another_name_is_found_among_labelme_files(tmp_path: Path) -> 
 
 @KINDS
 def test_a_list_of_classes_beside_annotations_does_not_make_it_yolo(tmp_path: Path, kind: str) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     write(tmp_path, "a", kind, CAT)
     write_text(tmp_path / "classes.txt", "cat\ndog\n")
     assert read_dataset(tmp_path, "val").classes == ("cat",)
 
 
 def test_a_labelme_file_that_begins_with_its_image_is_known(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     write_json(tmp_path / "a.json", dict(sorted({**labelme(CAT), "imageData": "A" * 2**17}.items())))
     assert read_dataset(tmp_path, "val").classes == ("cat",)
 
@@ -316,7 +316,7 @@ def test_to_know_a_format_few_files_are_opened(tmp_path: Path, kind: str, monkey
 @KINDS
 def test_images_without_annotations_are_left_out_and_counted(tmp_path: Path, kind: str) -> None:
     for stem in "abc":
-        write_picture(tmp_path / f"{stem}.jpg")
+        write_image(tmp_path / f"{stem}.jpg")
     write(tmp_path, "a", kind, CAT)
     write(tmp_path, "x", kind, CAT, image="c.jpg")
     for hidden in ("._a.xml", "._a.json", "._a.jpg"):  # as macOS packs them

@@ -1,4 +1,4 @@
-"""YOLO data sets: where their files may be, what is read, and what is said of those that are broken."""
+"""YOLO datasets: where their files may be, what is read, and what is said of those that are broken."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,27 +11,27 @@ from hypothesis import strategies as st
 from detrcli.datasets import Dataset, read_dataset
 from detrcli.errors import DatasetError
 
-from .written import Box, as_coco, as_yolo, write_json, write_picture, write_text
+from .written import Box, as_coco, as_yolo, write_image, write_json, write_text
 
 CAT: tuple[int, Box] = (0, (2, 3, 12, 23))
 DOG: tuple[int, Box] = (1, (20, 5, 40, 30))
 NAMES = "names: [cat, dog]\n"
 
 
-def write_small(pictures: Path) -> None:
-    """Two pictures, the second without objects, in a folder whose name holds images."""
-    write_picture(pictures / "a.jpg")
-    write_picture(pictures / "b.PNG")
-    labels = Path(*("labels" if part == "images" else part for part in pictures.parts))
+def write_small(images: Path) -> None:
+    """Two images, the second without objects, in a folder whose name holds images."""
+    write_image(images / "a.jpg")
+    write_image(images / "b.PNG")
+    labels = Path(*("labels" if part == "images" else part for part in images.parts))
     write_text(labels / "a.txt", as_yolo([CAT, DOG]))
     write_text(labels / "b.txt", "")
 
 
-def is_small(dataset: Dataset, pictures: Path, *problems: str) -> None:
+def is_small(dataset: Dataset, images: Path, *problems: str) -> None:
     assert dataset.classes == ("cat", "dog")
     assert dataset.category_ids == (1, 2)
     assert dataset.problems == problems
-    assert [one.path.resolve() for one in dataset.examples] == [pictures / "a.jpg", pictures / "b.PNG"]
+    assert [one.path.resolve() for one in dataset.examples] == [images / "a.jpg", images / "b.PNG"]
     assert [one.identity for one in dataset.examples] == [1, 2]
     assert [(one.width, one.height) for one in dataset.examples] == [(40, 30)] * 2
     first, second = dataset.examples
@@ -52,7 +52,7 @@ def refusal(place: Path, split: Literal["train", "val"] = "train") -> str:
 
 
 @pytest.mark.parametrize(
-    ("said", "pictures"),
+    ("said", "images"),
     [
         ("train: images/train", "images/train"),
         ("train: train/images", "train/images"),
@@ -66,19 +66,19 @@ def refusal(place: Path, split: Literal["train", "val"] = "train") -> str:
     ],
 )
 @pytest.mark.parametrize("named", ["data.yaml", "dataset.yml", "pets.yaml", "data.YAML"])
-def test_layouts(tmp_path: Path, said: str, pictures: str, named: str) -> None:
-    write_small(tmp_path / pictures)
+def test_layouts(tmp_path: Path, said: str, images: str, named: str) -> None:
+    write_small(tmp_path / images)
     (tmp_path / "images").mkdir(exist_ok=True)
     file = write_text(tmp_path / named, f"{NAMES}{said}\nval: nowhere\n")
-    is_small(read_dataset(file if named == "data.YAML" else tmp_path, "train"), tmp_path / pictures)
+    is_small(read_dataset(file if named == "data.YAML" else tmp_path, "train"), tmp_path / images)
 
 
-def test_a_picture_without_a_label_file(tmp_path: Path) -> None:
+def test_a_image_without_a_label_file(tmp_path: Path) -> None:
     write_small(tmp_path / "images")
     (tmp_path / "labels/b.txt").unlink()
     write_text(tmp_path / "data.yaml", f"{NAMES}train: images\n")
     lacking = tmp_path / "images/b.PNG"
-    said = f"1 of 2 pictures have no label file, such as {lacking}: taken for pictures without objects"
+    said = f"1 of 2 images have no label file, such as {lacking}: taken for images without objects"
     is_small(read_dataset(tmp_path, "train"), tmp_path / "images", f"{tmp_path / 'data.yaml'} (train): {said}")
 
 
@@ -123,7 +123,7 @@ def test_names_that_yaml_takes_for_something_else(tmp_path: Path) -> None:
 
 
 def test_a_yaml_file_runs_nothing(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     write_text(tmp_path / "a.txt", "0 .5 .5 .5 .5\n")
     command = f"touch {tmp_path}/ran"
     write_text(tmp_path / "data.yaml", f"names: !!python/object/apply:os.system ['{command}']\ntrain: .\n")
@@ -132,7 +132,7 @@ def test_a_yaml_file_runs_nothing(tmp_path: Path) -> None:
 
 
 def test_numbers_with_gaps(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     write_text(tmp_path / "a.txt", "7 .5 .5 .5 .5\n3 .5 .5 1 1\n")
     write_text(tmp_path / "data.yaml", "names: {7: dog, 3: cat}\ntrain: .\n")
     dataset = read_dataset(tmp_path, "train")
@@ -140,9 +140,9 @@ def test_numbers_with_gaps(tmp_path: Path) -> None:
     assert dataset.examples[0].labels.tolist() == [1, 0]
 
 
-def test_a_list_of_pictures(tmp_path: Path) -> None:
+def test_a_list_of_images(tmp_path: Path) -> None:
     write_small(tmp_path / "images")
-    write_picture(tmp_path / "images" / "not listed.jpg")
+    write_image(tmp_path / "images" / "not listed.jpg")
     write_text(tmp_path / "lists" / "deep.txt", f"../images/a.jpg\r\n\n  images/b.PNG \n{tmp_path}/images/a.jpg\n")
     write_text(tmp_path / "data.yaml", f"{NAMES}train: [lists/deep.txt]\nval: val.txt\n")
     paths = [one.path.resolve() for one in read_dataset(tmp_path, "train").examples]
@@ -151,35 +151,35 @@ def test_a_list_of_pictures(tmp_path: Path) -> None:
     is_small(read_dataset(tmp_path, "val"), tmp_path / "images")
     write_text(tmp_path / "val.txt", "./images/a.jpg\n./images/c.PNG\n")
     text = refusal(tmp_path, "val")
-    assert f"1 pictures are missing, such as {tmp_path / 'images' / 'c.PNG'}; put them there" in text
+    assert f"1 images are missing, such as {tmp_path / 'images' / 'c.PNG'}; put them there" in text
 
 
-def test_what_is_no_list_of_pictures(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.jpg")
+def test_what_is_no_list_of_images(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
     write_text(tmp_path / "data.yaml", f"{NAMES}train: a.jpg\n")
-    assert refusal(tmp_path).startswith(f"{tmp_path / 'a.jpg'} is no list of pictures; name a folder, or a text file")
+    assert refusal(tmp_path).startswith(f"{tmp_path / 'a.jpg'} is no list of images; name a folder, or a text file")
 
 
-def test_hidden_files_and_folders_named_like_pictures_are_no_pictures(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_named_like_images_are_no_images(tmp_path: Path) -> None:
     write_small(tmp_path / "images")
     write_text(tmp_path / "images" / "._a.jpg", "what macOS leaves in archives")
-    write_text(tmp_path / "images" / ".thumbnails" / "a.jpg", "no picture")
+    write_text(tmp_path / "images" / ".thumbnails" / "a.jpg", "no image")
     (tmp_path / "images" / "x.jpg").mkdir()
     write_text(tmp_path / "data.yaml", f"{NAMES}train: images\n")
     is_small(read_dataset(tmp_path, "train"), tmp_path / "images")
 
 
 @pytest.mark.parametrize(
-    ("picture", "label"),
+    ("image", "label"),
     [
         ("images/a.jpg", "labels/a.txt"),
         ("images/train/deep/a.b.jpg", "labels/train/deep/a.b.txt"),
         ("images/train/images/a.jpg", "images/train/labels/a.txt"),
-        ("pictures/images.jpg", "pictures/images.txt"),
+        ("images/images.jpg", "images/images.txt"),
     ],
 )
-def test_where_labels_are(tmp_path: Path, picture: str, label: str) -> None:
-    write_picture(tmp_path / picture)
+def test_where_labels_are(tmp_path: Path, image: str, label: str) -> None:
+    write_image(tmp_path / image)
     write_text(tmp_path / label, as_yolo([CAT]))
     write_text(tmp_path / "data.yaml", "names: [cat]\ntrain: .\n")
     (example,) = read_dataset(tmp_path, "train").examples
@@ -187,8 +187,8 @@ def test_where_labels_are(tmp_path: Path, picture: str, label: str) -> None:
 
 
 def write_one(folder: Path, label: str | bytes, names: str = NAMES) -> Path:
-    """A data set of one picture; returns its label file."""
-    write_picture(folder / "a.jpg")
+    """A dataset of one image; returns its label file."""
+    write_image(folder / "a.jpg")
     write_text(folder / "data.yaml", f"{names}train: .\n")
     (folder / "a.txt").write_bytes(label if isinstance(label, bytes) else label.encode())
     return folder / "a.txt"
@@ -211,7 +211,7 @@ def test_lines_as_programs_write_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("2 .5 .5 .5 .5", "line 3: class 2 has no name in the data set's YAML file"),
+        ("2 .5 .5 .5 .5", "line 3: class 2 has no name in the dataset's YAML file"),
         ("-1 .5 .5 .5 .5", "line 3: class -1 has no name"),
         ("0.5 .5 .5 .5 .5", "line 3: class 0.5 has no name"),
         ("nan .5 .5 .5 .5", "line 3: class nan has no name"),
@@ -240,41 +240,41 @@ def test_odd_boxes(tmp_path: Path) -> None:
     dataset = read_dataset(tmp_path, "train")
     np.testing.assert_allclose(dataset.examples[0].boxes, [[0, 1.5, 12, 4.5]], rtol=1e-6)
     assert dataset.examples[0].labels.tolist() == [1]
-    name, picture = f"{tmp_path / 'data.yaml'} (train)", tmp_path / "a.jpg"
+    name, image = f"{tmp_path / 'data.yaml'} (train)", tmp_path / "a.jpg"
     assert sorted(dataset.problems) == [
-        f"{name}: 1 boxes are no numbers, such as in {picture}: left out",
-        f"{name}: 1 boxes lie outside their picture, such as in {picture}: left out",
-        f"{name}: 1 boxes reach beyond their picture, such as in {picture}: cut off there",
+        f"{name}: 1 boxes are no numbers, such as in {image}: left out",
+        f"{name}: 1 boxes lie outside their image, such as in {image}: left out",
+        f"{name}: 1 boxes reach beyond their image, such as in {image}: cut off there",
         f"{name}: 1 classes have no object: 'cat'",
-        f"{name}: 2 boxes have no width or no height, such as in {picture}: left out",
+        f"{name}: 2 boxes have no width or no height, such as in {image}: left out",
     ]
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "is no YOLO data set: it has no names"),
-        ("[1, 2]", "is no YOLO data set: it has no names"),
-        ("train: images", "is no YOLO data set: it has no names"),
+        ("", "is no YOLO dataset: it has no names"),
+        ("[1, 2]", "is no YOLO dataset: it has no names"),
+        ("train: images", "is no YOLO dataset: it has no names"),
         ("names: [a\ntrain: .", "is not YAML: while parsing a flow sequence"),
         ("names: {? [a] : b}\ntrain: .", "is not YAML"),
         ("names: cat", "names is neither a list nor numbers with their names"),
         ("names: {cat: 0}", "names is neither a list nor numbers with their names"),
         ("names: [[cat], {a: b}]", "names is neither a list nor numbers with their names"),
-        ("names: []\ntrain: .", "the data set has no classes"),
+        ("names: []\ntrain: .", "the dataset has no classes"),
         ("names: [a, b, a]\ntrain: .", "1 class names stand twice, such as 'a'; give each its own"),
         ("names: [a, ' ', '']\ntrain: .", "2 classes have no name, such as 1; name them"),
         ("names: [a, 'a ']\ntrain: .", "1 class names stand twice, such as 'a'"),
         ("names: [a, b]\nnc: 3\ntrain: .", "nc is 3, but names are 2; correct one of them"),
         ("names: [a]\nnc: [1]\ntrain: .", "nc is ['1'], but names are 1"),
-        ("names: [a]\ntrain: .", "the data set has no objects (labels were looked for in files such as {}/a.txt)"),
+        ("names: [a]\ntrain: .", "the dataset has no objects (labels were looked for in files such as {}/a.txt)"),
         ("names: [a]", "has no train split; say where its images are in a line “train: …”"),
         ("names: [a]\nval: .\ntrain:", "has no train split"),
         ("names: [a]\ntrain: no/where", "names {}/no/where, which is not there; correct"),
         ("names: [a]\ntrain: {a: b}", "which is not there"),
         ("names: [a]\ntrain: [[a], .]", "which is not there"),
         (f"names: [a]\ntrain: {'a' * 5000}", "which is not there"),
-        ("names: [a]\ntrain: empty", "the data set has no pictures"),
+        ("names: [a]\ntrain: empty", "the dataset has no images"),
         ("names: " + "[" * 1000, "is not YAML"),
         ("names: [a]\ntrain: '\\udc80\\0'", "which is not there"),
         ("\0", "is not YAML"),
@@ -283,7 +283,7 @@ def test_odd_boxes(tmp_path: Path) -> None:
 )
 def test_what_is_no_yolo_data_set(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "empty").mkdir()
-    write_picture(tmp_path / "a.jpg")
+    write_image(tmp_path / "a.jpg")
     file = write_text(tmp_path / "data.yaml", content)
     text = refusal(tmp_path)
     assert text.startswith(str(file))
@@ -296,11 +296,11 @@ def test_a_yaml_file_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_not_where_they_belong(tmp_path: Path) -> None:
-    write_picture(tmp_path / "images" / "train" / "a.jpg")
+    write_image(tmp_path / "images" / "train" / "a.jpg")
     write_text(tmp_path / "annotations" / "train" / "a.txt", as_yolo([CAT]))
     file = write_text(tmp_path / "data.yaml", f"{NAMES}train: images/train\n")
     looked_for = tmp_path / "labels" / "train" / "a.txt"
-    expected = f"{file} (train): the data set has no objects (labels were looked for in files such as {looked_for})"
+    expected = f"{file} (train): the dataset has no objects (labels were looked for in files such as {looked_for})"
     assert refusal(tmp_path) == expected
     write_text(looked_for, "\n")
     assert refusal(tmp_path) == expected
@@ -309,8 +309,8 @@ def test_labels_that_are_not_where_they_belong(tmp_path: Path) -> None:
 def test_labels_in_pixels(tmp_path: Path) -> None:
     write_one(tmp_path, "0 20 15 10 10\n")
     assert refusal(tmp_path) == (
-        f"{tmp_path / 'data.yaml'} (train): the data set has no objects "
-        f"(1 boxes lie outside their picture, such as in {tmp_path / 'a.jpg'}: left out)"
+        f"{tmp_path / 'data.yaml'} (train): the dataset has no objects "
+        f"(1 boxes lie outside their image, such as in {tmp_path / 'a.jpg'}: left out)"
     )
 
 
@@ -321,10 +321,10 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pictures, which both kinds of annotations are about."""
+    """A folder with images, which both kinds of annotations are about."""
     folder = tmp_path_factory.mktemp("twins")
     for name in "ab":
-        write_picture(folder / f"{name}.png", (64, 48), orientation=6)
+        write_image(folder / f"{name}.png", (64, 48), orientation=6)
     write_text(folder / "data.yaml", "names: [x, y, z]\ntrain: .\n")
     return folder
 
@@ -342,13 +342,13 @@ def objects(draw: st.DrawFn) -> tuple[int, Box]:
 def test_the_same_data_set_in_both_formats(
     twins: Path, first: list[tuple[int, Box]], second: list[tuple[int, Box]]
 ) -> None:
-    sound: tuple[int, Box] = (0, (1, 2, 30, 40))  # without any object there would be no data set
-    pictures = {"a.png": list(dict.fromkeys([sound, *first])), "b.png": list(dict.fromkeys(second))}
-    content = as_coco(pictures, "xyz", (48, 64))
+    sound: tuple[int, Box] = (0, (1, 2, 30, 40))  # without any object there would be no dataset
+    images = {"a.png": list(dict.fromkeys([sound, *first])), "b.png": list(dict.fromkeys(second))}
+    content = as_coco(images, "xyz", (48, 64))
     for annotation in content["annotations"]:
-        del annotation["area"]  # YOLO's are those of the boxes inside their picture
+        del annotation["area"]  # YOLO's are those of the boxes inside their image
     coco = read_dataset(write_json(twins / "coco.json", content), "train")
-    for name, found in pictures.items():
+    for name, found in images.items():
         write_text(twins / f"{name[0]}.txt", as_yolo(found, (48, 64)))
     yolo = read_dataset(twins / "data.yaml", "train")
     assert coco.classes == yolo.classes == ("x", "y", "z")
@@ -382,7 +382,7 @@ def test_whatever_a_label_file_says_there_are_boxes_or_a_clear_error(twins: Path
 
 def read_labels(folder: Path, labels: str, description: str = f"{NAMES}train: .\n") -> Dataset:
     """The dataset of one image, 40 × 30, with these labels."""
-    write_picture(folder / "a.jpg")
+    write_image(folder / "a.jpg")
     write_text(folder / "a.txt", labels)
     write_text(folder / "data.yaml", description)
     return read_dataset(folder, "train")
@@ -449,7 +449,7 @@ def test_a_list_of_names_describes_a_dataset(tmp_path: Path, names: str, images:
 
 
 def test_labels_beside_images_below_a_folder_named_images(tmp_path: Path) -> None:
-    write_picture(tmp_path / "images" / "a.jpg")
+    write_image(tmp_path / "images" / "a.jpg")
     write_text(tmp_path / "images" / "a.txt", "0 .2 .2 .2 .2\n")
     write_text(tmp_path / "data.yaml", f"{NAMES}train: images\n")
     np.testing.assert_allclose(read_dataset(tmp_path, "train").examples[0].boxes, BOX, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Small data sets, written to files."""
+"""Small datasets, written to files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels."""
 
 
-def write_picture(path: Path, size: tuple[int, int] = (40, 30), *, orientation: int | None = None) -> Path:
+def write_image(path: Path, size: tuple[int, int] = (40, 30), *, orientation: int | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     if orientation is not None:
@@ -31,16 +31,16 @@ def write_json(path: Path, content: object) -> Path:
 
 
 def as_coco(
-    pictures: Mapping[str, Sequence[tuple[int, Box]]], classes: Sequence[str], size: tuple[int, int] = (40, 30)
+    objects_of: Mapping[str, Sequence[tuple[int, Box]]], classes: Sequence[str], size: tuple[int, int] = (40, 30)
 ) -> dict[str, Any]:
-    """What a COCO JSON file says of pictures of one size, by their names, and their objects: label and box.
+    """What a COCO JSON file says of images of one size, by their names, and their objects: label and box.
 
-    Ids are what no index is: 700 and upwards for pictures, 10, 20, … for categories.
+    Ids are what no index is: 700 and upwards for images, 10, 20, … for categories.
     """
     width, height = size
     images = [
         {"id": 700 + 3 * place, "file_name": name, "width": width, "height": height}
-        for place, name in enumerate(pictures)
+        for place, name in enumerate(objects_of)
     ]
     annotations = [
         {
@@ -50,7 +50,7 @@ def as_coco(
             "area": (x2 - x1) * (y2 - y1),
             "iscrowd": 0,
         }
-        for image, objects in zip(images, pictures.values(), strict=True)
+        for image, objects in zip(images, objects_of.values(), strict=True)
         for label, (x1, y1, x2, y2) in objects
     ]
     for number, annotation in enumerate(annotations, start=1):
@@ -60,7 +60,7 @@ def as_coco(
 
 
 def as_yolo(objects: Sequence[tuple[int, Box]], size: tuple[int, int] = (40, 30)) -> str:
-    """What a YOLO label file says of a picture's objects."""
+    """What a YOLO label file says of an image's objects."""
     width, height = size
     return "".join(
         f"{label} {(x1 + x2) / 2 / width!r} {(y1 + y2) / 2 / height!r} {(x2 - x1) / width!r} {(y2 - y1) / height!r}\n"

@@ -21,9 +21,9 @@ from detrcli.errors import DatasetError, ImageError
 from detrcli.evaluation.average_precision import Answer, Evaluation, as_results, average_precision, evaluate
 from detrcli.images.decode import ImageFile, open_file
 from detrcli.images.resize import Exactly
-from detrcli.inference.backend import Answers
+from detrcli.inference.backend import RawDetections
 
-from ..datasets.written import Box, as_coco, write_json, write_picture
+from ..datasets.written import Box, as_coco, write_image, write_json
 
 Found = tuple[int, Box, float]
 """Label, box and score."""
@@ -72,7 +72,7 @@ def test_all_found() -> None:
     found = average_precision(data, answers)
     assert figures(found) == pytest.approx([1] * 7)
     assert {name: pytest.approx(values) for name, values in found.classes.items()} == {"cat": (1, 1), "dog": (1, 1)}
-    assert (found.pictures, found.objects) == (3, 4)
+    assert (found.images, found.objects) == (3, 4)
 
 
 @pytest.mark.parametrize("found", [(), [(0, (0, 400, 50, 450), 0.9)]], ids=["nothing", "something else"])
@@ -175,10 +175,10 @@ def nearly(rng: np.random.Generator, objects: Sequence[tuple[int, Box]]) -> Answ
 
 def test_figures_are_those_of_pycocotools_on_the_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    pictures = {f"{number}.png": scattered(rng, 12) for number in range(8)}
-    for name in pictures:
-        write_picture(tmp_path / name, (WIDTH, HEIGHT))
-    content = as_coco(pictures, ["cat", "dog", "cow", "hen"], (WIDTH, HEIGHT))
+    images = {f"{number}.png": scattered(rng, 12) for number in range(8)}
+    for name in images:
+        write_image(tmp_path / name, (WIDTH, HEIGHT))
+    content = as_coco(images, ["cat", "dog", "cow", "hen"], (WIDTH, HEIGHT))
     for annotation in content["annotations"][::9]:
         annotation["iscrowd"] = 1
     for annotation in content["annotations"][::5]:
@@ -188,7 +188,7 @@ def test_figures_are_those_of_pycocotools_on_the_files(tmp_path: Path) -> None:
     file = write_json(tmp_path / "annotations.json", content)
 
     data = read_dataset(tmp_path, "val")
-    answers = [nearly(rng, pictures[one.path.name]) for one in data.examples]
+    answers = [nearly(rng, images[one.path.name]) for one in data.examples]
     ours = average_precision(data, answers)
 
     results = as_results(data, answers)
@@ -229,7 +229,7 @@ def test_memory_stays_small() -> None:
 
 
 class Walked(tuple[Example, ...]):
-    """Pictures that count how often someone goes through them."""
+    """Images that count how often someone goes through them."""
 
     times = 0
 
@@ -238,13 +238,13 @@ class Walked(tuple[Example, ...]):
         return super().__iter__()
 
 
-def test_more_classes_are_no_more_walks_through_all_pictures() -> None:
+def test_more_classes_are_no_more_walks_through_all_images() -> None:
     def walks(classes: int) -> int:
-        pictures = Walked(example((label, SMALL), identity=label) for label in range(classes))
-        data = replace(dataset(classes=[*map(str, range(classes))]), examples=pictures)
+        images = Walked(example((label, SMALL), identity=label) for label in range(classes))
+        data = replace(dataset(classes=[*map(str, range(classes))]), examples=images)
         found = average_precision(data, [answer((label, SMALL, 0.9)) for label in range(classes)])
         assert found.ap == pytest.approx(1)
-        return pictures.times
+        return images.times
 
     assert walks(20) == walks(2)
 
@@ -273,15 +273,15 @@ class Parrot:
     at_once = 1
 
     def __init__(self, *found: Found) -> None:
-        self.answers = Answers(*answer(*found))
+        self.answers = RawDetections(*answer(*found))
         self.batches: list[int] = []
 
     def shared(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
+    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         self.batches.append(len(pixels))
-        return [Answers(self.answers.boxes, self.answers.scores, self.answers.labels) for _ in pixels]
+        return [RawDetections(self.answers.boxes, self.answers.scores, self.answers.labels) for _ in pixels]
 
 
 def parrot(names: Sequence[str], *found: Found) -> Detector:
@@ -289,12 +289,12 @@ def parrot(names: Sequence[str], *found: Found) -> Detector:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    return write_picture(tmp_path / "a.png", (640, 480))
+def image(tmp_path: Path) -> Path:
+    return write_image(tmp_path / "a.png", (640, 480))
 
 
-def test_classes_are_matched_by_their_names(picture: Path) -> None:
-    data = dataset(example((0, SMALL), (1, LARGE), path=picture), classes=["Cat ", "STRASSE"])
+def test_classes_are_matched_by_their_names(image: Path) -> None:
+    data = dataset(example((0, SMALL), (1, LARGE), path=image), classes=["Cat ", "STRASSE"])
     detector = parrot(["N/A", "straße", "cow", "cat"], (3, SMALL, 0.9), (1, LARGE, 0.8), (2, MEDIUM, 0.99))
     judged, (found,) = evaluate(detector, data)
     assert judged.ap == pytest.approx(1)
@@ -303,14 +303,14 @@ def test_classes_are_matched_by_their_names(picture: Path) -> None:
     np.testing.assert_array_equal(found[0], np.array([SMALL, LARGE], np.float32))
 
 
-def test_classes_that_differ_only_in_case(picture: Path) -> None:
-    data = dataset(example((0, SMALL), (1, LARGE), path=picture), classes=["Cat", "cat"])
+def test_classes_that_differ_only_in_case(image: Path) -> None:
+    data = dataset(example((0, SMALL), (1, LARGE), path=image), classes=["Cat", "cat"])
     judged, _ = evaluate(parrot(["cat", "Cat"], (1, SMALL, 0.9), (0, LARGE, 0.9)), data)
     assert judged.ap == pytest.approx(1)
 
 
-def test_classes_that_the_model_lacks(picture: Path) -> None:
-    data = dataset(example(*((label, SMALL) for label in range(5)), path=picture), classes=["cow", *"abcd"])
+def test_classes_that_the_model_lacks(image: Path) -> None:
+    data = dataset(example(*((label, SMALL) for label in range(5)), path=image), classes=["cow", *"abcd"])
     with pytest.raises(DatasetError) as caught:
         evaluate(parrot(["N/A", "COW", "d"]), data)
     assert str(caught.value) == (
@@ -320,24 +320,24 @@ def test_classes_that_the_model_lacks(picture: Path) -> None:
         evaluate(parrot(["cow"]), data)
 
 
-def test_a_class_that_no_object_has_may_be_unknown_to_the_model(picture: Path) -> None:
-    data = dataset(example((1, SMALL), path=picture), classes=["animals", "cat"])  # as Roboflow exports it
+def test_a_class_that_no_object_has_may_be_unknown_to_the_model(image: Path) -> None:
+    data = dataset(example((1, SMALL), path=image), classes=["animals", "cat"])  # as Roboflow exports it
     judged, _ = evaluate(parrot(["cat"], (0, SMALL, 0.9)), data)
     assert judged.ap == pytest.approx(1)
     assert math.isnan(judged.classes["animals"][0])
 
 
-def test_every_answer_counts_up_to_a_hundred_of_each_class(picture: Path) -> None:
+def test_every_answer_counts_up_to_a_hundred_of_each_class(image: Path) -> None:
     noise: list[Found] = [(0, (n, 0, n + 20, 20), 0.9 - n / 1000) for n in range(150)]
-    data = dataset(example((0, LARGE), (1, SMALL), path=picture))
+    data = dataset(example((0, LARGE), (1, SMALL), path=image))
     judged, (found,) = evaluate(parrot(["cat", "dog"], *noise, (1, SMALL, 0.1), (0, LARGE, 0.05)), data)
     assert judged.classes["dog"] == pytest.approx((1, 1))
     assert judged.classes["cat"] == pytest.approx((0, 0))
     assert len(found[1]) == 152
 
 
-def test_pictures_are_answered_in_order_and_in_batches(tmp_path: Path) -> None:
-    examples = [example((0, SMALL), identity=n, path=write_picture(tmp_path / f"{n}.png")) for n in (5, 3, 4, 1)]
+def test_images_are_answered_in_order_and_in_batches(tmp_path: Path) -> None:
+    examples = [example((0, SMALL), identity=n, path=write_image(tmp_path / f"{n}.png")) for n in (5, 3, 4, 1)]
     backend = Parrot((0, (0, 0, 8, 8), 0.9))
     done: list[int] = []
     _, answers = evaluate(
@@ -353,7 +353,7 @@ def test_pictures_are_answered_in_order_and_in_batches(tmp_path: Path) -> None:
 
 
 def test_as_many_threads_read_images_as_there_are_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    examples = [example((0, SMALL), identity=n, path=write_picture(tmp_path / f"{n}.png")) for n in range(6)]
+    examples = [example((0, SMALL), identity=n, path=write_image(tmp_path / f"{n}.png")) for n in range(6)]
     together = threading.Barrier(3, timeout=20)
 
     def open_together(path: Path) -> ImageFile:
@@ -366,7 +366,7 @@ def test_as_many_threads_read_images_as_there_are_cores(tmp_path: Path, monkeypa
     assert len(answers) == 6
 
 
-def test_a_picture_that_cannot_be_read(picture: Path) -> None:
-    picture.write_bytes(picture.read_bytes()[:200])
-    with pytest.raises(ImageError, match=str(picture)):
-        evaluate(parrot(["cat"]), dataset(example((0, SMALL), path=picture)))
+def test_a_image_that_cannot_be_read(image: Path) -> None:
+    image.write_bytes(image.read_bytes()[:200])
+    with pytest.raises(ImageError, match=str(image)):
+        evaluate(parrot(["cat"]), dataset(example((0, SMALL), path=image)))

@@ -15,7 +15,7 @@ from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model
 from detrcli.export import onnx as exporting
 from detrcli.export.onnx import export_onnx
-from detrcli.images.decode import read_picture
+from detrcli.images.decode import read_image
 from detrcli.inference.postprocess import EndToEnd, selection_for
 from detrcli.inference.torch import TorchBackend
 from detrcli.training.start import from_scratch
@@ -56,13 +56,13 @@ def checkpoint(name: str, folder: Path) -> Path:
 def test_a_known_model_gives_the_same_logits_and_boxes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the golden picture: of the exporter's own, proposals of a random network may tie."""
+    """Of the golden image: of the exporter's own, proposals of a random network may tie."""
     monkeypatch.setattr(exporting, "_distances", lambda *_, **__: torch.zeros(1))
     path = checkpoint(name, tmp_path)
     height, width = (640, 640) if name.startswith("lwdetr") else (480, 640)
     known, noise = fill.image(1, height, width), fill.image(0, height, width)
     if name not in WITHOUT_ANSWERS:
-        (known,) = golden.pictures(name, "square" if name.startswith("lwdetr") else "single")
+        (known,) = golden.images(name, "square" if name.startswith("lwdetr") else "single")
         height, width, _ = known.shape
         noise = fill.image(0, height, width)
     model = load_checkpoint(find(str(path)), size=(width, height))
@@ -89,7 +89,7 @@ def test_a_known_model_finds_the_same_in_photographs(name: str, tmp_path: Path) 
     module = EndToEnd(model.network, selection_for(model.network), scale=rules.scale, mean=rules.mean, std=rules.std)
 
     def gap(photograph: Path) -> float:
-        return exporting._gap(module, reference.resized(read_picture(photograph).image))
+        return exporting._gap(module, reference.resized(read_image(photograph).image))
 
     shown = 0
     for photograph in sorted(sorted(PHOTOGRAPHS.glob("*.jpg"))[:32], key=gap, reverse=True)[:10]:

@@ -98,7 +98,7 @@ def test_the_bare_network_gives_the_same_logits_and_boxes(
 
 
 @MODELS
-def test_a_picture_of_any_size_gives_the_same_detections(
+def test_a_image_of_any_size_gives_the_same_detections(
     make: Callable[[], LoadedModel], exported: Callable[..., Path]
 ) -> None:
     model = make()
@@ -106,10 +106,10 @@ def test_a_picture_of_any_size_gives_the_same_detections(
     backend = TorchBackend(copy.deepcopy(model), device="cpu", precision="fp32")
     rules = model.preprocessing
     reference = detrcli.Detector("tiny", [backend], model.class_names, rules.resize, rules.resample)
-    pictures = [fill.image(seed, height, width) for seed, (height, width) in enumerate([(90, 70), (48, 200), (64, 64)])]
+    images = [fill.image(seed, height, width) for seed, (height, width) in enumerate([(90, 70), (48, 200), (64, 64)])]
     compared = 0
     for ours, theirs in zip(
-        detector.predict(pictures, threshold=0.05), reference.predict(pictures, threshold=0.05), strict=True
+        detector.predict(images, threshold=0.05), reference.predict(images, threshold=0.05), strict=True
     ):
         assert ours.names == theirs.names
         np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-3)
@@ -213,7 +213,7 @@ def test_onnx_runtime_takes_gelu_in_one(exported: Callable[..., Path], tmp_path:
 def test_many_scores_are_computed_in_pieces(
     heads: int, exported: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of large pictures; here so many of the decoder's four heads attend at once."""
+    """As of large images; here so many of the decoder's four heads attend at once."""
     whole = exported(lwdetr, raw=True)
     network = lwdetr().network
     assert isinstance(network, LwDetr)
@@ -249,11 +249,11 @@ def shape(value: onnx.ValueInfoProto) -> list[str | int]:
 def test_a_fixed_batch_is_filled_up(exported: Callable[..., Path]) -> None:
     path = exported(lwdetr, batch=2)
     assert shape(onnx.load(path).graph.input[0])[0] == 2
-    pictures = [fill.image(seed, 80, 60) for seed in range(3)]
+    images = [fill.image(seed, 80, 60) for seed in range(3)]
     fixed, free = (detrcli.load(one, device="cpu") for one in (path, exported(lwdetr)))
     assert fixed.backend.batch_size == 2
     for batch_size in (1, 2, 3):
-        for ours, theirs in zip(fixed.predict(pictures, batch_size=batch_size), free.predict(pictures), strict=True):
+        for ours, theirs in zip(fixed.predict(images, batch_size=batch_size), free.predict(images), strict=True):
             np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
 
 

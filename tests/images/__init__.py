@@ -1,1 +1,1 @@
-"""Tests of finding, reading and resizing pictures."""
+"""Tests of finding, reading and resizing images."""

@@ -1,4 +1,4 @@
-"""Every kind of picture file, sound or damaged, becomes an upright RGB picture or one clear error."""
+"""Every kind of image file, sound or damaged, becomes an upright RGB image or one clear error."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from detrcli.errors import ImageError
-from detrcli.images.decode import Picture, from_array, read_picture
+from detrcli.images.decode import DecodedImage, from_array, read_image
 
 from ..places import SHARED
 
@@ -32,20 +32,20 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def read_bytes(folder: Path, data: bytes, name: str = "picture") -> Picture:
+def read_bytes(folder: Path, data: bytes, name: str = "image") -> DecodedImage:
     path = folder / name
     path.write_bytes(data)
-    return read_picture(path)
+    return read_image(path)
 
 
-def pixels_of(picture: Picture) -> Pixels:
-    assert picture.image.mode == "RGB"
-    return np.asarray(picture.image.copy())
+def pixels_of(decoded: DecodedImage) -> Pixels:
+    assert decoded.image.mode == "RGB"
+    return np.asarray(decoded.image.copy())
 
 
 def error_of(path: Path) -> str:
     with pytest.raises(ImageError) as caught:
-        read_picture(path)
+        read_image(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: ")
     assert len(text.splitlines()) == 1
@@ -58,18 +58,18 @@ def test_truncated(tmp_path: Path, kind: str, part: float) -> None:
     data = encoded(Image.fromarray(noise(60, 40)), kind)
     path = tmp_path / f"cut.{kind.lower()}"
     path.write_bytes(data)
-    assert read_picture(path).image.size == (60, 40)
+    assert read_image(path).image.size == (60, 40)
     path.write_bytes(data[: int(len(data) * part)])
-    assert "damaged" in error_of(path) or "not a picture" in error_of(path)
+    assert "damaged" in error_of(path) or "not an image" in error_of(path)
 
 
-def test_what_is_no_picture(tmp_path: Path) -> None:
+def test_what_is_no_image(tmp_path: Path) -> None:
     empty = tmp_path / "empty.png"
     empty.touch()
     assert error_of(empty) == "the file is empty"
     text = tmp_path / "notes.jpg"
-    text.write_text("no picture at all\n" * 100)
-    assert "not a picture" in error_of(text)
+    text.write_text("no image at all\n" * 100)
+    assert "not an image" in error_of(text)
     assert "no such file" in error_of(tmp_path / "missing.jpg")
     error_of(tmp_path / "nul\0.jpg")
     folder = tmp_path / "folder.jpg"
@@ -82,7 +82,7 @@ def test_a_decoder_that_fails_in_its_own_way(tmp_path: Path) -> None:
     data[11] = 0  # the header's length, on which Pillow raises ValueError
     path = tmp_path / "a.png"
     path.write_bytes(data)
-    assert "damaged picture" in error_of(path)
+    assert "damaged image" in error_of(path)
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
@@ -96,17 +96,17 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 
 def test_the_contents_count_and_not_the_name(tmp_path: Path) -> None:
     pixels = noise(9, 5)
-    picture = read_bytes(tmp_path, encoded(Image.fromarray(pixels), "PNG"), "wrong.jpg")
-    assert picture.format == "PNG"
-    assert np.array_equal(pixels_of(picture), pixels)
+    decoded = read_bytes(tmp_path, encoded(Image.fromarray(pixels), "PNG"), "wrong.jpg")
+    assert decoded.format == "PNG"
+    assert np.array_equal(pixels_of(decoded), pixels)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 10), (10, 20_000)])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_extreme_sizes(tmp_path: Path, size: tuple[int, int], kind: str) -> None:
-    picture = read_bytes(tmp_path, encoded(Image.new("RGB", size, "white"), kind))
-    assert picture.image.size == size
-    assert (pixels_of(picture) == 255).all()
+    decoded = read_bytes(tmp_path, encoded(Image.new("RGB", size, "white"), kind))
+    assert decoded.image.size == size
+    assert (pixels_of(decoded) == 255).all()
 
 
 def test_sixteen_bit_grey_keeps_its_brightness(tmp_path: Path) -> None:
@@ -182,15 +182,15 @@ def test_how_float_values_were_taken_can_be_known(tmp_path: Path, caplog: pytest
         ("float-0-1.0001.tif", True, 1),
     ],
 )
-def test_one_picture_in_many_formats(name: str, grey: bool, most: float) -> None:
-    control = read_picture(CASES / "00-control.png").image
+def test_one_image_in_many_formats(name: str, grey: bool, most: float) -> None:
+    control = read_image(CASES / "00-control.png").image
     expected = np.asarray(control.convert("L").convert("RGB") if grey else control).astype(int)
-    assert np.abs(pixels_of(read_picture(CASES / name)) - expected).mean() <= most
+    assert np.abs(pixels_of(read_image(CASES / name)) - expected).mean() <= most
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="shared cases are not here")
 def test_a_shared_jpeg_that_is_cut_off() -> None:
-    assert "damaged picture" in error_of(CASES / "truncated.jpg")
+    assert "damaged image" in error_of(CASES / "truncated.jpg")
 
 
 def test_cmyk_jpeg(tmp_path: Path) -> None:
@@ -203,29 +203,29 @@ def test_a_palette_with_transparency_lies_over_white(tmp_path: Path) -> None:
     image.putpalette([0, 0, 255, 255, 0, 0])
     image.putpixel((1, 0), 1)
     for kind in ("PNG", "GIF"):
-        picture = read_bytes(tmp_path, encoded(image, kind, transparency=0))
-        assert pixels_of(picture)[0].tolist() == [[255, 255, 255], [255, 0, 0]], kind
+        decoded = read_bytes(tmp_path, encoded(image, kind, transparency=0))
+        assert pixels_of(decoded)[0].tolist() == [[255, 255, 255], [255, 0, 0]], kind
 
 
-def test_a_transparent_colour_lies_over_white(tmp_path: Path) -> None:
+def test_a_transparent_color_lies_over_white(tmp_path: Path) -> None:
     image = Image.new("RGB", (2, 1), (0, 0, 255))
     image.putpixel((1, 0), (255, 0, 0))
-    picture = read_bytes(tmp_path, encoded(image, "PNG", transparency=(0, 0, 255)))
-    assert pixels_of(picture)[0].tolist() == [[255, 255, 255], [255, 0, 0]]
+    decoded = read_bytes(tmp_path, encoded(image, "PNG", transparency=(0, 0, 255)))
+    assert pixels_of(decoded)[0].tolist() == [[255, 255, 255], [255, 0, 0]]
 
 
 @pytest.mark.parametrize(
-    ("mode", "colours", "expected"),
+    ("mode", "colors", "expected"),
     [
         ("LA", [(0, 0), (0, 255), (0, 128)], [(255,) * 3, (0,) * 3, (127,) * 3]),
         ("RGBA", [(0, 0, 255, 0), (0, 0, 255, 255), (255, 0, 0, 128)], [(255,) * 3, (0, 0, 255), (255, 127, 127)]),
     ],
 )
 def test_alpha_lies_over_white(
-    tmp_path: Path, mode: str, colours: list[tuple[int, ...]], expected: list[tuple[int, ...]]
+    tmp_path: Path, mode: str, colors: list[tuple[int, ...]], expected: list[tuple[int, ...]]
 ) -> None:
     image = Image.new(mode, (3, 1))
-    image.putdata(colours)
+    image.putdata(colors)
     row = pixels_of(read_bytes(tmp_path, encoded(image, "PNG")))[0].astype(int)
     assert np.abs(row - np.array(expected)).max() <= 1
 
@@ -243,11 +243,11 @@ def test_grey(tmp_path: Path, mode: str) -> None:
     ("kind", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})], ids=lambda v: str(v)
 )
 def test_an_animation_gives_its_first_frame(tmp_path: Path, kind: str, options: dict[str, object]) -> None:
-    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "blue", "lime")]
+    frames = [Image.new("RGB", (6, 4), color) for color in ("red", "blue", "lime")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-    picture = read_bytes(tmp_path, data)
-    assert picture.format == kind
-    assert (pixels_of(picture) == [255, 0, 0]).all()
+    decoded = read_bytes(tmp_path, data)
+    assert decoded.format == kind
+    assert (pixels_of(decoded) == [255, 0, 0]).all()
 
 
 def stored(upright: Pixels, orientation: int) -> Pixels:
@@ -267,7 +267,7 @@ def stored(upright: Pixels, orientation: int) -> Pixels:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_gives_the_same_upright_picture(tmp_path: Path, orientation: int, kind: str) -> None:
+def test_every_orientation_gives_the_same_upright_image(tmp_path: Path, orientation: int, kind: str) -> None:
     upright = np.kron(noise(3, 2), np.ones((16, 16, 1), np.uint8)).astype(np.uint8)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
@@ -291,8 +291,8 @@ def test_damaged_exif_still_opens(tmp_path: Path, kind: str) -> None:
     damaged = [sound[:length] for length in range(7, len(sound))]
     damaged += [sound[:at] + b"\xff" + sound[at + 1 :] for at in range(6, len(sound))]
     for data in damaged:
-        picture = read_bytes(tmp_path, encoded(image, kind, exif=data))
-        assert picture.image.size in ((12, 8), (8, 12)), data
+        decoded = read_bytes(tmp_path, encoded(image, kind, exif=data))
+        assert decoded.image.size in ((12, 8), (8, 12)), data
 
 
 @pytest.mark.parametrize(
@@ -302,12 +302,12 @@ def test_damaged_exif_still_opens(tmp_path: Path, kind: str) -> None:
         (ExifTags.Base.ResolutionUnit, 4, struct.pack("<I", 70_000)),  # too large for its type
     ],
 )
-def test_odd_exif_keeps_no_picture_from_standing_upright(tmp_path: Path, tag: int, kind: int, value: bytes) -> None:
+def test_odd_exif_keeps_no_image_from_standing_upright(tmp_path: Path, tag: int, kind: int, value: bytes) -> None:
     entries = [(ExifTags.Base.Orientation, 3, 1, struct.pack("<HH", 6, 0)), (tag, kind, 4 if kind == 2 else 1, value)]
     packed = b"".join(struct.pack("<HHI", *entry) + content for *entry, content in entries)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + packed + bytes(4)
-    picture = read_bytes(tmp_path, encoded(Image.fromarray(noise(12, 8)), "JPEG", exif=exif))
-    assert picture.image.size == (8, 12)
+    decoded = read_bytes(tmp_path, encoded(Image.fromarray(noise(12, 8)), "JPEG", exif=exif))
+    assert decoded.image.size == (8, 12)
 
 
 @pytest.mark.filterwarnings("error")
@@ -320,7 +320,7 @@ def test_a_decompression_bomb_is_one_error(tmp_path: Path) -> None:
     assert "too many pixels" in error_of(path)
 
 
-def test_the_colour_profile_of_rgb_pixels_is_kept_and_that_of_others_is_not(tmp_path: Path) -> None:
+def test_the_color_profile_of_rgb_pixels_is_kept_and_that_of_others_is_not(tmp_path: Path) -> None:
     data = encoded(Image.new("RGB", (4, 4)), "PNG", icc_profile=b"a profile")
     assert read_bytes(tmp_path, data).icc_profile == b"a profile"
     for mode in ("RGBA", "P"):
@@ -331,7 +331,7 @@ def test_the_colour_profile_of_rgb_pixels_is_kept_and_that_of_others_is_not(tmp_
         assert read_bytes(tmp_path, data).icc_profile is None
 
 
-def test_an_array_is_a_picture_if_it_is_rgb_bytes() -> None:
+def test_an_array_is_a_image_if_it_is_rgb_bytes() -> None:
     pixels = noise(5, 3)
     assert np.array_equal(pixels_of(from_array(pixels).decode()), pixels)
     for wrong in (pixels[..., 0], pixels[..., :2], pixels[:0], pixels.astype(np.float32)):
@@ -358,7 +358,7 @@ MUTATIONS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0,
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=300, deadline=None)
 @given(kind=st.sampled_from(sorted(FILES)), mutations=MUTATIONS, near_start=st.booleans(), kept=st.floats(0.2, 5))
-def test_damage_gives_a_picture_or_an_error_and_nothing_else(
+def test_damage_gives_a_image_or_an_error_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory,
     kind: str,
     mutations: list[tuple[float, int]],
@@ -373,12 +373,12 @@ def test_damage_gives_a_picture_or_an_error_and_nothing_else(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)  # a header that promises millions would only take memory
         try:
-            picture = read_picture(path)
+            decoded = read_image(path)
         except ImageError as error:
             text = str(error)
             assert text.startswith(f"{path}: ")
             assert len(text.splitlines()) == 1
         else:
-            height, width, channels = pixels_of(picture).shape
+            height, width, channels = pixels_of(decoded).shape
             assert min(height, width) >= 1
             assert channels == 3

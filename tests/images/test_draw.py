@@ -1,4 +1,4 @@
-"""Drawings: what is drawn where, and that a drawing is saved as its picture was."""
+"""Drawings: what is drawn where, and that an annotated image is saved as its image was."""
 
 import colorsys
 import io
@@ -22,8 +22,8 @@ from PIL import ExifTags, Image, ImageCms, ImageDraw
 from detrcli.detections import Detections
 from detrcli.errors import FontWarning, ImageError, OutputError, UsageError
 from detrcli.images import fonts
-from detrcli.images.decode import Picture, read_picture
-from detrcli.images.draw import class_colour, draw, save_drawing
+from detrcli.images.decode import DecodedImage, read_image
+from detrcli.images.draw import class_color, draw, save_annotated
 from detrcli.images.fonts import Fonts
 
 Pixels = NDArray[np.uint8]
@@ -46,22 +46,22 @@ def detections(boxes: Boxes, labels: list[int] | None = None, name: str = "cat")
 
 
 def drawn(boxes: Boxes, labels: list[int] | None = None, size: tuple[int, int] = SIZE, name: str = "cat") -> Pixels:
-    return np.asarray(draw(Picture(Image.new("RGB", size, GREY)), detections(boxes, labels, name)))
+    return np.asarray(draw(DecodedImage(Image.new("RGB", size, GREY)), detections(boxes, labels, name)))
 
 
 def ink(pixels: Pixels) -> int:
-    """How many pixels of full text colour there are; on a grey picture nothing else is black or white."""
+    """How many pixels of full text color there are; on a grey image nothing else is black or white."""
     return int(((pixels == 0).all(axis=2) | (pixels == 255).all(axis=2)).sum())
 
 
 def changed(pixels: Pixels) -> tuple[int, int, int, int]:
-    """The box of what differs from the grey picture."""
+    """The box of what differs from the grey image."""
     rows, columns = np.nonzero((pixels != GREY).any(axis=2))
     return int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
 
 
-def test_class_colours_are_always_the_same() -> None:
-    assert [class_colour(label) for label in (0, 1, 2, 3, 17, 90)] == [
+def test_class_colors_are_always_the_same() -> None:
+    assert [class_color(label) for label in (0, 1, 2, 3, 17, 90)] == [
         (36, 143, 242),
         (229, 255, 115),
         (161, 9, 178),
@@ -72,17 +72,17 @@ def test_class_colours_are_always_the_same() -> None:
 
 
 def test_neighbouring_classes_differ_in_hue() -> None:
-    hues = [colorsys.rgb_to_hsv(*(channel / 255 for channel in class_colour(label)))[0] for label in range(366)]
+    hues = [colorsys.rgb_to_hsv(*(channel / 255 for channel in class_color(label)))[0] for label in range(366)]
     for step in (1, 2, 3, 4):
         for one, other in zip(hues, hues[step:], strict=False):
             assert min(abs(one - other), 1 - abs(one - other)) > 0.1
 
 
-def test_the_picture_itself_stays_as_it_was() -> None:
-    picture = Picture(Image.new("RGB", SIZE, GREY))
-    image = draw(picture, detections([(10, 20, 200, 200)]))
-    assert image is not picture.image
-    assert (np.asarray(picture.image) == 128).all()
+def test_the_image_itself_stays_as_it_was() -> None:
+    decoded = DecodedImage(Image.new("RGB", SIZE, GREY))
+    image = draw(decoded, detections([(10, 20, 200, 200)]))
+    assert image is not decoded.image
+    assert (np.asarray(decoded.image) == 128).all()
     assert (np.asarray(image) != 128).any()
 
 
@@ -90,27 +90,27 @@ def test_nothing_found_draws_nothing() -> None:
     assert (drawn([]) == 128).all()
 
 
-def test_the_outline_lies_on_the_box_in_the_colour_of_the_class() -> None:
+def test_the_outline_lies_on_the_box_in_the_color_of_the_class() -> None:
     for label in (1, 17):
         pixels = drawn([BOX], [label])
         for x, y in ((400, 600), (1200, 600), (1000, 320), (800, 880), (400, 320), (1200, 880)):
-            assert tuple(pixels[y, x].tolist()) == class_colour(label)
+            assert tuple(pixels[y, x].tolist()) == class_color(label)
         assert (pixels[340:860, 420:1180] == 128).all()
         assert (pixels[881:] == 128).all()
         assert (pixels[:, 1201:] == 128).all()
         assert (pixels[:, :400] == 128).all()
 
 
-def test_a_box_that_ends_at_the_picture_shows_all_four_sides() -> None:
+def test_a_box_that_ends_at_the_image_shows_all_four_sides() -> None:
     pixels = drawn([(0, 0, *SIZE)])
     for x, y in ((0, 600), (1599, 600), (1200, 0), (800, 1199)):
-        assert tuple(pixels[y, x].tolist()) == class_colour(1)
+        assert tuple(pixels[y, x].tolist()) == class_color(1)
 
 
-def test_a_thin_outline_ends_inside_the_picture() -> None:
+def test_a_thin_outline_ends_inside_the_image() -> None:
     pixels = drawn([(0, 20, 60, 48)], size=(60, 48))
     for x, y in ((0, 40), (59, 40), (30, 47)):
-        assert tuple(pixels[y, x].tolist()) == class_colour(1)
+        assert tuple(pixels[y, x].tolist()) == class_color(1)
 
 
 def test_each_label_tells_its_own_class_and_score(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,15 +123,15 @@ def test_each_label_tells_its_own_class_and_score(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", noting)
     found = replace(detections([BOX, BOX], [1, 2]), names=("cat", "remote"))
-    draw(Picture(Image.new("RGB", SIZE, GREY)), found)
+    draw(DecodedImage(Image.new("RGB", SIZE, GREY)), found)
     assert sorted(written) == ["cat 0.90", "remote 0.80"]
 
 
 def test_the_best_lies_on_top() -> None:
     pixels = drawn([(400, 400, 1200, 800), (800, 200, 1400, 600)], [1, 2])
-    assert tuple(pixels[400, 800].tolist()) == class_colour(1)
-    assert tuple(pixels[600, 1200].tolist()) == class_colour(1)
-    assert tuple(pixels[500, 800].tolist()) == class_colour(2)
+    assert tuple(pixels[400, 800].tolist()) == class_color(1)
+    assert tuple(pixels[600, 1200].tolist()) == class_color(1)
+    assert tuple(pixels[500, 800].tolist()) == class_color(2)
 
 
 def test_the_label_stands_on_the_first_corner() -> None:
@@ -166,10 +166,10 @@ def test_labels_stay_inside(box: tuple[float, float, float, float]) -> None:
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_labels_of_equal_boxes_do_not_overlap(count: int) -> None:
     together = detections([BOX] * count)
-    picture = Picture(Image.new("RGB", SIZE, GREY))
-    alone = [ink(np.asarray(draw(picture, only(together, index)))) for index in range(count)]
+    decoded = DecodedImage(Image.new("RGB", SIZE, GREY))
+    alone = [ink(np.asarray(draw(decoded, only(together, index)))) for index in range(count)]
     assert min(alone) > 10
-    assert ink(np.asarray(draw(picture, together))) == sum(alone)
+    assert ink(np.asarray(draw(decoded, together))) == sum(alone)
 
 
 def only(found: Detections, index: int) -> Detections:
@@ -184,11 +184,11 @@ def test_text_can_be_read_on_light_and_on_dark_classes() -> None:
         label_on_grey = Image.fromarray(drawn([BOX], [label])).crop((400, 280, 700, 320))
         text = [ink for ink in (0, 255) if (np.asarray(label_on_grey) == ink).all(axis=2).any()]
         assert len(text) == 1
-        red, green, blue = class_colour(label)
+        red, green, blue = class_color(label)
         assert abs(text[0] - (0.299 * red + 0.587 * green + 0.114 * blue)) > 110
 
 
-def test_labels_grow_with_the_picture() -> None:
+def test_labels_grow_with_the_image() -> None:
     heights = []
     for scale in (1, 4):
         x1, y1, x2, y2 = (side * scale // 4 for side in BOX)
@@ -197,7 +197,7 @@ def test_labels_grow_with_the_picture() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 50), (20_000, 10), (10, 20_000)])
-def test_extreme_pictures(size: tuple[int, int]) -> None:
+def test_extreme_images(size: tuple[int, int]) -> None:
     pixels = drawn([(0, 0, *size), (0, 0, 1, 1), (size[0] - 1, size[1] - 1, *size)], [1, 2, 3], size)
     assert pixels.shape == (size[1], size[0], 3)
     assert (pixels != 128).any()
@@ -206,7 +206,7 @@ def test_extreme_pictures(size: tuple[int, int]) -> None:
 def test_names_of_any_script() -> None:
     for name in ("", "日本 🦊", "two\nlines", "a" * 500):
         pixels = drawn([BOX], name=name)
-        assert tuple(pixels[880, 800].tolist()) == class_colour(1)
+        assert tuple(pixels[880, 800].tolist()) == class_color(1)
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -216,28 +216,28 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def saved(folder: Path, data: bytes, name: str, box: tuple[float, float, float, float] = (10, 10, 50, 40)) -> Path:
-    """Read a picture file, draw on it, and save the drawing with the name of the picture."""
+    """Read an image file, draw on it, and save the annotated image with the name of the image."""
     source = folder / "in" / name
     source.parent.mkdir(exist_ok=True)
     source.write_bytes(data)
-    picture = read_picture(source)
-    return save_drawing(draw(picture, detections([box])), picture, folder / "out" / name)
+    decoded = read_image(source)
+    return save_annotated(draw(decoded, detections([box])), decoded, folder / "out" / name)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
 def test_a_drawing_keeps_the_format_and_the_name(tmp_path: Path, kind: str) -> None:
-    path = saved(tmp_path, encoded(Image.new("RGB", SIZE, GREY), kind), "a picture.ext", BOX)
-    assert path == tmp_path / "out" / "a picture.ext"
+    path = saved(tmp_path, encoded(Image.new("RGB", SIZE, GREY), kind), "an image.ext", BOX)
+    assert path == tmp_path / "out" / "an image.ext"
     with Image.open(path) as image:
         assert image.format == kind
         assert image.size == SIZE
         pixels = np.asarray(image.convert("RGB")).astype(int)
-    assert np.abs(pixels[317, 402] - class_colour(1)).max() < 40  # within the label
+    assert np.abs(pixels[317, 402] - class_color(1)).max() < 40  # within the label
     assert np.abs(pixels[100, 100] - GREY).max() < 8
 
 
 def test_frames_of_a_stereo_camera_become_one_jpeg(tmp_path: Path) -> None:
-    first, second = (Image.new("RGB", (64, 48), colour) for colour in ("red", "blue"))
+    first, second = (Image.new("RGB", (64, 48), color) for color in ("red", "blue"))
     data = encoded(first, "MPO", save_all=True, append_images=[second])
     path = saved(tmp_path, data, "a.jpg")
     assert path == tmp_path / "out" / "a.jpg"
@@ -248,7 +248,7 @@ def test_frames_of_a_stereo_camera_become_one_jpeg(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["PSD", "HEIF"])
 def test_a_format_that_cannot_be_written_becomes_png(tmp_path: Path, kind: str) -> None:
     image = Image.new("RGB", (8, 8), (1, 2, 3))
-    path = save_drawing(image, Picture(image, format=kind), tmp_path / "a.psd")
+    path = save_annotated(image, DecodedImage(image, format=kind), tmp_path / "a.psd")
     assert path == tmp_path / "a.psd.png"
     assert not (tmp_path / "a.psd").exists()
     with Image.open(path) as again:
@@ -258,12 +258,12 @@ def test_a_format_that_cannot_be_written_becomes_png(tmp_path: Path, kind: str) 
 
 def test_a_name_that_becomes_too_long_with_png_behind_it(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 8))
-    path = save_drawing(image, Picture(image, format="PSD"), tmp_path / ("x" * 251 + ".psd"))
+    path = save_annotated(image, DecodedImage(image, format="PSD"), tmp_path / ("x" * 251 + ".psd"))
     assert os.listdir(tmp_path) == [path.name]
     assert (len(path.name), path.suffix) == (255, ".png")
 
 
-def test_a_jpeg_drawing_is_as_good_as_its_picture(tmp_path: Path) -> None:
+def test_a_jpeg_drawing_is_as_good_as_its_image(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     with Image.open(
         saved(tmp_path, encoded(Image.fromarray(pixels), "JPEG", quality=95, subsampling=0), "a.jpg")
@@ -273,9 +273,9 @@ def test_a_jpeg_drawing_is_as_good_as_its_picture(tmp_path: Path) -> None:
     assert below_the_box.mean() < 5
 
 
-def test_a_picture_from_memory_becomes_png(tmp_path: Path) -> None:
+def test_a_image_from_memory_becomes_png(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 8), (1, 2, 3))
-    assert save_drawing(image, Picture(image), tmp_path / "a.png") == tmp_path / "a.png"
+    assert save_annotated(image, DecodedImage(image), tmp_path / "a.png") == tmp_path / "a.png"
     with Image.open(tmp_path / "a.png") as again:
         assert again.format == "PNG"
 
@@ -292,7 +292,7 @@ def test_a_drawing_is_upright_without_exif(tmp_path: Path, kind: str, orientatio
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_a_drawing_keeps_the_colour_profile(tmp_path: Path, kind: str) -> None:
+def test_a_drawing_keeps_the_color_profile(tmp_path: Path, kind: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     path = saved(tmp_path, encoded(Image.new("RGB", (64, 48), GREY), kind, icc_profile=profile), "a.ext")
     with Image.open(path) as image:
@@ -300,8 +300,8 @@ def test_a_drawing_keeps_the_colour_profile(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("L", "PNG"), ("L", "TIFF"), ("CMYK", "TIFF"), ("CMYK", "JPEG")])
-def test_a_profile_of_grey_or_print_colours_is_not_put_on_rgb_pixels(tmp_path: Path, mode: str, kind: str) -> None:
-    data = encoded(Image.new(mode, (64, 48)), kind, icc_profile=b"of another colour space")
+def test_a_profile_of_grey_or_print_colors_is_not_put_on_rgb_pixels(tmp_path: Path, mode: str, kind: str) -> None:
+    data = encoded(Image.new(mode, (64, 48)), kind, icc_profile=b"of another color space")
     with Image.open(saved(tmp_path, data, "a.ext")) as image:
         assert "icc_profile" not in image.info
 
@@ -314,7 +314,7 @@ def test_a_drawing_on_any_tiff_is_saved(tmp_path: Path, mode: str, compression: 
     with Image.open(path) as image:
         assert image.format == "TIFF"
         outline = np.asarray(image.convert("RGB"))[40, 40].astype(int)
-    assert np.abs(outline - class_colour(1)).max() < 10
+    assert np.abs(outline - class_color(1)).max() < 10
 
 
 def test_a_transparent_animation_is_saved_as_a_still(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_an_encoder_that_fails_in_its_own_way(
     monkeypatch.setattr(Image.Image, "save", fail)
     image = Image.new("RGB", (8, 8))
     with pytest.raises(ImageError, match=r"cannot write .* as PNG: x"):
-        save_drawing(image, Picture(image), tmp_path / "a.png")
+        save_annotated(image, DecodedImage(image), tmp_path / "a.png")
     assert os.listdir(tmp_path) == []
 
 
@@ -348,12 +348,12 @@ def test_a_drawing_that_the_disk_has_no_room_for_is_an_error_and_no_file(
 ) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8)
     path = saved(tmp_path, encoded(Image.fromarray(pixels), kind), "a.ext")
-    picture = read_picture(path)
+    decoded = read_image(path)
     before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size - missing, most))
     try:
         with pytest.raises(OutputError, match="cannot write"):
-            save_drawing(Image.fromarray(pixels), picture, tmp_path / "out" / "b.ext")
+            save_annotated(Image.fromarray(pixels), decoded, tmp_path / "out" / "b.ext")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
     assert os.listdir(tmp_path / "out") == ["a.ext"]
@@ -435,10 +435,10 @@ def test_a_file_that_is_no_font(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("nothing_installed")
 def test_what_no_font_has_becomes_a_number_and_a_word_once(recwarn: pytest.WarningsRecorder) -> None:
-    chosen, picture = Fonts(), Picture(Image.new("RGB", SIZE, GREY))
+    chosen, decoded = Fonts(), DecodedImage(Image.new("RGB", SIZE, GREY))
 
     def shown(name: str) -> Pixels:
-        return np.asarray(draw(picture, replace(detections([BOX], [17]), names=(name,)), chosen))
+        return np.asarray(draw(decoded, replace(detections([BOX], [17]), names=(name,)), chosen))
 
     assert (shown("猫") == shown("#17")).all()
     assert (shown("cat 🦊") == shown("#17")).all()

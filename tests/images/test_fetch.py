@@ -1,4 +1,4 @@
-"""Pictures at addresses: over HTTP from a small server on this machine, and in stores that fsspec knows."""
+"""Images at URLs: over HTTP from a small server on this machine, and in stores that fsspec knows."""
 
 import base64
 import io
@@ -19,8 +19,8 @@ from PIL import Image
 from detrcli.cli import main
 from detrcli.errors import ImageError, UsageError
 from detrcli.images import fetch
-from detrcli.images.decode import read_picture
-from detrcli.images.fetch import is_address, opened, shown
+from detrcli.images.decode import read_image
+from detrcli.images.fetch import is_url, opened, shown
 from detrcli.images.http import Deadline
 from detrcli.images.sources import ImageReference, Sources
 from detrcli.images.urls import encoded
@@ -36,7 +36,7 @@ def png(width: int = 8) -> bytes:
     return file.getvalue()
 
 
-class Answers(BaseHTTPRequestHandler):
+class RawDetections(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if (page := self.path.partition("?")[0]) in ("/slow.png", "/slow-head.png", "/circle.png"):
             self.dawdle(page)
@@ -91,7 +91,7 @@ class Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as running:
+    with ThreadingHTTPServer(("127.0.0.1", 0), RawDetections) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{running.server_port}"
@@ -100,8 +100,8 @@ def server() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ["a.png", "moved.png", "a.png?size=1&of=2"])
-def test_a_picture_comes_over_http(server: str, name: str) -> None:
-    assert read_picture(f"{server}/{name}").image.size == (8, 4)
+def test_a_image_comes_over_http(server: str, name: str) -> None:
+    assert read_image(f"{server}/{name}").image.size == (8, 4)
 
 
 @pytest.mark.parametrize(
@@ -109,20 +109,20 @@ def test_a_picture_comes_over_http(server: str, name: str) -> None:
     [
         ("nowhere.png", "404 Not Found", "not fetched"),
         ("empty.png", "nothing in it", "empty"),
-        ("page.png", "not a picture", "not a picture"),
+        ("page.png", "not an image", "not an image"),
         ("short.png", "cannot be fetched", "not fetched"),
     ],
 )
 def test_what_is_not_served_is_a_line(server: str, name: str, said: str, kind: str) -> None:
     with pytest.raises(ImageError, match=said) as caught:
-        read_picture(f"{server}/{name}")
+        read_image(f"{server}/{name}")
     assert str(caught.value).startswith(f"{server}/{name}: ")
     assert caught.value.kind == kind
 
 
 @pytest.mark.parametrize("name", ["ä b/100%/ü.png?q=ä x", "%C3%A4 b/100%25/%C3%BC.png?q=%C3%A4%20x#part", ENCODED[1:]])
 def test_letters_and_spaces_are_encoded_once(server: str, name: str) -> None:
-    assert read_picture(f"{server}/{name}").image.size == (8, 4)
+    assert read_image(f"{server}/{name}").image.size == (8, 4)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_server_that_dawdles_is_left(server: str, name: str, monkeypatch: pyte
     ticks = itertools.count(0, 40)
     monkeypatch.setattr("detrcli.images.http.monotonic", lambda: next(ticks))
     with pytest.raises(ImageError, match=r"cannot be fetched \(not done after 300 s\)"):
-        read_picture(f"{server}/{name}")
+        read_image(f"{server}/{name}")
     assert 300 < next(ticks) < 500
 
 
@@ -167,19 +167,19 @@ def test_a_store_that_dawdles_is_left(store: fsspec.AbstractFileSystem, monkeypa
 
 def test_a_user_and_a_password_are_used_and_not_shown(server: str) -> None:
     secret = server.replace("://", f"://{SECRET}")
-    assert read_picture(f"{secret}/locked.png").image.size == (8, 4)
-    assert read_picture(f"{secret}/told.png").image.size == (8, 4)
+    assert read_image(f"{secret}/locked.png").image.size == (8, 4)
+    assert read_image(f"{secret}/told.png").image.size == (8, 4)
     with pytest.raises(ImageError, match="401"):
-        read_picture(f"{server}/locked.png")
+        read_image(f"{server}/locked.png")
     for name in ("nowhere.png", "page.png", "short.png", "empty.png"):
         with pytest.raises(ImageError) as caught:
-            read_picture(f"{secret}/{name}")
+            read_image(f"{secret}/{name}")
         assert str(caught.value).startswith(f"{server}/{name}: ")
 
 
 def test_another_server_is_not_told_the_password(server: str) -> None:
     with pytest.raises(ImageError, match="401"):
-        read_picture(f"{server.replace('://', f'://{SECRET}')}/elsewhere.png")
+        read_image(f"{server.replace('://', f'://{SECRET}')}/elsewhere.png")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "127.0.0.1:x", "[::1", "a" * 70 + "ä"])
@@ -261,8 +261,8 @@ def test_a_folder_on_a_server_is_searched_with_the_login(store: fsspec.AbstractF
     fsspec.register_implementation("oneserver", OneServer, clobber=True)
     first, second = Sources(("oneserver://user:secret@host/bucket",))
     assert (first.path, first.relative.as_posix()) == ("oneserver://host/bucket/a.png", "oneserver/host/bucket/a.png")
-    assert read_picture(first.location).image.size == (1, 4)
-    assert read_picture(second.location).image.size == (2, 4)
+    assert read_image(first.location).image.size == (1, 4)
+    assert read_image(second.location).image.size == (2, 4)
     with pytest.raises(UsageError) as caught:
         list(Sources(("oneserver://user:wrong@host/bucket",)))
     assert "wrong" not in str(caught.value)
@@ -277,7 +277,7 @@ def test_nobody_listens() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_address_gives_only_so_much(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_gives_only_so_much(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "MOST_FETCHED", len(png()) - 1)
     with pytest.raises(ImageError, match="larger than"):
         opened(f"{server}/a.png")
@@ -304,9 +304,9 @@ def test_a_store_is_searched_like_a_folder() -> None:
     assert len(found("memory://bucket", recursive=True)) == 3
     assert found("memory://bucket/*/c.png") == [("memory:///bucket/sub/c.png", "memory/bucket/sub/c.png")]
     assert found("memory://bucket/[ab].png") == [("memory:///bucket/a.png", "memory/bucket/a.png")]
-    assert read_picture("memory://bucket/sub/c.png").image.size == (4, 4)
+    assert read_image("memory://bucket/sub/c.png").image.size == (4, 4)
     with pytest.raises(ImageError, match="no such file"):
-        read_picture("memory://bucket/none.png")
+        read_image("memory://bucket/none.png")
 
 
 def test_a_name_in_a_store_may_look_like_a_pattern(store: fsspec.AbstractFileSystem) -> None:
@@ -322,7 +322,7 @@ def test_a_store_that_is_not_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "place"),
+    ("url", "place"),
     [
         ("https://host:81/d/a.jpg", "host+81/d/a.jpg"),
         ("HTTP://HOST/a.jpg#part", "host/a.jpg"),
@@ -334,13 +334,13 @@ def test_a_store_that_is_not_known() -> None:
         ("https://host/..\\..\\a.jpg", "host/a.jpg"),
     ],
 )
-def test_outputs_of_addresses_stay_below_the_output_folder(address: str, place: str) -> None:
-    (reference,) = Sources((address,))
+def test_outputs_of_urls_stay_below_the_output_folder(url: str, place: str) -> None:
+    (reference,) = Sources((url,))
     assert reference.relative == Path(place)
-    assert reference.path == address.replace("user:secret@", "")
-    assert reference.location == address
+    assert reference.path == url.replace("user:secret@", "")
+    assert reference.location == url
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "C:/a.jpg", "c:\\a.jpg", "odd://", "dir/http://a"])
-def test_what_is_an_address(name: str) -> None:
-    assert is_address(name) == (name == "odd://")
+def test_what_is_a_url(name: str) -> None:
+    assert is_url(name) == (name == "odd://")

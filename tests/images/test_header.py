@@ -16,7 +16,7 @@ from PIL import EpsImagePlugin, ExifTags, Image
 import detrcli
 from detrcli.datasets.sizes import UprightSize, upright_size
 from detrcli.errors import ImageError
-from detrcli.images.decode import open_file, pixel_limit, read_picture
+from detrcli.images.decode import open_file, pixel_limit, read_image
 from detrcli.images.header import NEEDS_HEIF
 from detrcli.images.sources import SUFFIXES
 
@@ -36,7 +36,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 def error_of(path: Path | str) -> ImageError:
     with pytest.raises(ImageError) as caught:
-        read_picture(path)
+        read_image(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: ")
     assert len(text.splitlines()) == 1
@@ -58,7 +58,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return programs
 
 
-@pytest.mark.parametrize("name", ["a.eps", "a.png", "a.jpg", "picture"])
+@pytest.mark.parametrize("name", ["a.eps", "a.png", "a.jpg", "image"])
 @pytest.mark.parametrize("contents", [EPS, b"\xc5\xd0\xd3\xc6" + bytes([30, 0, 0, 0, len(EPS)]) + bytes(21) + EPS])
 def test_eps_contents_start_no_program(tmp_path: Path, name: str, contents: bytes, started: list[object]) -> None:
     path = tmp_path / name
@@ -66,12 +66,12 @@ def test_eps_contents_start_no_program(tmp_path: Path, name: str, contents: byte
     error = error_of(path)
     assert "EPS" in str(error)
     assert "not read" in str(error)
-    assert error.kind == "not a picture"
+    assert error.kind == "not an image"
     assert upright_size(path) is None
     assert started == []
 
 
-def test_eps_contents_at_an_address_start_no_program(started: list[object]) -> None:
+def test_eps_contents_at_a_url_start_no_program(started: list[object]) -> None:
     import fsspec
 
     store = fsspec.filesystem("memory")
@@ -99,8 +99,8 @@ def test_every_image_is_opened_by_its_header_module_alone() -> None:
         (b"%PDF-1.7\n", "PDF is not read"),
         (b"<svg xmlns=''/>", "SVG is not read"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL is not read"),
-        (b"\xd7\xcd\xc6\x9a" + bytes(40), "not a picture"),  # WMF
-        (b"SIMPLE  =                    T" + b" " * 50, "not a picture"),  # FITS
+        (b"\xd7\xcd\xc6\x9a" + bytes(40), "not an image"),  # WMF
+        (b"SIMPLE  =                    T" + b" " * 50, "not an image"),  # FITS
     ],
 )
 def test_formats_that_are_not_read(tmp_path: Path, start: bytes, said: str) -> None:
@@ -137,12 +137,12 @@ def test_what_a_folder_is_searched_for_is_known() -> None:
 
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"PSD", "HEIF"}))  # which Pillow does not write
 def test_every_format_is_read(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "picture"
+    path = tmp_path / "image"
     path.write_bytes(encoded(coarse(64, 64), kind))
-    picture = read_picture(path)
-    assert picture.image.size == (64, 64)
+    decoded = read_image(path)
+    assert decoded.image.size == (64, 64)
     assert upright_size(path) == UprightSize(64, 64)
-    assert picture.format == {"MPO": "JPEG"}.get(kind, kind)
+    assert decoded.format == {"MPO": "JPEG"}.get(kind, kind)
 
 
 def heic(image: Image.Image, **options: object) -> bytes:
@@ -161,10 +161,10 @@ def test_heic_stands_upright_and_is_not_registered_for_others(tmp_path: Path, or
     upright = coarse()
     turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(orientation)
     path.write_bytes(heic(upright if turn is None else upright.transpose(turn), exif=exif.tobytes()))
-    picture = read_picture(path)
-    assert picture.format == "HEIF"
-    assert picture.image.size == (64, 48)
-    assert np.abs(np.asarray(picture.image).astype(int) - np.asarray(upright)).mean() < 12
+    decoded = read_image(path)
+    assert decoded.format == "HEIF"
+    assert decoded.image.size == (64, 48)
+    assert np.abs(np.asarray(decoded.image).astype(int) - np.asarray(upright)).mean() < 12
     assert upright_size(path) == UprightSize(64, 48)
     assert "HEIF" not in Image.OPEN
 
@@ -183,7 +183,7 @@ def test_heic_without_its_package_is_named_with_the_install_line(
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "HEIF"])
 def test_a_limit_of_pixels_holds_as_long_as_it_is_set(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "picture"
+    path = tmp_path / "image"
     path.write_bytes(heic(coarse()) if kind == "HEIF" else encoded(coarse(), kind))
     usual = Image.MAX_IMAGE_PIXELS
     with pixel_limit(64 * 48 - 1):
@@ -191,7 +191,7 @@ def test_a_limit_of_pixels_holds_as_long_as_it_is_set(tmp_path: Path, kind: str)
         assert "too many pixels (3072; the limit is 3071)" in str(error)
         assert error.kind == "too large"
     with pixel_limit(64 * 48):
-        assert read_picture(path).image.size == (64, 48)
+        assert read_image(path).image.size == (64, 48)
     assert usual == Image.MAX_IMAGE_PIXELS
     with pixel_limit(None):
         assert usual == Image.MAX_IMAGE_PIXELS
@@ -206,7 +206,7 @@ def with_size(jpeg: bytes, width: int, height: int) -> bytes:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_jpeg_whose_header_says_far_more_than_its_data_is_damaged(tmp_path: Path, progressive: bool) -> None:
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(with_size(encoded(coarse(64, 64), "JPEG", progressive=progressive), 13_000, 13_000))
     error = error_of(path)
     assert error.kind == "damaged"
@@ -215,11 +215,11 @@ def test_a_jpeg_whose_header_says_far_more_than_its_data_is_damaged(tmp_path: Pa
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_jpeg_of_one_colour_is_small_and_whole(tmp_path: Path, mode: str, progressive: bool) -> None:
+def test_a_jpeg_of_one_color_is_small_and_whole(tmp_path: Path, mode: str, progressive: bool) -> None:
     data = encoded(Image.new(mode, (4000, 3000)), "JPEG", quality=1, optimize=True, progressive=progressive)
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(data)
-    assert read_picture(path).image.size == (4000, 3000)
+    assert read_image(path).image.size == (4000, 3000)
 
 
 MEASURE = r"""
@@ -227,7 +227,7 @@ import re
 from pathlib import Path
 import numpy as np
 from detrcli.detections import Detections
-from detrcli.images.draw import draw, save_drawing
+from detrcli.images.draw import draw, save_annotated
 from detrcli.images.decode import open_file
 
 def peak():
@@ -235,9 +235,9 @@ def peak():
 
 def drawn(name):
     file = open_file(name)
-    picture = file.decode()
+    image = file.decode()
     found = Detections(*(np.zeros(shape, kind) for shape, kind in (((0, 4), "f4"), (0, "f4"), (0, "i8"))), (), 8, 8)
-    save_drawing(draw(picture, found), picture, Path("drawn"))
+    save_annotated(draw(image, found), image, Path("drawn"))
     return file.needed_bytes
 
 drawn("small")
@@ -294,7 +294,7 @@ def test_a_pipe_that_is_open_already_is_read() -> None:
     with os.fdopen(other, "wb") as file:
         file.write(encoded(coarse(), "PNG"))
     try:
-        assert read_picture(f"/dev/fd/{end}").image.size == (64, 48)
+        assert read_image(f"/dev/fd/{end}").image.size == (64, 48)
     finally:
         os.close(end)
 

@@ -1,4 +1,4 @@
-"""The sizes that pictures are resized to."""
+"""The sizes that images are resized to."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Which pictures the names of a user mean, and where the outputs of each belong."""
+"""Which images the names of a user mean, and where the outputs of each belong."""
 
 import codecs
 import io
@@ -54,7 +54,7 @@ def relatives_of(*names: str, recursive: bool = False) -> list[str]:
 
 
 def check_places(references: Iterable[ImageReference]) -> None:
-    """Outputs stay below the output folder, and no two pictures share one."""
+    """Outputs stay below the output folder, and no two images share one."""
     owners: dict[PurePath, str] = {}
     for reference in references:
         assert not reference.relative.is_absolute()
@@ -69,7 +69,7 @@ def test_files_come_as_they_are_named(here: Path) -> None:
     assert paths_of("b.jpg", "a.txt", "missing.jpg", "./b.jpg") == ["b.jpg", "a.txt", "missing.jpg", "./b.jpg"]
 
 
-def test_a_folder_gives_its_pictures_sorted(here: Path) -> None:
+def test_a_folder_gives_its_images_sorted(here: Path) -> None:
     make("f/b.jpg", "f/a.PNG", "f/c.webp", "f/notes.txt", "f/noext", "f/.hidden.jpg", "f/sub/d.jpg")
     assert paths_of("f") == [os.path.join("f", name) for name in ("a.PNG", "b.jpg", "c.webp")]
     assert paths_of("f/")[0] == "f/a.PNG"
@@ -142,7 +142,7 @@ def test_a_glob_goes_down_into_folders_where_it_may(here: Path) -> None:
     assert paths_of("f/**", recursive=True) == ["f/a.jpg", "f/sub/b.jpg", "f/sub/deep/c.jpg"]
 
 
-def test_a_glob_without_pictures_is_told_of_beside_others(here: Path) -> None:
+def test_a_glob_without_images_is_told_of_beside_others(here: Path) -> None:
     make("a.jpg")
     assert paths_of("a.jpg", "typo/*.jpg") == ["a.jpg", "typo/*.jpg"]
     assert paths_of("typo/*.jpg") == []  # for which the command line has words of its own
@@ -228,7 +228,7 @@ def test_a_glob_passes_a_symlink_loop_once(here: Path) -> None:
     assert paths_of("f/**/*.jpg") == ["f/a.jpg", "f/sub/b.jpg"]
 
 
-def test_a_folder_with_the_name_of_a_picture_is_told_of_or_searched(here: Path) -> None:
+def test_a_folder_with_the_name_of_a_image_is_told_of_or_searched(here: Path) -> None:
     make("f/a.jpg", "f/x.jpg/inner.png")
     assert paths_of("f", recursive=True) == ["f/a.jpg", "f/x.jpg/inner.png"]
     assert paths_of("f") == ["f/a.jpg", "f/x.jpg"]  # it cannot be read, and that is said
@@ -287,7 +287,7 @@ LISTED = st.builds(lambda start, parts: start + "/".join(parts), st.sampled_from
 
 @settings(deadline=None)
 @given(st.lists(LISTED.filter(lambda path: bool(path) and "\n" not in path), max_size=8))
-def test_no_two_listed_pictures_share_a_place(paths: list[str]) -> None:
+def test_no_two_listed_images_share_a_place(paths: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdin", Stdin(b"\n".join(os.fsencode(path) for path in paths)))
         files = [reference for reference in Sources(("-",)) if os.path.abspath(reference.path) != os.getcwd()]
@@ -296,7 +296,7 @@ def test_no_two_listed_pictures_share_a_place(paths: list[str]) -> None:
 
 @settings(deadline=None)
 @given(st.lists(LISTED.filter(lambda path: bool(path) and path != "-"), min_size=1, max_size=8))
-def test_no_two_named_pictures_share_a_place(paths: list[str]) -> None:
+def test_no_two_named_images_share_a_place(paths: list[str]) -> None:
     files = [path + "/missing.jpg" for path in paths]
     references = list(Sources(tuple(files)))
     assert [reference.path for reference in references] == files

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detrcli.inference.cpu import PowerAttention
-from detrcli.inference.fuse import JointSelfAttention
+from detrcli.inference.cpu import Exp2Attention
+from detrcli.inference.fuse import FusedQKVAttention
 from detrcli.models.vit import SelfAttention
 
 DIM, HEADS = 32, 4
@@ -35,13 +35,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def attention(*, window: bool = False, sharpness: float = 1, shift: float = 0) -> JointSelfAttention:
+def attention(*, window: bool = False, sharpness: float = 1, shift: float = 0) -> FusedQKVAttention:
     """One whose largest score grows with the square of its sharpness, and of which all are moved by a shift."""
     torch.manual_seed(0)
     plain = SelfAttention(DIM, HEADS, window=window).requires_grad_(False).double()
     plain.query.weight *= sharpness
     plain.key.weight *= sharpness
-    joint = JointSelfAttention(plain)
+    joint = FusedQKVAttention(plain)
     if shift:
         query, key, _ = joint.joint.bias.unflatten(0, (3, HEADS, -1))
         joint.joint.weight.unflatten(0, (3, HEADS, -1))[:2, :, 0] = 0
@@ -60,7 +60,7 @@ def test_it_mixes_as_softmax_does(
     window: bool, sharpness: float, in_range: bool, batch: int, calls: Counter[str]
 ) -> None:
     joint, x = attention(window=window, sharpness=sharpness), tokens(batch)
-    mixed = PowerAttention(copy.deepcopy(joint))(x)
+    mixed = Exp2Attention(copy.deepcopy(joint))(x)
     assert calls["powers"] == 1
     assert calls["attention"] == (0 if in_range else 1)
     torch.testing.assert_close(mixed, joint(x))
@@ -72,18 +72,18 @@ def test_scores_that_are_all_small_or_all_large(
     shift: float, in_range: bool, dtype: torch.dtype, calls: Counter[str]
 ) -> None:
     joint, x = attention(sharpness=0.1, shift=shift), tokens(1)
-    exact = joint(x)
+    at_least_float32 = joint(x)
     calls.clear()
-    mixed = PowerAttention(copy.deepcopy(joint)).to(dtype)(x.to(dtype))
+    mixed = Exp2Attention(copy.deepcopy(joint)).to(dtype)(x.to(dtype))
     assert calls["attention"] == (0 if in_range else 1)
     tolerance = 1e-9 if dtype == torch.float64 else 0.02
-    torch.testing.assert_close(mixed.double(), exact, rtol=0, atol=tolerance)
+    torch.testing.assert_close(mixed.double(), at_least_float32, rtol=0, atol=tolerance)
 
 
 def test_it_mixes_in_pieces(monkeypatch: pytest.MonkeyPatch, calls: Counter[str]) -> None:
-    monkeypatch.setattr(PowerAttention, "AT_ONCE", HEADS * 80 * 32)
+    monkeypatch.setattr(Exp2Attention, "AT_ONCE", HEADS * 80 * 32)
     joint, x = attention(), tokens(1)
-    mixed = PowerAttention(copy.deepcopy(joint))(x)
+    mixed = Exp2Attention(copy.deepcopy(joint))(x)
     assert calls["powers"] == 3  # of 32, 32 and 16 queries
     torch.testing.assert_close(mixed, joint(x))
 
@@ -92,9 +92,9 @@ def test_it_mixes_in_pieces(monkeypatch: pytest.MonkeyPatch, calls: Counter[str]
 @pytest.mark.parametrize("sharpness", [1, 4, 8, 100])
 def test_in_bfloat16_it_is_as_near_as_pytorchs(window: bool, sharpness: float) -> None:
     joint, x = attention(window=window, sharpness=sharpness), tokens(4)
-    exact = joint(x)
+    at_least_float32 = joint(x)
     apart = [
-        (module.bfloat16()(x.bfloat16()) - exact).abs().mean()
-        for module in (PowerAttention(copy.deepcopy(joint)), copy.deepcopy(joint))
+        (module.bfloat16()(x.bfloat16()) - at_least_float32).abs().mean()
+        for module in (Exp2Attention(copy.deepcopy(joint)), copy.deepcopy(joint))
     ]
-    assert apart[0] < 1.5 * apart[1] < 0.5 * exact.abs().mean()
+    assert apart[0] < 1.5 * apart[1] < 0.5 * at_least_float32.abs().mean()

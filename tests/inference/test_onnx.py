@@ -53,13 +53,13 @@ def test_a_fresh_process_predicts_without_torch(place: Path) -> None:
 
 
 def test_sizes_of_a_file_that_takes_any(place: Path) -> None:
-    picture = fill.image(0, 90, 120)
+    image = fill.image(0, 90, 120)
     usual = detrcli.load(place / "tiny.onnx", device="cpu")
     assert usual._resize == ShortestEdge(64, 96)
     same = detrcli.load(place / "tiny.onnx", device="cpu", size=64)
-    np.testing.assert_array_equal(usual.predict(picture)[0].boxes, same.predict(picture)[0].boxes)
+    np.testing.assert_array_equal(usual.predict(image)[0].boxes, same.predict(image)[0].boxes)
     assert detrcli.load(place / "tiny.onnx", device="cpu", size=(128, 96))._resize == Exactly(128, 96)
-    assert len(detrcli.load(place / "tiny.onnx", device="cpu", size=(128, 96)).predict(picture, threshold=0)[0])
+    assert len(detrcli.load(place / "tiny.onnx", device="cpu", size=(128, 96)).predict(image, threshold=0)[0])
 
 
 def test_sizes_of_a_file_that_takes_one(place: Path) -> None:
@@ -363,9 +363,9 @@ def test_threads_are_divided_until_the_last_one_is_done(place: Path, monkeypatch
 
 @pytest.mark.gpu
 def test_a_gpu_gives_what_the_cpu_gives(place: Path) -> None:
-    pictures = [fill.image(seed, 200, 300) for seed in range(4)]
-    here = detrcli.load(place / "demo.onnx", device="cpu").predict(pictures, threshold=0.05)
+    images = [fill.image(seed, 200, 300) for seed in range(4)]
+    here = detrcli.load(place / "demo.onnx", device="cpu").predict(images, threshold=0.05)
     detector = detrcli.load(place / "demo.onnx", device="cuda")
     assert detector.backend.description.startswith("cuda")
-    for ours, theirs in zip(detector.predict(pictures, threshold=0.05, batch_size=4), here, strict=True):
+    for ours, theirs in zip(detector.predict(images, threshold=0.05, batch_size=4), here, strict=True):
         np.testing.assert_allclose(ours.scores, theirs.scores, atol=2e-3)

@@ -1,4 +1,4 @@
-"""Pictures on their way through threads: in order, bounded, and over when they should be."""
+"""Images on their way through threads: in order, bounded, and over when they should be."""
 
 import threading
 import weakref
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detrcli.errors import DeviceMemoryError, ImageError
-from detrcli.images.decode import Picture
+from detrcli.images.decode import DecodedImage
 from detrcli.inference import pipeline as module
-from detrcli.inference.backend import Answers, Backend
+from detrcli.inference.backend import Backend, RawDetections
 from detrcli.inference.batch_size import BatchSize
 from detrcli.inference.pipeline import LOOK_AHEAD, OneByOne, Opened, Pipeline, Prepared
 from detrcli.timing import Clock
@@ -26,7 +26,7 @@ PATIENCE = 60
 
 
 class Echo:
-    """A backend that answers with each picture's first pixel, and can hold only so many."""
+    """A backend that answers with each image's first pixel, and can hold only so many."""
 
     description = "none"
     kind, precision = "cpu", "fp32"
@@ -42,13 +42,13 @@ class Echo:
     def shared(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[Answers]:
+    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         if len(pixels) > self.holds:
             raise DeviceMemoryError("too many at once")
         self.batches.append(len(pixels))
         self.seen.update(int(one[0, 0, 0]) for one in pixels)
         nothing = np.zeros((1, 4), np.float32), np.zeros(1, np.float32)
-        return [Answers(*nothing, np.array([one[0, 0, 0]])) for one in pixels]
+        return [RawDetections(*nothing, np.array([one[0, 0, 0]])) for one in pixels]
 
 
 def opening(prepare: Callable[[int], Prepared], needed: Callable[[int], int] = lambda _: 0) -> Callable[[int], Opened]:
@@ -62,7 +62,7 @@ def prepare(number: int) -> Prepared:
     return Prepared(np.full((2, 2, 3), number % 256, np.uint8), (2, 2), None)
 
 
-def finish(number: int, _: Prepared | None, answers: Answers | ImageError) -> Any:
+def finish(number: int, _: Prepared | None, answers: RawDetections | ImageError) -> Any:
     return str(answers) if isinstance(answers, ImageError) else int(answers.labels[0])
 
 
@@ -73,7 +73,7 @@ def pipeline(
     workers: int = 3,
     prepare: Callable[[int], Prepared] = prepare,
     opened: Callable[[int], Opened] | None = None,
-    finish: Callable[[int, Prepared | None, Answers | ImageError], Any] = finish,
+    finish: Callable[[int, Prepared | None, RawDetections | ImageError], Any] = finish,
     clock: Clock | None = None,
 ) -> Pipeline[int, Any]:
     return Pipeline(
@@ -102,7 +102,7 @@ def test_several_backends_share_the_work() -> None:
     meet = threading.Barrier(2, timeout=PATIENCE)
 
     class Sociable(Echo):
-        def run(self, pixels: Any, sizes: Any) -> list[Answers]:
+        def run(self, pixels: Any, sizes: Any) -> list[RawDetections]:
             if not self.seen:
                 meet.wait()  # both have to come
             return super().run(pixels, sizes)
@@ -121,7 +121,7 @@ def test_a_batch_too_large_for_the_memory_is_halved_and_not_lost() -> None:
     assert batch.most <= 8
 
 
-def test_a_single_picture_too_large_for_the_memory_is_an_error() -> None:
+def test_a_single_image_too_large_for_the_memory_is_an_error() -> None:
     with pytest.raises(DeviceMemoryError):
         list(pipeline(range(20), Echo(holds=0)))
 
@@ -168,7 +168,7 @@ def test_only_so_many_are_begun() -> None:
     results.close()
 
 
-KEPT = Picture(Image.new("RGB", (1, 1)))
+KEPT = DecodedImage(Image.new("RGB", (1, 1)))
 
 
 class Memory:
@@ -188,8 +188,8 @@ class Memory:
         self.add(number, 1)
         return Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), KEPT)
 
-    def finish(self, number: int, _: Prepared | None, answers: Answers | ImageError) -> int:
-        assert isinstance(answers, Answers)
+    def finish(self, number: int, _: Prepared | None, answers: RawDetections | ImageError) -> int:
+        assert isinstance(answers, RawDetections)
         self.add(number, -1)
         return int(answers.labels[0])
 
@@ -233,7 +233,7 @@ def test_an_image_that_is_not_kept_gives_its_memory_back_once_it_is_resized(monk
     both_prepared = threading.Event()
 
     class Waiting(Echo):
-        def run(self, pixels: Any, sizes: Any) -> list[Answers]:
+        def run(self, pixels: Any, sizes: Any) -> list[RawDetections]:
             assert both_prepared.wait(PATIENCE)
             return super().run(pixels, sizes)
 
@@ -253,7 +253,7 @@ def test_nothing_keeps_an_image_once_it_is_finished() -> None:
     def kept(number: int) -> Prepared:
         image = Image.new("RGB", (8, 8))
         images.append(weakref.ref(image))
-        return Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), Picture(image))
+        return Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), DecodedImage(image))
 
     def slow() -> Iterator[int]:
         yield 0
@@ -282,8 +282,8 @@ def test_what_cannot_be_opened_is_finished_as_an_error() -> None:
 
 def test_the_batch_size_is_told_how_long_batches_take() -> None:
     class Noting(BatchSize):
-        def note(self, pictures: int, work: float, seconds: float) -> None:
-            noted.append((pictures, work))
+        def note(self, images: int, work: float, seconds: float) -> None:
+            noted.append((images, work))
             assert seconds > 0
 
     noted: list[tuple[int, float]] = []
@@ -300,7 +300,7 @@ def test_a_backend_is_shared_while_it_runs() -> None:
             yield
             self.inside = False
 
-        def run(self, pixels: Any, sizes: Any) -> list[Answers]:
+        def run(self, pixels: Any, sizes: Any) -> list[RawDetections]:
             assert self.inside
             return super().run(pixels, sizes)
 
@@ -325,7 +325,7 @@ def test_a_result_comes_though_the_sources_keep_one_waiting() -> None:
     assert list(results) == [2]
 
 
-def test_pictures_of_many_shapes_do_not_wait_for_one_that_is_being_read() -> None:
+def test_images_of_many_shapes_do_not_wait_for_one_that_is_being_read() -> None:
     some_came = threading.Event()
 
     def of_its_own_shape(number: int) -> Prepared:
@@ -339,7 +339,7 @@ def test_pictures_of_many_shapes_do_not_wait_for_one_that_is_being_read() -> Non
     assert list(results) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_batch_is_filled_while_pictures_are_being_read() -> None:
+def test_a_batch_is_filled_while_images_are_being_read() -> None:
     echo, all_begun = Echo(), threading.Event()
 
     def noting() -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""The PyTorch backend: devices, precision, and answers that depend on the picture alone."""
+"""The PyTorch backend: devices, precision, and answers that depend on the image alone."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,9 +15,9 @@ from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.errors import DeviceError, UsageError
-from detrcli.inference.cpu import PackedLinear, PowerAttention, pack_linears
+from detrcli.inference.cpu import Exp2Attention, PackedLinear, pack_linears
 from detrcli.inference.memory import enough_memory
-from detrcli.inference.postprocess import BestClass, EndToEnd
+from detrcli.inference.postprocess import DetrPostprocess, EndToEnd
 from detrcli.inference.torch import DTYPES, Precision, TorchBackend, training_precision, work_of
 from detrcli.models.lwdetr import SIZES, LwDetr
 
@@ -36,7 +36,7 @@ def loaded(model: Path) -> LoadedModel:
     return load_checkpoint(find(str(model)))
 
 
-def pictures(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
+def random_images(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
     return [fill.image(seed, height, width) for seed in range(count)]
 
 
@@ -111,10 +111,10 @@ def test_other_errors_are_not_taken_for_a_full_memory() -> None:
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 0.01), ("bf16", 0.05)])
 def test_precision_on_the_cpu(tiny: Path, precision: Precision, tolerance: float) -> None:
-    images = pictures(2, 64, 96)
+    images = random_images(2, 64, 96)
     sizes = [(640, 960)] * 2
     trained, rules = loaded(tiny).network.double(), Preprocessing()
-    module = EndToEnd(trained, BestClass(), scale=rules.scale, mean=rules.mean, std=rules.std)
+    module = EndToEnd(trained, DetrPostprocess(), scale=rules.scale, mean=rules.mean, std=rules.std)
     with torch.inference_mode():
         boxes, scores, _ = module(torch.from_numpy(np.stack(images)), torch.tensor(sizes))
     answers = TorchBackend(loaded(tiny), device="cpu", precision=precision).run(images, sizes)
@@ -156,7 +156,7 @@ def test_an_lwdetr_takes_the_form_that_is_fast_on_a_cpu(
     native = native and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
     network = lwdetr_on_a_cpu(precision)
-    assert any(isinstance(module, PowerAttention) for module in network.modules()) == powers
+    assert any(isinstance(module, Exp2Attention) for module in network.modules()) == powers
     packed = any(isinstance(module, PackedLinear) for module in network.modules())
     assert packed == (packs and (native or precision == "fp32"))
     with torch.inference_mode():
@@ -164,9 +164,9 @@ def test_an_lwdetr_takes_the_form_that_is_fast_on_a_cpu(
     assert answer.boxes.isfinite().all()
 
 
-def test_a_batch_answers_like_its_pictures(tiny: Path) -> None:
+def test_a_batch_answers_like_its_images(tiny: Path) -> None:
     backend = TorchBackend(loaded(tiny), device="cpu")
-    images = pictures(5, 64, 80)
+    images = random_images(5, 64, 80)
     sizes = [(100 + index, 200) for index in range(5)]
     together = backend.run(images, sizes)
     for index in (3, 0):
@@ -184,7 +184,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-3), ("fp16", 2e-2), ("bf16", 0.15)])
 def test_precision_on_the_gpu(original: Path, precision: Precision, tolerance: float) -> None:
-    images, sizes = pictures(2, 256, 320), [(480, 640)] * 2
+    images, sizes = random_images(2, 256, 320), [(480, 640)] * 2
     expected = TorchBackend(loaded(original), device="cpu", precision="fp32").run(images, sizes)
     answers = TorchBackend(loaded(original), device="cuda", precision=precision).run(images, sizes)
     for ours, theirs in zip(answers, expected, strict=True):
@@ -193,9 +193,9 @@ def test_precision_on_the_gpu(original: Path, precision: Precision, tolerance: f
 
 
 @pytest.mark.gpu
-def test_a_batch_answers_like_its_pictures_on_the_gpu(original: Path) -> None:
+def test_a_batch_answers_like_its_images_on_the_gpu(original: Path) -> None:
     backend = TorchBackend(loaded(original), device="cuda", precision="fp32")
-    images, sizes = pictures(8, 256, 320), [(480, 640)] * 8
+    images, sizes = random_images(8, 256, 320), [(480, 640)] * 8
     together = backend.run(images, sizes)
     for index in range(8):
         (alone,) = backend.run([images[index]], [sizes[index]])
@@ -209,7 +209,7 @@ def test_a_batch_answers_like_its_pictures_on_the_gpu(original: Path) -> None:
 )
 def test_memory_on_the_gpu_stays_flat(model: str, height: int, width: int, gigabytes: float, tmp_path: Path) -> None:
     backend = TorchBackend(loaded(golden.original_checkpoint(model, tmp_path)), device="cuda")
-    images, sizes = pictures(4, height, width), [(480, 640)] * 4
+    images, sizes = random_images(4, height, width), [(480, 640)] * 4
     backend.run(images, sizes)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

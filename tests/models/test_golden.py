@@ -14,7 +14,7 @@ from detrcli.images.decode import from_pillow
 from detrcli.images.resize import ResizeRule, ShortestEdge, resized_pixels
 from detrcli.inference.cpu import pack_linears
 from detrcli.inference.fuse import fold_detr
-from detrcli.inference.postprocess import BestClass, EndToEnd, corners
+from detrcli.inference.postprocess import DetrPostprocess, EndToEnd, cxcywh_to_xyxy
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.predictions import Predictions
 from detrcli.models.transformer import Attention, DecoderLayer, EncoderLayer, FeedForward
@@ -62,7 +62,7 @@ def test_answers(model: str, network: Detr, dtype: torch.dtype, form: str) -> No
     network.decoder.register_forward_hook(lambda _, args, out: steps.update(decoder_last=out[-1]))
     for case in golden.CASES:
         with torch.inference_mode():
-            predictions = network(*golden.batch(golden.pictures(model, case), dtype))
+            predictions = network(*golden.batch(golden.images(model, case), dtype))
         assert predictions.logits.dtype == predictions.boxes.dtype == dtype
         steps |= {"pred_logits": predictions.logits, "pred_boxes": predictions.boxes}
         if f"{case}.position" in expected:
@@ -80,17 +80,17 @@ def test_selection() -> None:
         expected = golden.answers(model)
         for case in golden.CASES:
             logits, boxes = (torch.from_numpy(expected[f"{case}.pred_{name}"]).double() for name in ("logits", "boxes"))
-            scores, labels, boxes = BestClass()(Predictions(logits, boxes))
+            scores, labels, boxes = DetrPostprocess()(Predictions(logits, boxes))
             np.testing.assert_allclose(scores, expected[f"{case}.post.scores"], rtol=0, atol=2e-5)
             np.testing.assert_array_equal(labels, expected[f"{case}.post.labels"])
-            in_pixels = corners(boxes) * torch.tensor([640, 480, 640, 480])
+            in_pixels = cxcywh_to_xyxy(boxes) * torch.tensor([640, 480, 640, 480])
             np.testing.assert_allclose(in_pixels, expected[f"{case}.post.boxes"], rtol=0, atol=2e-5 * 640)
 
 
 def test_end_to_end(model: str, network: Detr) -> None:
     rules = Preprocessing()
-    module = EndToEnd(network, BestClass(), scale=rules.scale, mean=rules.mean, std=rules.std)
-    images = torch.from_numpy(np.stack(golden.pictures(model, "single")))
+    module = EndToEnd(network, DetrPostprocess(), scale=rules.scale, mean=rules.mean, std=rules.std)
+    images = torch.from_numpy(np.stack(golden.images(model, "single")))
     with torch.inference_mode():
         boxes, scores, labels = module(images, torch.tensor([[480, 640]]))
     expected = golden.answers(model)
@@ -101,7 +101,7 @@ def test_end_to_end(model: str, network: Detr) -> None:
 
 def check_preprocessing(family: str, rule: ResizeRule) -> None:
     rules = Preprocessing(rule)
-    module = EndToEnd(torch.nn.Identity(), BestClass(), scale=rules.scale, mean=rules.mean, std=rules.std)
+    module = EndToEnd(torch.nn.Identity(), DetrPostprocess(), scale=rules.scale, mean=rules.mean, std=rules.std)
     with np.load(DATA / "preprocess.npz") as expected:
         for case in (f"case{number}" for number in range(5)):
             png = io.BytesIO()

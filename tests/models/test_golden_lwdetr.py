@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from detrcli.images.resize import Exactly
 from detrcli.inference.cpu import attend_by_powers, pack_linears
 from detrcli.inference.fuse import fold_lwdetr
-from detrcli.inference.postprocess import BestScores, EndToEnd, corners, selection_for
-from detrcli.models.lwdetr import SIZES, LwDetr, cell_boxes, move
+from detrcli.inference.postprocess import EndToEnd, LwDetrPostprocess, cxcywh_to_xyxy, selection_for
+from detrcli.models.lwdetr import SIZES, LwDetr, apply_deltas, make_anchors
 from detrcli.models.predictions import Predictions
 from detrcli.models.vit import Positions
 
@@ -86,7 +86,7 @@ def test_answers(model: str, network: LwDetr, dtype: torch.dtype, form: str) -> 
         )
     )
     for case in cases(model):
-        pixels, mask = golden.batch(golden.pictures(model, case), dtype)
+        pixels, mask = golden.batch(golden.images(model, case), dtype)
         assert mask is None
         with torch.inference_mode():
             predictions = network(pixels)
@@ -102,13 +102,13 @@ def test_selection(model: str) -> None:
     expected = golden.answers(model)
     for case in cases(model):
         logits, boxes = (torch.from_numpy(expected[f"{case}.pred_{name}"]).double() for name in ("logits", "boxes"))
-        scores, labels, boxes = BestScores(logits.shape[1])(Predictions(logits, boxes))
+        scores, labels, boxes = LwDetrPostprocess(logits.shape[1])(Predictions(logits, boxes))
         np.testing.assert_allclose(scores, expected[f"{case}.post.scores"], rtol=0, atol=2e-5)
         clear = np.abs(np.diff(scores.numpy(), prepend=2, append=-1)) > 1e-6
         clear = clear[:, 1:] & clear[:, :-1]
         assert clear.mean() > 0.9
         np.testing.assert_array_equal(labels.numpy()[clear], expected[f"{case}.post.labels"][clear])
-        in_pixels = (corners(boxes) * torch.tensor([640, 480, 640, 480])).numpy()
+        in_pixels = (cxcywh_to_xyxy(boxes) * torch.tensor([640, 480, 640, 480])).numpy()
         np.testing.assert_allclose(in_pixels[clear], expected[f"{case}.post.boxes"][clear], rtol=0, atol=2e-5 * 640)
 
 
@@ -116,22 +116,22 @@ def test_preprocessing() -> None:
     check_preprocessing("lwdetr", Exactly(640, 640))
 
 
-def test_end_to_end_gives_the_selection_for_each_picture(network: LwDetr) -> None:
-    module = EndToEnd(network, BestScores(20), scale=1 / 255, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
+def test_end_to_end_gives_the_selection_for_each_image(network: LwDetr) -> None:
+    module = EndToEnd(network, LwDetrPostprocess(20), scale=1 / 255, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
     images = torch.randint(0, 256, (2, 128, 192, 3), dtype=torch.uint8)
     with torch.inference_mode():
         boxes, scores, labels = module(images, torch.tensor([[480, 640], [100, 50]]))
         logits, relative = network(module.normalise(images))
     assert (scores.diff() <= 0).all()
-    for picture, size in enumerate(((640, 480, 640, 480), (50, 100, 50, 100))):
-        for score, label, box in zip(scores[picture], labels[picture], boxes[picture], strict=True):
-            queries = (logits[picture, :, label].sigmoid() - score).abs() < 1e-4
-            candidates = corners(relative[picture]) * torch.tensor(size)
+    for image, size in enumerate(((640, 480, 640, 480), (50, 100, 50, 100))):
+        for score, label, box in zip(scores[image], labels[image], boxes[image], strict=True):
+            queries = (logits[image, :, label].sigmoid() - score).abs() < 1e-4
+            candidates = cxcywh_to_xyxy(relative[image]) * torch.tensor(size)
             assert ((candidates - box).abs().amax(-1)[queries] < 1e-2).any()
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 64), (64, 448)])
-def test_pictures_of_fewer_cells_than_queries(height: int, width: int) -> None:
+def test_images_of_fewer_cells_than_queries(height: int, width: int) -> None:
     torch.manual_seed(0)
     network, pixels = LwDetr(SIZES["tiny"]).eval(), torch.randn(2, 3, height, width)
     with torch.inference_mode():
@@ -148,7 +148,7 @@ def test_sides_that_do_not_fit() -> None:
         LwDetr(SIZES["tiny"]).eval()(torch.zeros(1, 3, 640, 600))
 
 
-def test_a_picture_does_not_see_its_neighbour() -> None:
+def test_a_image_does_not_see_its_neighbour() -> None:
     torch.manual_seed(0)
     network = fold_lwdetr(LwDetr(SIZES["tiny"]).eval().double())
     pixels = torch.randn(3, 3, 192, 256, dtype=torch.float64)
@@ -174,28 +174,30 @@ def test_a_picture_does_not_see_its_neighbour() -> None:
 def test_half_precision(network: LwDetr, form: str, dtype: torch.dtype, tolerance: float, device: str) -> None:
     """With the same cells proposed: which those are hangs on differences that half precision cannot hold."""
     model = fold_lwdetr(copy.deepcopy(network))
-    pixels, _ = golden.batch(golden.pictures("lwdetr-tiny", "batch"), torch.float32)
+    pixels, _ = golden.batch(golden.images("lwdetr-tiny", "batch"), torch.float32)
     with torch.inference_mode():
         maps = model.feature_maps(pixels)
         boxes = model.propose(maps, (model.proposals[0],), model.config.num_queries).boxes
-        exact = model.answer(maps, boxes)
+        at_least_float32 = model.answer(maps, boxes)
         half = (by_powers(copy.deepcopy(network)) if form == "by powers" else model).to(device, dtype)
         rough_maps = half.feature_maps(pixels.to(device, dtype))
         rough = half.answer(rough_maps, boxes.to(device))
     for one, other in zip(rough_maps, maps, strict=True):
         assert (one.float().cpu() - other).abs().mean() < tolerance * other.abs().mean()
     assert rough.boxes.dtype == torch.float32
-    assert (rough.logits.float().cpu() - exact.logits).abs().mean() < tolerance * exact.logits.abs().mean()
-    assert (rough.boxes.cpu() - exact.boxes).abs().mean() < tolerance * exact.boxes.abs().mean()
+    assert (
+        rough.logits.float().cpu() - at_least_float32.logits
+    ).abs().mean() < tolerance * at_least_float32.logits.abs().mean()
+    assert (rough.boxes.cpu() - at_least_float32.boxes).abs().mean() < tolerance * at_least_float32.boxes.abs().mean()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_boxes_are_exact_in_half_precision(dtype: torch.dtype) -> None:
     sizes, like = [(40, 40), (20, 20)], torch.zeros(1)
-    cells = cell_boxes(sizes, like.to(dtype))
-    torch.testing.assert_close(cells, cell_boxes(sizes, like), rtol=0, atol=0)
+    cells = make_anchors(sizes, like.to(dtype))
+    torch.testing.assert_close(cells, make_anchors(sizes, like), rtol=0, atol=0)
     deltas = torch.randn(len(cells), 4).to(dtype)
-    torch.testing.assert_close(move(cells, deltas), move(cells, deltas.float()), rtol=0, atol=0)
+    torch.testing.assert_close(apply_deltas(cells, deltas), apply_deltas(cells, deltas.float()), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["tiny", "small"])
@@ -204,7 +206,7 @@ def test_as_many_answers_as_object_queries(name: str) -> None:
         selection = selection_for(LwDetr(SIZES[name]))
     answers = Predictions(torch.zeros(1, 300, 91), torch.zeros(1, 300, 4))
     assert selection(answers)[0].shape == (1, SIZES[name].num_queries)
-    few = Predictions(torch.zeros(1, 16, 2), torch.zeros(1, 16, 4))  # a small picture, and a model of few classes
+    few = Predictions(torch.zeros(1, 16, 2), torch.zeros(1, 16, 4))  # a small image, and a model of few classes
     assert selection(few)[0].shape == (1, 32)
 
 

@@ -1,4 +1,4 @@
-"""Folders of small pictures, some of them broken, each in a way of its own."""
+"""Folders of small images, some of them broken, each in a way of its own."""
 
 import io
 import random
@@ -9,27 +9,27 @@ from pathlib import Path
 from PIL import Image
 
 EVERY = 50
-"""One picture in so many is broken."""
+"""One image in so many is broken."""
 
 
-def small_picture(number: int) -> Image.Image:
-    """A picture of a few colours, like no other."""
+def small_image(number: int) -> Image.Image:
+    """An image of a few colors, like no other."""
     random_numbers = random.Random(number)
     width, height = random_numbers.randint(20, 60), random_numbers.randint(20, 60)
-    colours = bytes(random_numbers.randrange(256) for _ in range(4 * 3 * 3))
-    return Image.frombytes("RGB", (4, 3), colours).resize((width, height), Image.Resampling.NEAREST)
+    colors = bytes(random_numbers.randrange(256) for _ in range(4 * 3 * 3))
+    return Image.frombytes("RGB", (4, 3), colors).resize((width, height), Image.Resampling.NEAREST)
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:
-    """A picture as a file."""
+    """An image as a file."""
     file = io.BytesIO()
     image.save(file, kind)
     return file.getvalue()
 
 
 def broken(number: int) -> bytes:
-    """What looks like a picture at most from afar."""
-    image, random_numbers = small_picture(number), random.Random(number)
+    """What looks like an image at most from afar."""
+    image, random_numbers = small_image(number), random.Random(number)
     jpeg, png = encoded(image, "JPEG"), encoded(image.resize((60, 60), Image.Resampling.BICUBIC), "PNG")
     header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     bomb = png[:8] + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
@@ -53,7 +53,7 @@ def broken(number: int) -> bytes:
 
 
 def write_folder(folder: Path, count: int) -> list[str]:
-    """Write so many pictures, in folders of a thousand.
+    """Write so many images, in folders of a thousand.
 
     Returns:
         The names of the broken ones, below the folder, in order.
@@ -67,5 +67,5 @@ def write_folder(folder: Path, count: int) -> list[str]:
             path.write_bytes(broken(number))
             bad.append(name)
         else:
-            path.write_bytes(encoded(small_picture(number), ("JPEG", "PNG")[number % 2]))
+            path.write_bytes(encoded(small_image(number), ("JPEG", "PNG")[number % 2]))
     return bad

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from detrcli.errors import OutputError, UsageError
 from detrcli.images.sources import ImageReference
-from detrcli.outputs.journal import Entry, Failure, Journal, Record, recorded
-from detrcli.outputs.record import Found, Labelled
+from detrcli.outputs.journal import Entry, Failure, Journal, Record, read_journal
+from detrcli.outputs.record import Found, ImageResult
 
 SETTING = {"threshold": 0.5, "names": ["a", "b"]}
 
 
 def entry(index: int, path: str) -> Entry:
     if index % 3 == 2:
-        return Entry(index, Failure(path, "damaged", f"{path}: damaged picture"))
+        return Entry(index, Failure(path, "damaged", f"{path}: damaged image"))
     found = (Found(1, "b", 0.5, (0.25, 1.0, 2.0, 3.5)),) * (index % 2)
-    return Entry(index, Labelled(path, f"place/{path}", 40, 30, "model", found))
+    return Entry(index, ImageResult(path, f"place/{path}", 40, 30, "model", found))
 
 
 def write(path: Path, paths: Iterable[str], before: Record | None = None, *, finish: bool = False) -> None:
@@ -35,7 +35,7 @@ def write(path: Path, paths: Iterable[str], before: Record | None = None, *, fin
 
 
 def read(path: Path) -> Record:
-    record = recorded(path)
+    record = read_journal(path)
     assert record is not None
     return record
 
@@ -75,7 +75,7 @@ def test_what_has_not_even_begun_is_no_journal(tmp_path: Path, content: bytes | 
     path = tmp_path / "journal.jsonl"
     if content is not None:
         path.write_bytes(content)
-    assert recorded(path) is None
+    assert read_journal(path) is None
 
 
 @settings(deadline=None)
@@ -152,7 +152,7 @@ def test_a_run_that_came_to_its_end_twice_is_whole(tmp_path: Path) -> None:
     assert (record.done, record.finished, record.whole) == (3, True, path.stat().st_size)
 
 
-def test_a_changed_order_takes_few_bytes_a_picture(tmp_path: Path) -> None:
+def test_a_changed_order_takes_few_bytes_a_image(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     count = 20_000
     names = [f"{number}.jpg" for number in range(count)]
@@ -181,7 +181,7 @@ def test_a_journal_that_was_taken_away_is_told_of(tmp_path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def test_pictures_that_came_or_went_or_moved_since(tmp_path: Path) -> None:
+def test_images_that_came_or_went_or_moved_since(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, ["a", "c", "d", "e"])
     record = read(path)
@@ -193,7 +193,7 @@ def test_pictures_that_came_or_went_or_moved_since(tmp_path: Path) -> None:
     assert remaining(record, []) == []
 
 
-def test_a_picture_that_is_named_twice_is_done_twice(tmp_path: Path) -> None:
+def test_a_image_that_is_named_twice_is_done_twice(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, ["a", "b", "a"])
     assert remaining(read(path), ["a", "b", "a", "b", "a"]) == ["b", "a"]

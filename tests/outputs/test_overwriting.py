@@ -17,18 +17,18 @@ from PIL import Image
 from detrcli.detections import Detections
 from detrcli.errors import ImageError, OutputError, UsageError
 from detrcli.files import FOLDER, atomic_file
-from detrcli.images.decode import Picture
+from detrcli.images.decode import DecodedImage
 from detrcli.images.sources import ImageReference
 from detrcli.outputs import run as labelling
 from detrcli.outputs.journal import Failure
 from detrcli.outputs.record import labelled
-from detrcli.outputs.run import FAILURES, Labelling, Plan, merged
+from detrcli.outputs.run import FAILURES, OutputRun, Plan, merged
 from detrcli.outputs.shards import Shard
 from detrcli.outputs.written import LIST, OverwriteError, Written
 from detrcli.timing import Clock
 
 from ..tiny import save_tiny
-from .folders import encoded, small_picture
+from .folders import encoded, small_image
 
 EACH = ("json", "yolo", "voc", "labelme")
 ALL = (*EACH, "jsonl", "csv", "coco", "coco-results", "label-studio", "cvat")
@@ -64,11 +64,11 @@ class Place:
         overwrite: bool = False,
         listable: bool = True,
         out: Path | None = None,
-    ) -> Labelling:
+    ) -> OutputRun:
         root = str(self.folder / "images")
         plan = Plan("model", "", ("cat",), root, shard, tuple(formats), draw, {})
         coming = list(enumerate(self.images(*names)))
-        return Labelling(
+        return OutputRun(
             out or self.out,
             plan,
             keep=keep,
@@ -78,13 +78,15 @@ class Place:
             listable=listable,
         )
 
-    def write(self, labelling: Labelling, index: int, name: str, score: float, *, draw: bool = False) -> str | None:
+    def write(self, labelling: OutputRun, index: int, name: str, score: float, *, draw: bool = False) -> str | None:
         """What it is said to fail of, if so."""
         (reference,) = self.images(name)
         found = detections(score)
         result = labelled(reference.path, name, "model", found)
         try:
-            labelling.write(reference, Picture(Image.new("RGB", (40, 30))) if draw else None, found, result, Clock())
+            labelling.write(
+                reference, DecodedImage(Image.new("RGB", (40, 30))) if draw else None, found, result, Clock()
+            )
         except ImageError as error:
             labelling.add(index, Failure(reference.path, error.kind, str(error)))
             return str(error)
@@ -434,7 +436,7 @@ def test_labels_made_by_hand_are_left_as_they_are(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model")
     for name in ("images/a.jpg", "images/c.jpg"):
         (tmp_path / "w" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "w" / name).write_bytes(encoded(small_picture(1), "JPEG"))
+        (tmp_path / "w" / name).write_bytes(encoded(small_image(1), "JPEG"))
     for name in ("labels/a.txt", "data.yaml"):
         (tmp_path / "w" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "w" / name).write_text("by hand")
@@ -456,7 +458,7 @@ def test_batches_of_a_list_do_not_overwrite_each_other(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model")
     (tmp_path / "p").mkdir()
     for number in range(5):
-        (tmp_path / f"p/{number}.jpg").write_bytes(encoded(small_picture(number), "JPEG"))
+        (tmp_path / f"p/{number}.jpg").write_bytes(encoded(small_image(number), "JPEG"))
     for output, options, codes in (("out", [], [0, 2, 2]), ("added", ["--resume"], [0, 0, 0])):
         batches = (["p/0.jpg", "p/1.jpg"], ["p/2.jpg", "p/3.jpg"], ["p/4.jpg"])  # as xargs -n 2 gives them
         runs = [

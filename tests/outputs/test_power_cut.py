@@ -12,16 +12,16 @@ from PIL import Image
 from detrcli.detections import Detections
 from detrcli.errors import ImageError
 from detrcli.files import FOLDER
-from detrcli.images.decode import Picture
+from detrcli.images.decode import DecodedImage
 from detrcli.images.sources import ImageReference
 from detrcli.outputs import journal, written
 from detrcli.outputs.formats import csv
-from detrcli.outputs.record import Labelled
-from detrcli.outputs.run import JOURNAL, Labelling, Plan
+from detrcli.outputs.record import ImageResult
+from detrcli.outputs.run import JOURNAL, OutputRun, Plan
 from detrcli.outputs.shards import Shard
 from detrcli.timing import Clock
 
-PLAN = Plan("model", "", ("cat",), "pictures", None, ("json", "voc", "csv"), False, {})
+PLAN = Plan("model", "", ("cat",), "images", None, ("json", "voc", "csv"), False, {})
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), (), 40, 30)
 
 
@@ -75,12 +75,12 @@ def test_what_is_not_whole_lies_where_the_next_run_takes_it_away(
 
     seen: list[Path] = []
     monkeypatch.setitem(csv.FILES, "detections.csv", stop)
-    Labelling(tmp_path, PLAN).close(finished=True)
+    OutputRun(tmp_path, PLAN).close(finished=True)
     assert seen == [tmp_path / FOLDER]
 
 
-def test_single_pictures_keep_out_of_each_others_way_and_leave_nothing(tmp_path: Path) -> None:
-    first, second = (Labelling(tmp_path, PLAN, keep=False) for _ in range(2))
+def test_single_images_keep_out_of_each_others_way_and_leave_nothing(tmp_path: Path) -> None:
+    first, second = (OutputRun(tmp_path, PLAN, keep=False) for _ in range(2))
     assert len(list((tmp_path / FOLDER).glob("single-*"))) == 2
     first.close(finished=True)
     assert len(list((tmp_path / FOLDER).glob("single-*"))) == 1
@@ -97,19 +97,19 @@ def test_single_pictures_keep_out_of_each_others_way_and_leave_nothing(tmp_path:
         replace(PLAN, formats=("csv",)),
         replace(PLAN, shard=Shard(0, 2)),
     ],
-    ids=["formats", "drawings", "for all", "shard"],
+    ids=["formats", "annotated images", "for all", "shard"],
 )
 def test_no_line_outlasts_the_names_it_speaks_of(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SYNC_AFTER", 0)
     output = tmp_path / "new" / "out"
     file = output / FOLDER / ("0-of-2" if plan.shard else "") / JOURNAL
     disk = Disk(file, monkeypatch)
-    labelling = Labelling(output, plan)
+    labelling = OutputRun(output, plan)
     disk.unsafe.add(file)
-    picture = Picture(Image.new("RGB", (40, 30))) if plan.draw else None
+    decoded = DecodedImage(Image.new("RGB", (40, 30))) if plan.draw else None
     for index, name in enumerate(("a.jpg", "b/c/d.jpg", "b/e.jpg")):
-        labelled = Labelled(f"pictures/{name}", name, 40, 30, "model", ())
-        labelling.write(ImageReference(labelled.path, Path(name)), picture, NOTHING, labelled, Clock())
+        labelled = ImageResult(f"images/{name}", name, 40, 30, "model", ())
+        labelling.write(ImageReference(labelled.path, Path(name)), decoded, NOTHING, labelled, Clock())
         assert bool(disk.unsafe) is (index == 0 or plan.draw or "json" in plan.formats)
         labelling.add(index, labelled)
         assert disk.has_all_of(file)
@@ -120,14 +120,14 @@ def test_no_line_outlasts_the_names_it_speaks_of(plan: Plan, tmp_path: Path, mon
     assert not disk.unsafe
 
 
-def test_a_drawing_does_not_take_the_place_of_its_own_picture(tmp_path: Path) -> None:
-    picture = Picture(Image.new("RGB", (40, 30)))
-    picture.image.save(tmp_path / "a.png")
+def test_a_drawing_does_not_take_the_place_of_its_own_image(tmp_path: Path) -> None:
+    decoded = DecodedImage(Image.new("RGB", (40, 30)))
+    decoded.image.save(tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
-    labelling = Labelling(tmp_path, replace(PLAN, draw=True))
-    labelled = Labelled(str(tmp_path / "a.png"), "a.png", 40, 30, "model", ())
+    labelling = OutputRun(tmp_path, replace(PLAN, draw=True))
+    labelled = ImageResult(str(tmp_path / "a.png"), "a.png", 40, 30, "model", ())
     reference = ImageReference(labelled.path, Path("a.png"))
-    with pytest.raises(ImageError, match="its drawing would overwrite it"):
-        labelling.write(reference, picture, NOTHING, labelled, Clock())
+    with pytest.raises(ImageError, match="its annotated image would overwrite it"):
+        labelling.write(reference, decoded, NOTHING, labelled, Clock())
     labelling.close(finished=False)
     assert (tmp_path / "a.png").read_bytes() == before

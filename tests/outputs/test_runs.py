@@ -18,7 +18,7 @@ import pytest
 from detrcli.outputs.formats import FORMATS
 
 from ..tiny import save_tiny
-from .folders import encoded, small_picture, write_folder
+from .folders import encoded, small_image, write_folder
 
 COUNT = 60
 PATIENCE = 120
@@ -28,7 +28,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONDONTWRITEBYTECODE": 
 
 
 class Place:
-    """A folder with a model, and `pictures`, one of them broken."""
+    """A folder with a model, and `images`, one of them broken."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,11 +52,11 @@ class Place:
         return subprocess.CompletedProcess(run.args, run.returncode, run.stdout.decode(), run.stderr.decode())
 
     def label(self, output: str, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-        return self.detr("predict", "pictures", *OPTIONS, "--output", output, *arguments, **more)
+        return self.detr("predict", "images", *OPTIONS, "--output", output, *arguments, **more)
 
     def start(self, output: str, *arguments: object) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            self.command("predict", "pictures", *OPTIONS, "--output", output, *arguments),
+            self.command("predict", "images", *OPTIONS, "--output", output, *arguments),
             cwd=self.folder,
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
@@ -110,7 +110,7 @@ def paths(stdout: str) -> list[str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("runs")
     save_tiny(folder / "model")
-    (bad,) = write_folder(folder / "pictures", COUNT)
+    (bad,) = write_folder(folder / "images", COUNT)
     assert bad == "000/000049.png"
     return Place(folder)
 
@@ -124,9 +124,9 @@ def whole(place: Place) -> dict[str, bytes]:
     return place.outputs("whole")
 
 
-def test_one_broken_picture_stops_nothing_and_is_not_left_out(place: Place, whole: dict[str, bytes]) -> None:
+def test_one_broken_image_stops_nothing_and_is_not_left_out(place: Place, whole: dict[str, bytes]) -> None:
     (failure,) = place.failures("whole")
-    assert failure["path"] == "pictures/000/000049.png"
+    assert failure["path"] == "images/000/000049.png"
     assert failure["kind"] == "empty"
     singles = {"detections.jsonl", "detections.csv", "coco.json", "coco-results.json", "data.yaml"}
     assert {name for name in whole if "/" not in name} == singles | {
@@ -177,7 +177,7 @@ def test_stopped_it_says_how_to_go_on_and_can(
 
 def test_a_list_is_answered_line_by_line(place: Place) -> None:
     with place.on_a_list("line-by-line") as (process, asked, answered):
-        for path in ("pictures/000/000000.jpg", "pictures/000/000001.png"):
+        for path in ("images/000/000000.jpg", "images/000/000001.png"):
             asked.write(f"{path}\n".encode())
             assert paths(answered.readline().decode()) == [path]
         asked.close()
@@ -186,7 +186,7 @@ def test_a_list_is_answered_line_by_line(place: Place) -> None:
 
 def test_a_stop_while_a_list_goes_on(place: Place) -> None:
     with place.on_a_list("open-list") as (process, asked, answered):
-        asked.write(b"pictures/000/000000.jpg\n")
+        asked.write(b"images/000/000000.jpg\n")
         answered.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 143
@@ -196,12 +196,12 @@ def test_a_stop_while_a_list_goes_on(place: Place) -> None:
 def test_a_second_interruption_is_heeded_at_once(place: Place) -> None:
     reading, writing = os.pipe()
     with place.on_a_list("twice", pass_fds=[reading]) as (process, asked, answered):
-        asked.write(b"pictures/000/000000.jpg\npictures/000/000001.png\n")
+        asked.write(b"images/000/000000.jpg\nimages/000/000001.png\n")
         for _ in range(2):
             answered.readline()
         asked.write(f"/dev/fd/{reading}\n".encode())  # reading it takes for ever
         process.send_signal(signal.SIGINT)
-        while process.returncode is None:  # the first one waits for the picture
+        while process.returncode is None:  # the first one waits for the image
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=1)
@@ -213,7 +213,7 @@ def test_a_second_interruption_is_heeded_at_once(place: Place) -> None:
 
 def test_a_run_that_goes_on_is_not_said_to_be_stopped(place: Place) -> None:
     with place.on_a_list("busy") as (process, asked, answered):
-        asked.write(b"pictures/000/000000.jpg\n")
+        asked.write(b"images/000/000000.jpg\n")
         answered.readline()
         run = place.label("busy")
         asked.close()
@@ -233,7 +233,7 @@ def test_another_run_does_not_go_on_in_its_place(place: Place) -> None:
     run = place.label("other", "--resume")
     assert run.returncode == 2
     assert "formats = ['csv'], not []" in run.stderr
-    run = place.detr("predict", "pictures", *OPTIONS, "--output", "other", "--resume", "--model", "demo")
+    run = place.detr("predict", "images", *OPTIONS, "--output", "other", "--resume", "--model", "demo")
     assert run.returncode == 2
     assert ", not ['circle', 'square', 'triangle', ...]; formats = " in run.stderr
     run = place.label("other", "--no-resume", "--threshold", "0.7", "--no-draw", "--format", "csv")
@@ -258,24 +258,24 @@ def test_another_device_or_precision_does_not_go_on_in_its_place(place: Place) -
     assert f"began with device = 'cuda', not 'cpu'; precision = 'fp16', not '{native}'" in run.stderr
 
 
-def test_other_weights_or_pictures_do_not_go_on_in_its_place(place: Place) -> None:
+def test_other_weights_or_images_do_not_go_on_in_its_place(place: Place) -> None:
     named(place, [b"a.jpg", b"b.jpg"], "weights")
     save_tiny(place.folder / "changing")
     arguments = ("predict", "weights", *OPTIONS, "--model", "changing", "--no-draw", "--format", "csv", "--resume")
     assert place.detr(*arguments, "--output", "of-weights").returncode == 0
-    other = place.detr(*arguments, "--output", "of-weights", "--recursive", "pictures")
+    other = place.detr(*arguments, "--output", "of-weights", "--recursive", "images")
     assert (other.returncode, "began with root = " in other.stderr) == (2, True)
     save_tiny(place.folder / "changing", seed=1)
     again = place.detr(*arguments, "--output", "of-weights")
     assert (again.returncode, "began with digest = " in again.stderr) == (2, True)
 
 
-def test_pictures_that_are_new_are_all_that_is_done(place: Place) -> None:
-    shutil.copytree(place.folder / "pictures", place.folder / "growing")
+def test_images_that_are_new_are_all_that_is_done(place: Place) -> None:
+    shutil.copytree(place.folder / "images", place.folder / "growing")
     arguments = ("predict", "growing", *OPTIONS, "--output", "grown", "--resume", "--no-draw", "--format", "jsonl")
     assert place.detr(*arguments).returncode == 1
     for name in ("000/000000-new.jpg", "zzz.jpg"):
-        (place.folder / "growing" / name).write_bytes(encoded(small_picture(77), "JPEG"))
+        (place.folder / "growing" / name).write_bytes(encoded(small_image(77), "JPEG"))
     run = place.detr(*arguments)
     assert run.returncode == 1  # the broken one is still there
     assert paths(run.stdout) == ["growing/000/000000-new.jpg", "growing/zzz.jpg"]
@@ -296,8 +296,8 @@ def test_shards_are_merged_to_the_unsharded_outputs(place: Place, whole: dict[st
     target = folders[0]
     run = place.detr("merge", *dict.fromkeys(folders), *(() if together else ("--output", "merged")))
     assert run.returncode == 1
-    assert "1 picture failed (1 empty); see " in run.stderr
-    apart = "drawings and files of single pictures are still in shard-0 and shard-1 and shard-2; copy them into merged"
+    assert "1 image failed (1 empty); see " in run.stderr
+    apart = "annotated images and per-image files are still in shard-0 and shard-1 and shard-2; copy them into merged"
     assert (apart in run.stderr) is not together
     merged = place.outputs(target if together else "merged")
     ours = {name: content for name, content in merged.items() if not name.startswith("failures-")}
@@ -305,7 +305,7 @@ def test_shards_are_merged_to_the_unsharded_outputs(place: Place, whole: dict[st
 
 
 def test_shards_of_a_list_are_merged_in_its_order(place: Place) -> None:
-    listed = [f"pictures/000/{number:06}.{'png' if number % 2 else 'jpg'}" for number in (5, 2, 7, 0, 4, 1, 6, 3)]
+    listed = [f"images/000/{number:06}.{'png' if number % 2 else 'jpg'}" for number in (5, 2, 7, 0, 4, 1, 6, 3)]
     arguments = ("predict", "-", *OPTIONS, "--output", "listed", "--no-draw", "--format", "jsonl")
     for index in range(2):
         run = place.detr(*arguments, "--shard", f"{index}/2", stdin="\n".join(listed).encode())
@@ -325,8 +325,8 @@ def test_shards_that_are_not_all_there_are_not_merged(place: Place) -> None:
     assert place.label("partly", "--shard", "1/3", "--no-draw", "--format", "coco").returncode in (0, 1)
     run = place.detr("merge", "partly")
     assert run.stderr.startswith("detr: partly holds shards of runs in 2 and in 3 parts; ")
-    run = place.detr("merge", "pictures")
-    assert run.stderr == "detr: no shards were written into pictures\n"
+    run = place.detr("merge", "images")
+    assert run.stderr == "detr: no shards were written into images\n"
     assert "coco.json" not in place.outputs("partly")
 
 
@@ -351,22 +351,22 @@ def test_several_devices_share_the_work(place: Place, whole: dict[str, bytes]) -
     assert place.outputs("devices") == whole
 
 
-def test_drawings_are_no_pictures_to_learn_from(place: Place) -> None:
+def test_drawings_are_no_images_to_learn_from(place: Place) -> None:
     assert place.label("drawn", "--format", "coco").returncode == 1
     run = place.detr("eval", "drawn", "--model", "model")
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith(
-        "detr: drawn/coco.json lies among drawings, which have boxes painted on; put it beside"
+        "detr: drawn/coco.json lies among annotated images, which have boxes drawn on them; put it beside"
     )
-    (place.folder / "drawn/coco.json").rename(place.folder / "pictures/coco.json")
-    run = place.detr("eval", "pictures", "--model", "model")
-    (place.folder / "pictures/coco.json").unlink()
+    (place.folder / "drawn/coco.json").rename(place.folder / "images/coco.json")
+    run = place.detr("eval", "images", "--model", "model")
+    (place.folder / "images/coco.json").unlink()
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout)["pictures"] == COUNT - 1
+    assert json.loads(run.stdout)["images"] == COUNT - 1
 
 
 def test_what_stops_it_early_can_be_json(place: Place) -> None:
-    run = place.detr("predict", "pictures", "--recursive", "--model", "nonesuch", "--log-json")
+    run = place.detr("predict", "images", "--recursive", "--model", "nonesuch", "--log-json")
     (event,) = [json.loads(line) for line in run.stderr.splitlines()]
     assert event["event"] == "error"
     assert event["text"].startswith("detr: no model is called 'nonesuch'")
@@ -377,9 +377,9 @@ def test_everything_said_can_be_json(place: Place) -> None:
     run = place.label("logged", "--log-json", "--no-draw", "--format", "csv")
     events = [json.loads(line) for line in run.stderr.splitlines()]
     assert [event["event"] for event in events] == ["error", "summary"]
-    assert (events[0]["path"], events[0]["kind"]) == ("pictures/000/000049.png", "empty")
+    assert (events[0]["path"], events[0]["kind"]) == ("images/000/000049.png", "empty")
     summary = events[1]
-    assert summary["pictures"] == COUNT - 1
+    assert summary["images"] == COUNT - 1
     assert summary["failed"] == {"empty": 1}
     found = [one["label"] for line in run.stdout.splitlines() for one in json.loads(line)["detections"]]
     assert summary["detections"] == {label: found.count(label) for label in set(found)}
@@ -389,7 +389,7 @@ def test_everything_said_can_be_json(place: Place) -> None:
 def named(place: Place, names: Iterable[bytes], folder: str) -> None:
     (place.folder / folder).mkdir(exist_ok=True)
     for number, name in enumerate(names):
-        (place.folder / folder / os.fsdecode(name)).write_bytes(encoded(small_picture(number), "JPEG"))
+        (place.folder / folder / os.fsdecode(name)).write_bytes(encoded(small_image(number), "JPEG"))
 
 
 def test_a_pipe_in_a_folder_does_not_keep_a_run_waiting(place: Place) -> None:
@@ -400,7 +400,7 @@ def test_a_pipe_in_a_folder_does_not_keep_a_run_waiting(place: Place) -> None:
     assert "piped/b.jpg: a pipe, not a file" in run.stderr
 
 
-def test_a_folder_that_starts_with_one_picture(place: Place) -> None:
+def test_a_folder_that_starts_with_one_image(place: Place) -> None:
     named(place, [b"a.jpg"], "first")
     arguments = ("predict", "first", *OPTIONS, "--output", "first-out", "--resume", "--no-draw", "--format", "csv")
     assert paths(place.detr(*arguments).stdout) == ["first/a.jpg"]
@@ -430,7 +430,7 @@ def test_a_name_too_long_for_its_outputs(place: Place) -> None:
     assert json.loads(place.outputs("long-out")[name])["path"] == f"long/{'x' * 251}.jpg"
 
 
-def test_pictures_that_would_share_a_file_of_labels(place: Place) -> None:
+def test_images_that_would_share_a_file_of_labels(place: Place) -> None:
     named(place, [b"a.jpg", b"a.jpeg", b"b.jpg"], "alike")
     run = place.detr("predict", "alike", *OPTIONS, "--output", "alike-out", "--format", "yolo", "--no-draw")
     assert run.returncode == 1
@@ -446,7 +446,7 @@ def test_pictures_that_would_share_a_file_of_labels(place: Place) -> None:
         ((b"a.jpg", b"a.jpg.jpg"), ("json", "labelme"), "a.jpg.jpg: labelme has one file for it and json for"),
     ],
 )
-def test_pictures_that_would_share_a_file_otherwise(
+def test_images_that_would_share_a_file_otherwise(
     place: Place, names: tuple[bytes, ...], formats: tuple[str, ...], said: str
 ) -> None:
     folder = f"alike-{formats[0]}"
@@ -462,7 +462,7 @@ def test_pictures_that_would_share_a_file_otherwise(
 def test_stdout_on_a_full_disk(place: Place) -> None:
     with open("/dev/full", "wb") as full:
         run = subprocess.run(
-            place.command("predict", "pictures", *OPTIONS, "--output", "full-stdout"),
+            place.command("predict", "images", *OPTIONS, "--output", "full-stdout"),
             cwd=place.folder,
             env=ENVIRONMENT,
             stdout=full,
@@ -476,7 +476,7 @@ def test_stdout_on_a_full_disk(place: Place) -> None:
     )
 
 
-def test_a_picture_whose_labels_would_overwrite_those_of_all(place: Place) -> None:
+def test_a_image_whose_labels_would_overwrite_those_of_all(place: Place) -> None:
     named(place, [b"coco.jpg", b"other.jpg"], "named")
     formats = ("--format", "labelme", "--format", "coco", "--no-draw")
     run = place.detr("predict", "named", *OPTIONS, "--output", "named-out", *formats)
@@ -490,7 +490,7 @@ def test_a_picture_whose_labels_would_overwrite_those_of_all(place: Place) -> No
     assert [failure["path"] for failure in place.failures("named-failures")] == ["named/failures.jsonl"]
 
 
-def test_a_picture_whose_output_cannot_be_written_stops_no_other(place: Place) -> None:
+def test_a_image_whose_output_cannot_be_written_stops_no_other(place: Place) -> None:
     named(place, [b"a.jpg", b"b.jpg"], "taken")
     (place.folder / "taken-out" / "a.jpg").mkdir(parents=True)
     run = place.detr("predict", "taken", *OPTIONS, "--output", "taken-out")
@@ -512,10 +512,10 @@ def test_shards_of_different_runs_are_not_merged(place: Place) -> None:
 
 
 def test_failures_can_be_tried_again(place: Place) -> None:
-    shutil.copytree(place.folder / "pictures", place.folder / "mended")
+    shutil.copytree(place.folder / "images", place.folder / "mended")
     place.detr("predict", "mended", *OPTIONS, "--output", "tried", "--no-draw", "--format", "csv")
     (failure,) = place.failures("tried")
-    (place.folder / failure["path"]).write_bytes(encoded(small_picture(5), "PNG"))
+    (place.folder / failure["path"]).write_bytes(encoded(small_image(5), "PNG"))
     run = place.detr("predict", "-", *OPTIONS, "--no-draw", stdin=failure["path"].encode())
     assert (run.returncode, paths(run.stdout)) == (0, [failure["path"]])
     run = place.detr("predict", "mended", *OPTIONS, "--output", "tried", "--no-draw", "--format", "csv")

@@ -1,4 +1,4 @@
-"""Parts of the pictures for machines that know nothing of each other."""
+"""Parts of the images for machines that know nothing of each other."""
 
 import pytest
 from hypothesis import example, given
@@ -10,7 +10,7 @@ from detrcli.outputs.shards import Shard, parse_shard
 
 @example("\ud800 and \udcff", 3)
 @given(st.text(st.characters(), max_size=40), st.integers(1, 50))
-def test_each_picture_belongs_to_exactly_one_shard(relative: str, count: int) -> None:
+def test_each_image_belongs_to_exactly_one_shard(relative: str, count: int) -> None:
     assert sum(Shard(index, count).takes(relative) for index in range(count)) == 1
 
 

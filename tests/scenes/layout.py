@@ -12,9 +12,9 @@ from .shapes import CLASSES, curves
 SIDES = (240, 400)
 MOST_OBJECTS = 10
 SMALLEST, LARGEST = 36, 0.6
-"""The longer side of an object's box: the least in pixels, the most as a share of the picture's shorter side."""
+"""The longer side of an object's box: the least in pixels, the most as a share of the image's shorter side."""
 INSIDE, VISIBLE = 0.6, 0.45
-"""The least share of an object that lies inside the picture, and of which neither that nor another object hides it."""
+"""The least share of an object that lies inside the image, and of which neither that nor another object hides it."""
 VISIBLE_PIXELS = 150
 """Of a small object, more must be seen: this many pixels, or nearly all of it."""
 PLACEMENTS = 10
@@ -26,12 +26,12 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Item:
-    """One object where it lies, in pixels of the picture; parts of it may lie outside.
+    """One object where it lies, in pixels of the image; parts of it may lie outside.
 
     Attributes:
         label: an index into `CLASSES`.
         outline: closed curves of (K, 2) points, the outer one first, then holes.
-        left: the column of the picture at which `mask` starts.
+        left: the column of the image at which `mask` starts.
         top: its row.
         mask: how much of each pixel the object covers, 0 to 255.
     """
@@ -48,7 +48,7 @@ class Item:
         return self.mask >= 128
 
     def inside(self, size: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """The rows and columns of a picture that the mask lies on, and those of the mask that lie on the picture."""
+        """The rows and columns of an image that the mask lies on, and those of the mask that lie on the image."""
         height, width = self.mask.shape
         x1, x2 = max(self.left, 0), min(self.left + width, size[0])
         y1, y2 = max(self.top, 0), min(self.top + height, size[1])
@@ -60,10 +60,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which objects lie where in a picture, later ones on top.
+    """Which objects lie where in an image, later ones on top.
 
     Attributes:
-        size: width and height of the picture.
+        size: width and height of the image.
         items: the objects.
         owner: (height, width) the index of the object that each pixel shows, -1 for none.
     """
@@ -93,14 +93,14 @@ def arrange(seed: int, index: int) -> Layout:
     for label in rng.integers(len(CLASSES), size=rng.integers(1, MOST_OBJECTS, endpoint=True)).tolist():
         for _ in range(PLACEMENTS):
             item = _place(rng, label, (width, height))
-            on_picture, on_mask = item.inside((width, height))
+            on_image, on_mask = item.inside((width, height))
             solid = item.solid[on_mask]
             shown, whole = solid.sum(), item.solid.sum()
             least = max(VISIBLE * whole, min(0.9 * whole, VISIBLE_PIXELS))
-            hidden = np.bincount(owner[on_picture][solid] + 1, minlength=len(items) + 1)[1:]
+            hidden = np.bincount(owner[on_image][solid] + 1, minlength=len(items) + 1)[1:]
             if shown >= max(INSIDE * whole, least) and np.all(spare >= hidden):
                 spare = np.append(spare - hidden, shown - least)
-                owner[on_picture][solid] = len(items)
+                owner[on_image][solid] = len(items)
                 items.append(item)
                 break
     return Layout((width, height), tuple(items), owner)

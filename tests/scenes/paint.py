@@ -1,4 +1,4 @@
-"""Colours, textures, light and grain of a rendered scene."""
+"""Colors, textures, light and grain of a rendered scene."""
 
 from statistics import NormalDist
 
@@ -15,7 +15,7 @@ BELL = np.array([NormalDist().inv_cdf((byte + 0.5) / 256) for byte in range(256)
 
 
 def paint(rng: np.random.Generator, layout: Layout) -> Image.Image:
-    """The picture of a layout, RGB."""
+    """The image of a layout, RGB."""
     grey = rng.uniform() < 0.07
     canvas = _background(rng, layout.size)
     for item in layout.items:
@@ -25,7 +25,7 @@ def paint(rng: np.random.Generator, layout: Layout) -> Image.Image:
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
     shape = size[::-1]
-    first, second, third = _colours(rng, 3, str(rng.choice(("pale", "dark", "any"), p=(0.4, 0.25, 0.35))))
+    first, second, third = _colors(rng, 3, str(rng.choice(("pale", "dark", "any"), p=(0.4, 0.25, 0.35))))
     kind = str(rng.choice(("flat", "gradient", "noise", "checks", "stripes"), p=(0.12, 0.3, 0.28, 0.12, 0.18)))
     pattern = _pattern(rng, kind, shape, rng.uniform(14, 70))
     canvas = _mix(first, second, pattern * np.float32(rng.uniform(0.15, 0.7)))
@@ -33,7 +33,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
         blobs = np.clip((_noise(rng, shape, rng.uniform(40, 120)) - np.float32(rng.uniform(0.45, 0.6))) * 25, 0, 1)
         _cover(canvas, third, blobs * np.float32(rng.uniform(0.2, 0.7)))
     if rng.uniform() < 0.45:
-        _cover(canvas, _colours(rng, 1)[0], _scribbles(rng, size) * np.float32(rng.uniform(0.3, 0.9)))
+        _cover(canvas, _colors(rng, 1)[0], _scribbles(rng, size) * np.float32(rng.uniform(0.3, 0.9)))
     return canvas
 
 
@@ -68,8 +68,8 @@ def _paint_item(rng: np.random.Generator, canvas: Floats, item: Item, grey: bool
         texture *= np.float32(1.1) - np.float32(0.25) * _pattern(rng, "gradient", shape, extent)
     if rng.uniform() < 0.3:
         _cover(texture, third, _rim(item, max(1.0, extent * rng.uniform(0.015, 0.05))))
-    on_picture, on_mask = item.inside((canvas.shape[2], canvas.shape[1]))
-    _cover(canvas[:, *on_picture], texture[:, *on_mask], _share(item.mask[on_mask]))
+    on_image, on_mask = item.inside((canvas.shape[2], canvas.shape[1]))
+    _cover(canvas[:, *on_image], texture[:, *on_mask], _share(item.mask[on_mask]))
 
 
 def _cast_shadow(rng: np.random.Generator, canvas: Floats, item: Item) -> None:
@@ -79,8 +79,8 @@ def _cast_shadow(rng: np.random.Generator, canvas: Floats, item: Item) -> None:
     dark = np.asarray(Image.fromarray(np.pad(item.mask, margin)).filter(ImageFilter.BoxBlur(blur)))
     right, down = (rng.uniform(-0.08, 0.08, 2) * extent).astype(int).tolist()
     shadow = Item(item.label, (), item.left - margin + right, item.top - margin + down, dark)
-    on_picture, on_mask = shadow.inside((canvas.shape[2], canvas.shape[1]))
-    canvas[:, *on_picture] *= 1 - _share(dark[on_mask]) * np.float32(rng.uniform(0.25, 0.6))
+    on_image, on_mask = shadow.inside((canvas.shape[2], canvas.shape[1]))
+    canvas[:, *on_image] *= 1 - _share(dark[on_mask]) * np.float32(rng.uniform(0.25, 0.6))
 
 
 def _rim(item: Item, thick: float) -> Floats:
@@ -95,7 +95,7 @@ def _rim(item: Item, thick: float) -> Floats:
 
 
 def _around(canvas: Floats, item: Item) -> Floats:
-    """(K, 3) colours of the canvas along the outer outline of an object, on both sides."""
+    """(K, 3) colors of the canvas along the outer outline of an object, on both sides."""
     closed = np.concatenate([item.outline[0], item.outline[0][:1]])
     along = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
     even = np.linspace(0, along[-1], 40, endpoint=False)
@@ -107,8 +107,8 @@ def _around(canvas: Floats, item: Item) -> Floats:
 
 
 def _inks(rng: np.random.Generator, around: Floats, grey: bool) -> Floats:
-    """(3, 3) the first colours drawn that stand out from most of what is around, or else those that do so most."""
-    inks = np.concatenate([_colours(rng, 10), _colours(rng, 3, "pale"), _colours(rng, 3, "dark")])
+    """(3, 3) the first colors drawn that stand out from most of what is around, or else those that do so most."""
+    inks = np.concatenate([_colors(rng, 10), _colors(rng, 3, "pale"), _colors(rng, 3, "dark")])
     far = np.abs(inks @ LUMINANCE - (around @ LUMINANCE)[:, None])
     if not grey:
         far = (far + np.sqrt(((inks - around[:, None]) ** 2).sum(2))) / 2
@@ -116,8 +116,8 @@ def _inks(rng: np.random.Generator, around: Floats, grey: bool) -> Floats:
     return inks[np.argsort(-np.minimum(stands_out, CONTRAST), kind="stable")[:3]]
 
 
-def _colours(rng: np.random.Generator, count: int, kind: str = "any") -> Floats:
-    """(count, 3) colours from 0 to 1."""
+def _colors(rng: np.random.Generator, count: int, kind: str = "any") -> Floats:
+    """(count, 3) colors from 0 to 1."""
     saturation, value = {
         "pale": ((0.03, 0.35), (0.78, 1.0)),
         "dark": ((0.1, 0.7), (0.08, 0.35)),
@@ -126,19 +126,19 @@ def _colours(rng: np.random.Generator, count: int, kind: str = "any") -> Floats:
     hue = rng.uniform(0, 6, (count, 1))
     pure = np.clip(np.abs((hue + np.array((0, 4, 2))) % 6 - 3) - 1, 0, 1)
     strong = rng.uniform(*saturation, (count, 1))
-    colours: Floats = ((1 - strong + strong * pure) * rng.uniform(*value, (count, 1))).astype(np.float32)
-    return colours
+    colors: Floats = ((1 - strong + strong * pure) * rng.uniform(*value, (count, 1))).astype(np.float32)
+    return colors
 
 
 def _mix(first: Floats, second: Floats, share: Floats) -> Floats:
-    """(3, height, width) one colour where `share` is 0, another where it is 1."""
+    """(3, height, width) one color where `share` is 0, another where it is 1."""
     mixed: Floats = (second - first)[:, None, None] * share
     mixed += first[:, None, None]
     return mixed
 
 
 def _cover(canvas: Floats, paint: Floats, share: Floats) -> None:
-    """Lay a colour, or as many as there are pixels, over a canvas."""
+    """Lay a color, or as many as there are pixels, over a canvas."""
     over = (paint if paint.ndim == 3 else paint[:, None, None]) - canvas
     over *= share
     canvas += over
@@ -194,7 +194,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], period: float) -> F
 
 
 def _finish(rng: np.random.Generator, canvas: Floats, grey: bool) -> Image.Image:
-    """The picture of a canvas, as a camera might take it: brighter or flatter, blurred, with grain."""
+    """The image of a canvas, as a camera might take it: brighter or flatter, blurred, with grain."""
     canvas *= np.float32(255 * rng.uniform(0.85, 1.12))
     canvas += np.float32(rng.uniform(-16, 20))
     image = Image.merge("RGB", [Image.fromarray(plane) for plane in np.clip(canvas, 0, 255).astype(np.uint8)])

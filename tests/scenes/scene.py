@@ -1,4 +1,4 @@
-"""One rendered scene: a picture and what is in it."""
+"""One rendered scene: an image and what is in it."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ FIRST_OF_VAL = 2**31
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is in it.
+    """An image and what is in it.
 
     Attributes:
         image: RGB.

@@ -19,7 +19,7 @@ Mask = NDArray[np.bool_]
 
 
 def covered(item: Item, size: tuple[int, int], margin: int) -> Mask:
-    """Where the middle of a pixel lies within an outline, by counting crossings; `margin` pixels beyond the picture."""
+    """Where the middle of a pixel lies within an outline, by counting crossings; `margin` pixels beyond the image."""
     width, height = size
     x = np.arange(-margin, width + margin)[None, :] + 0.5
     y = np.arange(-margin, height + margin)[:, None] + 0.5
@@ -46,7 +46,7 @@ def test_a_scene_is_the_same_each_time_and_no_other() -> None:
     assert len({first.image.tobytes(), *(other.image.tobytes() for other in others)}) == 4
 
 
-def test_boxes_lie_in_the_picture() -> None:
+def test_boxes_lie_in_the_image() -> None:
     for index in range(60):
         made = scene(1, index)
         width, height = made.image.size
@@ -88,7 +88,7 @@ def assert_box_of(shown: Mask, box: Floats) -> None:
         assert side.any()
 
 
-def test_the_picture_shows_each_object_where_its_box_is() -> None:
+def test_the_image_shows_each_object_where_its_box_is() -> None:
     faint = count = 0
     for index in range(60):
         made = scene(4, index)

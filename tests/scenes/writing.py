@@ -1,4 +1,4 @@
-"""Rendered scenes as a data set in the layout of COCO."""
+"""Rendered scenes as a dataset in the layout of COCO."""
 
 import io
 import json
@@ -22,7 +22,7 @@ JPEG_QUALITY = 90
 
 
 def write(folder: Path, count: int, seed: int, first: int = 0) -> None:
-    """Write scenes in the layout of COCO: pictures from `000000.jpg` on, and, once all are there, `annotations.json`.
+    """Write scenes in the layout of COCO: images from `000000.jpg` on, and, once all are there, `annotations.json`.
 
     Args:
         folder: where to; made if missing.
@@ -35,7 +35,7 @@ def write(folder: Path, count: int, seed: int, first: int = 0) -> None:
     """
     listing = folder / "annotations.json"
     with suppress(OSError):
-        listing.unlink()  # of an earlier run, whose pictures are about to be replaced
+        listing.unlink()  # of an earlier run, whose images are about to be replaced
     save = partial(_save, folder, seed, first)
     if count < FEWEST_TO_SHARE:
         record = _coco(map(save, range(count)))

@@ -1,4 +1,4 @@
-"""A data set of a few rendered scenes, and networks small enough to learn it within a test."""
+"""A dataset of a few rendered scenes, and networks small enough to learn it within a test."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +11,14 @@ from detrcli.images.resize import Exactly, ShortestEdge
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.training.augment import Augmentation
-from detrcli.training.config import Recipe
+from detrcli.training.config import TrainConfig
 from detrcli.training.initial import initialise
 from detrcli.training.optimizer import Rates
 
 from .. import scenes
 
-PLAIN = Augmentation(crops=False, colours=False)
-RECIPE = Recipe(
+PLAIN = Augmentation(crops=False, colors=False)
+RECIPE = TrainConfig(
     epochs=2, batch_size=2, rate=1e-3, rates=Rates(), warm_up=5, augmentation=PLAIN, multi_scale=False, decay=0.9
 )
 

@@ -11,7 +11,7 @@ import torch
 
 from detrcli.training import loop
 from detrcli.training.augment import Augmentation
-from detrcli.training.distributed import joined
+from detrcli.training.distributed import init_distributed
 from detrcli.training.loop import Training
 
 from .few import RECIPE, few_scenes, small_detr
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--stop-at", type=int)
     options = parser.parse_args()
-    with joined(torch.device("cpu")) as processes:
+    with init_distributed(torch.device("cpu")) as processes:
         last = processes.rank == processes.count - 1
         loop.SAVE_AFTER = 0 if last else 1e9
         data = few_scenes(options.folder.parent / f"data-{processes.rank}", 8)

@@ -16,7 +16,7 @@ from detrcli.errors import ImageError
 from detrcli.images.resize import Exactly, ShortestEdge, fit_and_pad
 from detrcli.training.augment import Augmentation
 from detrcli.training.config import sizes_around
-from detrcli.training.dataset import Batch, Draw, Pictures, Schedule, batches
+from detrcli.training.dataset import Batch, Sample, Schedule, TrainingDataset, batches
 
 from .few import PLAIN, few_scenes, small_detr
 
@@ -24,17 +24,17 @@ RULE = Exactly(64, 64)
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 3), st.integers(0, 5))
-def test_every_picture_comes_at_most_once_an_epoch(count: int, size: int, processes: int, epoch: int) -> None:
+def test_every_image_comes_at_most_once_an_epoch(count: int, size: int, processes: int, epoch: int) -> None:
     schedules = [Schedule(count, size, (RULE,), 7, rank, processes) for rank in range(processes)]
     epochs = [schedule.epoch(epoch) for schedule in schedules]
     assert {len(batch) for one in epochs for batch in one} == {size}
     assert {len(one) for one in epochs} == {schedules[0].steps}
-    times = Counter(draw.picture for one in epochs for batch in one for draw in batch)
+    times = Counter(draw.image for one in epochs for batch in one for draw in batch)
     if count >= size * processes:
         assert max(times.values()) == 1
         assert sum(times.values()) > count - size * processes
     else:
-        assert max(times.values()) - min(times.get(picture, 0) for picture in range(count)) <= 1
+        assert max(times.values()) - min(times.get(image, 0) for image in range(count)) <= 1
 
 
 def test_epochs_and_seeds_differ_and_repeat() -> None:
@@ -58,20 +58,20 @@ def as_lists(given: list[Batch]) -> list[list[object]]:
 
 def test_other_processes_load_the_same(tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 6)
-    pictures = Pictures(data.examples, small_detr(data.classes).preprocessing, Augmentation())
+    images = TrainingDataset(data.examples, small_detr(data.classes).preprocessing, Augmentation())
     draws = Schedule(6, 2, (RULE,), 0).epoch(0)
     state = torch.get_rng_state()
-    alone = as_lists(list(batches(pictures, draws, workers=0, pin=False)))
+    alone = as_lists(list(batches(images, draws, workers=0, pin=False)))
     assert torch.equal(state, torch.get_rng_state())
-    assert as_lists(list(batches(pictures, draws, workers=2, pin=False))) == alone
-    assert as_lists(list(batches(pictures, draws[1:], workers=0, pin=False))) == alone[1:]
+    assert as_lists(list(batches(images, draws, workers=2, pin=False))) == alone
+    assert as_lists(list(batches(images, draws[1:], workers=0, pin=False))) == alone[1:]
 
 
-def test_smaller_pictures_are_padded(tmp_path: Path) -> None:
+def test_smaller_images_are_padded(tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 6)
     rule = ShortestEdge(64, None)
-    pictures = Pictures(data.examples, small_detr(data.classes).preprocessing, Augmentation(crops=False))
-    for batch in batches(pictures, Schedule(6, 3, (rule,), 0).epoch(0), workers=0, pin=False):
+    images = TrainingDataset(data.examples, small_detr(data.classes).preprocessing, Augmentation(crops=False))
+    for batch in batches(images, Schedule(6, 3, (rule,), 0).epoch(0), workers=0, pin=False):
         assert batch.mask is not None
         for index, target in enumerate(batch.targets):
             inside = ~batch.mask[index]
@@ -82,15 +82,15 @@ def test_smaller_pictures_are_padded(tmp_path: Path) -> None:
             assert ((target.boxes >= 0) & (target.boxes <= 1)).all()
 
 
-def test_a_model_that_pads_learns_from_padded_pictures(tmp_path: Path) -> None:
-    """A picture twice as wide as high fills the upper half of a square, its objects with it."""
+def test_a_model_that_pads_learns_from_padded_images(tmp_path: Path) -> None:
+    """An image twice as wide as high fills the upper half of a square, its objects with it."""
     Image.new("RGB", (40, 20), "white").save(tmp_path / "a.png")
     box = np.array([[10, 5, 30, 20]], np.float32)
     label, flag, area = np.array([0]), np.array([False]), np.array([300.0])
     example = Example(tmp_path / "a.png", 1, 40, 20, boxes=box, labels=label, crowd=flag, areas=area)
-    pictures = Pictures([example], Preprocessing(), PLAIN)
+    images = TrainingDataset([example], Preprocessing(), PLAIN)
     for rule in sizes_around(fit_and_pad(64, 64), 64):
-        (batch,) = batches(pictures, [[Draw(0, 0, rule)]], workers=0, pin=False)
+        (batch,) = batches(images, [[Sample(0, 0, rule)]], workers=0, pin=False)
         assert batch.mask is None
         assert batch.pixels.shape == (1, 3, 64, 64)
         assert batch.pixels[..., 32:, :].eq(0).all()
@@ -104,25 +104,25 @@ def test_a_model_that_pads_learns_from_padded_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_went_away_is_named(workers: int, tmp_path: Path) -> None:
+def test_a_image_that_went_away_is_named(workers: int, tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 2)
-    pictures = Pictures(data.examples, small_detr(data.classes).preprocessing, Augmentation())
+    images = TrainingDataset(data.examples, small_detr(data.classes).preprocessing, Augmentation())
     data.examples[0].path.unlink()
     with pytest.raises(ImageError) as caught:
-        list(batches(pictures, Schedule(2, 2, (RULE,), 0).epoch(0), workers=workers, pin=False))
+        list(batches(images, Schedule(2, 2, (RULE,), 0).epoch(0), workers=workers, pin=False))
     assert str(caught.value) == f"{data.examples[0].path}: no such file or directory"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_for_which_memory_is_too_small_is_named(
+def test_a_image_for_which_memory_is_too_small_is_named(
     error: Exception, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
     data = few_scenes(tmp_path / "data", 2)
-    pictures = Pictures(data.examples, small_detr(data.classes).preprocessing, Augmentation())
+    images = TrainingDataset(data.examples, small_detr(data.classes).preprocessing, Augmentation())
     monkeypatch.setattr(Image.Image, "resize", fail)
     with pytest.raises(ImageError, match=r"\.jpg: not enough memory to vary and resize it$"):
-        list(batches(pictures, Schedule(2, 2, (RULE,), 0).epoch(0), workers=workers, pin=False))
+        list(batches(images, Schedule(2, 2, (RULE,), 0).epoch(0), workers=workers, pin=False))

@@ -48,10 +48,10 @@ def test_criterion(family: str, case: str) -> None:
 
     last = len(logits) - 1
     match = criterion.matcher(layers[last], targets, groups)
-    for picture in range(len(targets)):
-        mine = match.picture == picture
+    for image in range(len(targets)):
+        mine = match.image == image
         pairs = set(zip(match.query[mine].tolist(), match.target[mine].tolist(), strict=True))
-        wanted = zip(golden[f"match{picture}.query"].tolist(), golden[f"match{picture}.target"].tolist(), strict=True)
+        wanted = zip(golden[f"match{image}.query"].tolist(), golden[f"match{image}.target"].tolist(), strict=True)
         assert pairs == set(wanted)
 
     total, losses = criterion(layers, targets, objects=objects, groups=groups)
@@ -72,5 +72,5 @@ def test_half_precision_is_matched_in_full(family: str) -> None:
     targets = [Target(torch.tensor([0, 3]), torch.rand(2, 4))]
     matcher = CRITERIA[family].matcher
     rough = matcher.costs(Predictions(logits, boxes), targets)
-    exact = matcher.costs(Predictions(logits.float(), boxes.float()), targets)
-    torch.testing.assert_close(rough, exact, rtol=0, atol=0)
+    at_least_float32 = matcher.costs(Predictions(logits.float(), boxes.float()), targets)
+    torch.testing.assert_close(rough, at_least_float32, rtol=0, atol=0)

@@ -20,8 +20,8 @@ from .test_golden_criterion import TERMS, targets_of
 def test_step(model: str, layout: Layout, tmp_path: Path) -> None:
     network = golden.original_network(model, tmp_path).double().train()
     expected = golden.answers(f"{model}.train")
-    pictures = [fill.image(*(int(value) for value in row)) for row in expected["image"]]
-    pixels, mask = golden.batch(pictures, torch.float64)
+    images = [fill.image(*(int(value) for value in row)) for row in expected["image"]]
+    pixels, mask = golden.batch(images, torch.float64)
     targets = targets_of(expected)
     objects = torch.tensor(sum(len(target.labels) for target in targets))
     if isinstance(network, Detr):

@@ -19,15 +19,15 @@ from detrcli.images.resize import Exactly
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.training import loop
 from detrcli.training.augment import Augmentation
-from detrcli.training.config import Recipe
-from detrcli.training.distributed import Processes
+from detrcli.training.config import TrainConfig
+from detrcli.training.distributed import Distributed
 from detrcli.training.initial import initialise
 from detrcli.training.loop import Training
 from detrcli.training.optimizer import Rates
 
 from .few import RECIPE, few_scenes, small_detr, small_lwdetr
 
-ALONE = Processes(0, 1, torch.device("cpu"))
+ALONE = Distributed(0, 1, torch.device("cpu"))
 
 
 class Silent:
@@ -52,19 +52,19 @@ class Silent:
 def training(
     model: LoadedModel,
     data: Dataset,
-    recipe: Recipe,
+    recipe: TrainConfig,
     folder: Path,
     *,
     validation: Dataset | None = None,
     watcher: Silent | None = None,
-    processes: Processes = ALONE,
+    processes: Distributed = ALONE,
     workers: int = 0,
 ) -> Training:
     listens = watcher or Silent()
     return Training(model, data, validation, recipe, folder, processes, workers=workers, watcher=listens)
 
 
-def test_from_random_weights_a_handful_of_pictures_is_learned(tmp_path: Path) -> None:
+def test_from_random_weights_a_handful_of_images_is_learned(tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 4)
     often = replace(data, examples=data.examples * 110)
     watcher = Silent()
@@ -203,7 +203,7 @@ def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def refused(
-        match: str, model: LoadedModel, learned: Dataset, recipe: Recipe, validation: Dataset | None = data
+        match: str, model: LoadedModel, learned: Dataset, recipe: TrainConfig, validation: Dataset | None = data
     ) -> None:
         with pytest.raises(TrainingError, match=match):
             training(model, learned, recipe, out, validation=validation).resume()
@@ -211,9 +211,9 @@ def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
     refused("nothing to resume", small_lwdetr(data.classes), data, RECIPE)
     training(small_lwdetr(data.classes), data, RECIPE, out, validation=data).run()
     refused(r"began with rate = 0\.001, not 0\.5", small_lwdetr(data.classes), data, replace(RECIPE, rate=0.5))
-    refused(r"began with pictures = '2 \(\w+\)', not '2 \(\w+\)'", small_lwdetr(data.classes), other, RECIPE)
-    refused("began with pictures to validate", small_lwdetr(data.classes), data, RECIPE, validation=other)
-    refused("began with pictures to validate", small_lwdetr(data.classes), data, RECIPE, validation=None)
+    refused(r"began with images = '2 \(\w+\)', not '2 \(\w+\)'", small_lwdetr(data.classes), other, RECIPE)
+    refused("began with images to validate", small_lwdetr(data.classes), data, RECIPE, validation=other)
+    refused("began with images to validate", small_lwdetr(data.classes), data, RECIPE, validation=None)
     refused("began with network", small_lwdetr(data.classes, num_queries=9), data, RECIPE)
     refused("began with network", small_lwdetr(data.classes, self_heads=1), data, RECIPE)
     refused("began with network", small_detr(data.classes), data, RECIPE)
@@ -347,7 +347,7 @@ def test_a_gpu_learns_what_the_cpu_does(make: type, precision: Any, tmp_path: Pa
     here, there = Silent(), Silent()
     recipe = replace(RECIPE, precision="fp32")
     training(make(data.classes), often, recipe, tmp_path / "cpu", watcher=here).run()
-    gpu = Processes(0, 1, torch.device("cuda"))
+    gpu = Distributed(0, 1, torch.device("cuda"))
     recipe = replace(RECIPE, precision=precision)
     training(make(data.classes), often, recipe, tmp_path / "gpu", validation=data, watcher=there, processes=gpu).run()
     assert there.losses[0] == pytest.approx(here.losses[0], rel=1e-3 if precision == "fp32" else 0.1)

@@ -11,7 +11,7 @@ import torch
 from detrcli.checkpoints.layouts import LWDETR_ORIGINAL
 from detrcli.models.detr import Detr
 from detrcli.models.lwdetr import SIZES, LwDetr
-from detrcli.training.ema import Average
+from detrcli.training.ema import ModelEma
 from detrcli.training.initial import class_heads, with_classes
 from detrcli.training.optimizer import FROM_SCRATCH, fine_tuning, freeze_stem, optimizer_for, share
 
@@ -94,17 +94,17 @@ def test_the_rate_rises_and_falls() -> None:
 
 def test_the_average_follows() -> None:
     network = small_lwdetr().network
-    average = Average(network, decay=0.9, warm_up=1)
+    average = ModelEma(network, decay=0.9, warm_up=1)
     start = copy.deepcopy(network.state_dict())
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(1)
-    average.follow(network, 2)
+    average.update(network, 2)
     kept = 0.9 * (1 - math.exp(-2))
     for name, value in average.network.named_parameters():
         torch.testing.assert_close(value, start[name] * kept + (start[name] + 1) * (1 - kept))
     for _ in range(400):
-        average.follow(network, 1000)
+        average.update(network, 1000)
     for name, value in average.network.named_parameters():
         torch.testing.assert_close(value, start[name] + 1, rtol=0, atol=1e-4)
 

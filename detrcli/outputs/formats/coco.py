@@ -10,29 +10,29 @@ from itertools import chain, repeat
 from typing import IO, Any
 
 from ...classes import used_labels
-from ..record import Labelled
+from ..record import ImageResult
 from ..settings import CocoId, OutputSettings
 
 
-def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
-    """Write all pictures; they are iterated twice."""
+def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
+    """Write all images; they are iterated twice."""
     categories = _category_ids(settings)
     names = settings.class_names
     file.write(b'{"info": {}, "licenses": [], "categories": ')
     write_array(file, ({"id": one, "name": names[label], "supercategory": ""} for label, one in categories.items()))
     file.write(b', "images": ')
-    write_array(file, (_image(identity, picture) for identity, picture in _identified(pictures)))
+    write_array(file, (_image(identity, result) for identity, result in _identified(results)))
     file.write(b', "annotations": ')
-    annotations = map(_annotation, results(pictures, settings))
+    annotations = map(_annotation, coco_results(results, settings))
     write_array(file, ({"id": number, **one} for number, one in enumerate(annotations, start=1)))
     file.write(b"}\n")
 
 
-def results(pictures: Iterable[Labelled], settings: OutputSettings) -> Iterator[dict[str, Any]]:
+def coco_results(results: Iterable[ImageResult], settings: OutputSettings) -> Iterator[dict[str, Any]]:
     """The detections of all classes that have a category id, in COCO's results format."""
     categories = _category_ids(settings)
-    for identity, picture in _identified(pictures):
-        for one in picture.found:
+    for identity, result in _identified(results):
+        for one in result.found:
             if one.label_id in categories:
                 x1, y1, x2, y2 = one.box
                 box = [x1, y1, round(x2 - x1, 4), round(y2 - y1, 4)]
@@ -60,13 +60,13 @@ def _category_ids(settings: OutputSettings) -> dict[int, CocoId]:
     return {label: label + shift for label in labels}
 
 
-def _identified(pictures: Iterable[Labelled]) -> Iterator[tuple[CocoId, Labelled]]:
-    for number, picture in enumerate(pictures, start=1):
-        yield number if picture.image_id is None else picture.image_id, picture
+def _identified(results: Iterable[ImageResult]) -> Iterator[tuple[CocoId, ImageResult]]:
+    for number, result in enumerate(results, start=1):
+        yield number if result.image_id is None else result.image_id, result
 
 
-def _image(identity: CocoId, picture: Labelled) -> dict[str, Any]:
-    return {"id": identity, "file_name": picture.relative, "width": picture.width, "height": picture.height}
+def _image(identity: CocoId, result: ImageResult) -> dict[str, Any]:
+    return {"id": identity, "file_name": result.relative, "width": result.width, "height": result.height}
 
 
 def _annotation(result: dict[str, Any]) -> dict[str, Any]:

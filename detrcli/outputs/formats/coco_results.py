@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import IO
 
-from ..record import Labelled
+from ..record import ImageResult
 from ..settings import OutputSettings
-from .coco import results, write_array
+from .coco import coco_results, write_array
 
 
-def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
-    """Write all pictures."""
-    write_array(file, results(pictures, settings))
+def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
+    """Write all images."""
+    write_array(file, coco_results(results, settings))
     file.write(b"\n")
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import IO
 
-from ..record import Labelled
+from ..record import ImageResult
 from ..settings import OutputSettings
 
 FORMULA = re.compile("['=+\\-@＝＋－＠\\x00-\\x1f\\x7f]")
@@ -18,15 +18,15 @@ FORMULA = re.compile("['=+\\-@＝＋－＠\\x00-\\x1f\\x7f]")
 COLUMNS = ("path", "width", "height", "label_id", "label", "score", "x1", "y1", "x2", "y2")
 
 
-def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
-    """Write all pictures."""
+def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
+    """Write all images."""
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
     table = csv.writer(text)
     table.writerow(COLUMNS)
-    for picture in pictures:
-        path = _as_text(picture.path)
-        for one in picture.found:
-            size = (picture.width, picture.height)
+    for result in results:
+        path = _as_text(result.path)
+        for one in result.found:
+            size = (result.width, result.height)
             table.writerow((path, *size, one.label_id, _as_text(one.label), one.score, *one.box))
     text.detach()
 

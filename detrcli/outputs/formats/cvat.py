@@ -1,17 +1,17 @@
-"""CVAT for images 1.1: one XML file for all pictures."""
+"""CVAT for images 1.1: one XML file for all images."""
 
 from collections.abc import Iterable
 from typing import IO
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ...classes import used_labels
-from ..record import Labelled
+from ..record import ImageResult
 from ..settings import OutputSettings
 from ..xml_text import xml_text
 
 
-def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
-    """Write all pictures, one after the other."""
+def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
+    """Write all images, one after the other."""
     file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
     meta = Element("meta")
     labels = SubElement(SubElement(meta, "task"), "labels")
@@ -21,15 +21,15 @@ def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSetting
         SubElement(label, "type").text = "rectangle"
         SubElement(label, "attributes")
     _write(file, meta)
-    for number, picture in enumerate(pictures):
-        _write(file, _image(number, picture))
+    for number, result in enumerate(results):
+        _write(file, _image(number, result))
     file.write(b"</annotations>\n")
 
 
-def _image(number: int, picture: Labelled) -> Element:
-    size = {"width": str(picture.width), "height": str(picture.height)}
-    image = Element("image", {"id": str(number), "name": xml_text(picture.relative), **size})
-    for one in picture.found:
+def _image(number: int, result: ImageResult) -> Element:
+    size = {"width": str(result.width), "height": str(result.height)}
+    image = Element("image", {"id": str(number), "name": xml_text(result.relative), **size})
+    for one in result.found:
         corners = zip(("xtl", "ytl", "xbr", "ybr"), one.box, strict=True)
         attributes = {"label": xml_text(one.label), "source": "auto", "occluded": "0"}
         SubElement(image, "box", attributes | {name: f"{value:.4f}" for name, value in corners} | {"z_order": "0"})

@@ -1,17 +1,17 @@
-"""One JSON file a picture, beside where its drawing goes: `a.jpg` → `a.jpg.json`."""
+"""One JSON file an image, beside where its annotated image goes: `a.jpg` → `a.jpg.json`."""
 
 import json
 from pathlib import PurePosixPath
 
-from ..record import Labelled
+from ..record import ImageResult
 from ..settings import OutputSettings
 
 
 def place(relative: PurePosixPath) -> PurePosixPath:
-    """Where a picture's file belongs."""
+    """Where an image's file belongs."""
     return relative.with_name(f"{relative.name}.json")
 
 
-def content(picture: Labelled, settings: OutputSettings) -> bytes:
+def content(result: ImageResult, settings: OutputSettings) -> bytes:
     """The record that goes to stdout, indented."""
-    return json.dumps(picture.as_record(), indent=2).encode() + b"\n"
+    return json.dumps(result.as_record(), indent=2).encode() + b"\n"

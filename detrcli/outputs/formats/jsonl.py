@@ -1,16 +1,16 @@
-"""One file of JSON lines, a line a picture, as they go to stdout."""
+"""One file of JSON lines, a line an image, as they go to stdout."""
 
 import json
 from collections.abc import Iterable
 from typing import IO
 
-from ..record import Labelled
+from ..record import ImageResult
 from ..settings import OutputSettings
 
 
-def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
-    """Write all pictures."""
-    file.writelines(json.dumps(picture.as_record()).encode() + b"\n" for picture in pictures)
+def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
+    """Write all images."""
+    file.writelines(json.dumps(result.as_record()).encode() + b"\n" for result in results)
 
 
 FILES = {"detections.jsonl": write}

@@ -1,6 +1,6 @@
 """Tasks with predictions for Label Studio, in one JSON array, and the labeling config that they go with.
 
-Boxes are in percent of the picture. The labelling interface has an image called `image` with rectangles called `label`.
+Boxes are in percent of the image. The labelling interface has an image called `image` with rectangles called `label`.
 """
 
 import os
@@ -10,20 +10,20 @@ from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ...classes import used_labels
-from ...images.fetch import is_address
-from ..record import Found, Labelled
+from ...images.fetch import is_url
+from ..record import Found, ImageResult
 from ..settings import OutputSettings
 from ..xml_text import xml_text
 from .coco import write_array
 
 
-def write_tasks(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
-    """Write all pictures."""
-    write_array(file, (_task(picture, settings.image_root) for picture in pictures))
+def write_tasks(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
+    """Write all images."""
+    write_array(file, (_task(result, settings.image_root) for result in results))
     file.write(b"\n")
 
 
-def write_config(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
+def write_config(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
     """Write the labeling config: one label for each class name."""
     view = Element("View")
     SubElement(view, "Image", name="image", value="$image")
@@ -34,39 +34,39 @@ def write_config(file: IO[bytes], pictures: Iterable[Labelled], settings: Output
     file.write(tostring(view, encoding="unicode").encode() + b"\n")
 
 
-def _task(picture: Labelled, image_root: str) -> dict[str, Any]:
-    scores = [one.score for one in picture.found]
+def _task(result: ImageResult, image_root: str) -> dict[str, Any]:
+    scores = [one.score for one in result.found]
     prediction = {
-        "model_version": picture.model,
-        "score": min(scores, default=0.0),  # by which the least certain pictures are found
-        "result": [_region(number, one, picture) for number, one in enumerate(picture.found)],
+        "model_version": result.model,
+        "score": min(scores, default=0.0),  # by which the least certain images are found
+        "result": [_region(number, one, result) for number, one in enumerate(result.found)],
     }
-    return {"data": {"image": _image_url(picture, image_root)}, "predictions": [prediction]}
+    return {"data": {"image": _image_url(result, image_root)}, "predictions": [prediction]}
 
 
-def _image_url(picture: Labelled, image_root: str) -> str:
-    if not image_root or is_address(picture.path):
-        return picture.path
+def _image_url(result: ImageResult, image_root: str) -> str:
+    if not image_root or is_url(result.path):
+        return result.path
     slash = "" if image_root.endswith(("/", "=")) else "/"
-    return image_root + slash + quote(os.fsencode(picture.relative))
+    return image_root + slash + quote(os.fsencode(result.relative))
 
 
-def _region(number: int, one: Found, picture: Labelled) -> dict[str, Any]:
+def _region(number: int, one: Found, result: ImageResult) -> dict[str, Any]:
     x1, y1, x2, y2 = one.box
     return {
         "id": str(number),
         "type": "rectanglelabels",
         "from_name": "label",
         "to_name": "image",
-        "original_width": picture.width,
-        "original_height": picture.height,
+        "original_width": result.width,
+        "original_height": result.height,
         "image_rotation": 0,
         "score": one.score,
         "value": {
-            "x": round(100 * x1 / picture.width, 6),
-            "y": round(100 * y1 / picture.height, 6),
-            "width": round(100 * (x2 - x1) / picture.width, 6),
-            "height": round(100 * (y2 - y1) / picture.height, 6),
+            "x": round(100 * x1 / result.width, 6),
+            "y": round(100 * y1 / result.height, 6),
+            "width": round(100 * (x2 - x1) / result.width, 6),
+            "height": round(100 * (y2 - y1) / result.height, 6),
             "rotation": 0,
             "rectanglelabels": [xml_text(one.label)],  # as the labeling config has it
         },

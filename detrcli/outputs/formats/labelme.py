@@ -1,11 +1,11 @@
-"""LabelMe's JSON, a file a picture: `a.jpg` → `a.json`, which names its image by the path from there."""
+"""LabelMe's JSON, a file an image: `a.jpg` → `a.json`, which names its image by the path from there."""
 
 import json
 import os
 from pathlib import Path, PurePosixPath
 
-from ...images.fetch import is_address
-from ..record import Found, Labelled
+from ...images.fetch import is_url
+from ..record import Found, ImageResult
 from ..settings import OutputSettings
 
 VERSION = "5.5.0"
@@ -13,30 +13,30 @@ VERSION = "5.5.0"
 
 
 def place(relative: PurePosixPath) -> PurePosixPath:
-    """Where a picture's file belongs."""
+    """Where an image's file belongs."""
     return relative.with_suffix(".json")
 
 
-def content(picture: Labelled, settings: OutputSettings) -> bytes:
+def content(result: ImageResult, settings: OutputSettings) -> bytes:
     """A rectangle for each object, its score as the description."""
     record: dict[str, object] = {
         "version": VERSION,
         "flags": {},
-        "shapes": [_shape(one) for one in picture.found],
-        "imagePath": picture.path if is_address(picture.path) else _from_json(picture, settings.folder),
+        "shapes": [_shape(one) for one in result.found],
+        "imagePath": result.path if is_url(result.path) else _from_json(result, settings.folder),
         "imageData": None,
-        "imageHeight": picture.height,
-        "imageWidth": picture.width,
+        "imageHeight": result.height,
+        "imageWidth": result.width,
     }
     return json.dumps(record, indent=2).encode() + b"\n"
 
 
-def _from_json(picture: Labelled, output: Path) -> str:
+def _from_json(result: ImageResult, output: Path) -> str:
     """Path of the image from the folder of the JSON file, links to folders resolved."""
-    folder, name = os.path.split(os.path.abspath(picture.path))
+    folder, name = os.path.split(os.path.abspath(result.path))
     path = os.path.join(os.path.realpath(folder), name)
     try:
-        return os.path.relpath(path, os.path.realpath(output / PurePosixPath(picture.relative).parent))
+        return os.path.relpath(path, os.path.realpath(output / PurePosixPath(result.relative).parent))
     except ValueError:  # different drives
         return path
 

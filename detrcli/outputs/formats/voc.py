@@ -1,4 +1,4 @@
-"""Pascal VOC's XML, a file a picture: `a.jpg` → `a.xml`.
+"""Pascal VOC's XML, a file an image: `a.jpg` → `a.xml`.
 
 Corners are 1-based and inclusive, as in the original dataset: the pixels of the first column have x = 1, those of the
 last one x = width, and a box holds both its corners.
@@ -7,28 +7,28 @@ last one x = width, and a box holds both its corners.
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from ..record import Labelled
+from ..record import ImageResult
 from ..settings import OutputSettings
 from ..xml_text import xml_text
 
 
 def place(relative: PurePosixPath) -> PurePosixPath:
-    """Where a picture's file belongs."""
+    """Where an image's file belongs."""
     return relative.with_suffix(".xml")
 
 
-def content(picture: Labelled, settings: OutputSettings) -> bytes:
-    """The annotation of a picture."""
-    relative = PurePosixPath(picture.relative)
+def content(result: ImageResult, settings: OutputSettings) -> bytes:
+    """The annotation of an image."""
+    relative = PurePosixPath(result.relative)
     root = Element("annotation")
     _add(root, "folder", relative.parent.name)
     _add(root, "filename", relative.name)
-    _add(root, "path", picture.path)
+    _add(root, "path", result.path)
     size = SubElement(root, "size")
-    for name, count in (("width", picture.width), ("height", picture.height), ("depth", 3)):
+    for name, count in (("width", result.width), ("height", result.height), ("depth", 3)):
         _add(size, name, count)
     _add(root, "segmented", 0)
-    for one in picture.found:
+    for one in result.found:
         found = SubElement(root, "object")
         _add(found, "name", one.label)
         _add(found, "pose", "Unspecified")
@@ -36,8 +36,8 @@ def content(picture: Labelled, settings: OutputSettings) -> bytes:
         _add(found, "difficult", 0)
         box = SubElement(found, "bndbox")
         x1, y1, x2, y2 = one.box
-        xmin, xmax = _pixels(x1, x2, picture.width)
-        ymin, ymax = _pixels(y1, y2, picture.height)
+        xmin, xmax = _pixels(x1, x2, result.width)
+        ymin, ymax = _pixels(y1, y2, result.height)
         for name, value in (("xmin", xmin), ("ymin", ymin), ("xmax", xmax), ("ymax", ymax)):
             _add(box, name, value)
     indent(root)

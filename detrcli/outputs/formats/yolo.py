@@ -1,6 +1,6 @@
-"""YOLO's labels: `labels/a.txt`, a line `class cx cy w h` for each object, relative to the picture, and `data.yaml`.
+"""YOLO's labels: `labels/a.txt`, a line `class cx cy w h` for each object, relative to the image, and `data.yaml`.
 
-YOLO's classes have no gaps: they are counted over the labels that have a name. The pictures belong into `images/`.
+YOLO's classes have no gaps: they are counted over the labels that have a name. The images belong into `images/`.
 """
 
 from collections.abc import Iterable
@@ -9,29 +9,29 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from ...classes import used_labels
-from ..record import Labelled
+from ..record import ImageResult
 from ..settings import OutputSettings
 
 
 def place(relative: PurePosixPath) -> PurePosixPath:
-    """Where a picture's file belongs."""
+    """Where an image's file belongs."""
     return "labels" / relative.with_suffix(".txt")
 
 
-def content(picture: Labelled, settings: OutputSettings) -> bytes:
-    """A line for each object, none for a picture without any."""
+def content(result: ImageResult, settings: OutputSettings) -> bytes:
+    """A line for each object, none for an image without any."""
     number = _numbers(settings.class_names)
     lines = []
-    for one in picture.found:
+    for one in result.found:
         x1, y1, x2, y2 = one.box
-        centre = (x1 + x2) / 2 / picture.width, (y1 + y2) / 2 / picture.height
-        size = (x2 - x1) / picture.width, (y2 - y1) / picture.height
+        centre = (x1 + x2) / 2 / result.width, (y1 + y2) / 2 / result.height
+        size = (x2 - x1) / result.width, (y2 - y1) / result.height
         lines.append(" ".join((str(number[one.label_id]), *(f"{value:.6f}" for value in (*centre, *size)))) + "\n")
     return "".join(lines).encode()
 
 
-def write(file: IO[bytes], pictures: Iterable[Labelled], settings: OutputSettings) -> None:
-    """Write the names of the classes, and where pictures belong."""
+def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
+    """Write the names of the classes, and where images belong."""
     import yaml
 
     names = dict(enumerate(name for _, name in used_labels(settings.class_names)))

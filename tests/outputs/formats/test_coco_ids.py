@@ -17,7 +17,7 @@ from detrcli.images.sources import ImageReference
 
 from ...cli.running import detr
 from ...tiny import save_tiny
-from ..folders import encoded, small_picture
+from ..folders import encoded, small_image
 
 MODEL = ("--model", "model", "--device", "cpu", "--precision", "fp32")
 OPTIONS = (*MODEL, "--threshold", "0.3", "--no-draw", "--format", "coco", "--format", "coco-results")
@@ -31,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny(folder / "model")
     (folder / "images").mkdir()
     for number, name in enumerate(NAMES):
-        (folder / "images" / name).write_bytes(encoded(small_picture(number), "PNG"))
+        (folder / "images" / name).write_bytes(encoded(small_image(number), "PNG"))
     run = detr("predict", "images", *OPTIONS, "--output", "own", cwd=folder)
     assert run.returncode == 0, run.stderr
     return folder

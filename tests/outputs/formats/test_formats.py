@@ -26,8 +26,8 @@ from torchvision.datasets import VOCDetection
 
 import detrcli.outputs.formats
 from detrcli.datasets import read_dataset
-from detrcli.outputs.formats import BY_STEM, FOR_ALL, FOR_EACH, FORMATS, picture_format, run_format
-from detrcli.outputs.record import Found, Labelled
+from detrcli.outputs.formats import BY_STEM, FOR_ALL, FOR_EACH, FORMATS, image_format, run_format
+from detrcli.outputs.record import Found, ImageResult
 from detrcli.outputs.settings import OutputSettings
 
 Read = Sequence[tuple[str, Sequence[float]]]
@@ -50,7 +50,7 @@ USED = [label for label, name in enumerate(NAMES) if name != "N/A"]
 WIDTH, HEIGHT = 640, 480
 
 
-def picture(path: str, labels: Sequence[int] = USED) -> Labelled:
+def image(path: str, labels: Sequence[int] = USED) -> ImageResult:
     rng = np.random.default_rng(len(path))
     found: list[Found] = []
     for label in labels:
@@ -58,30 +58,30 @@ def picture(path: str, labels: Sequence[int] = USED) -> Labelled:
         width, height = rng.uniform(20, 150, 2).tolist()
         score = round(1 - 0.01 * len(found), 6)
         found.append(Found(label, NAMES[label], score, (x1, y1, round(x1 + width, 4), round(y1 + height, 4))))
-    return Labelled(f"pictures of mine/{path}", path, WIDTH, HEIGHT, MODEL, tuple(found))
+    return ImageResult(f"images of mine/{path}", path, WIDTH, HEIGHT, MODEL, tuple(found))
 
 
-PICTURES = [picture(path, () if index == 1 else USED) for index, path in enumerate(PATHS)]
-PLAIN = [picture("b.png"), picture("a.png", USED[:2]), picture("c.png", ())]
-"""Pictures that a data set on a disk can have."""
+IMAGES = [image(path, () if index == 1 else USED) for index, path in enumerate(PATHS)]
+PLAIN = [image("b.png"), image("a.png", USED[:2]), image("c.png", ())]
+"""Images that a dataset on a disk can have."""
 
 
-def content(name: str, one: Labelled, names: tuple[str, ...] = NAMES) -> bytes:
-    return picture_format(name).content(one, OutputSettings(names))
+def content(name: str, one: ImageResult, names: tuple[str, ...] = NAMES) -> bytes:
+    return image_format(name).content(one, OutputSettings(names))
 
 
 def whole(
-    name: str, pictures: Iterable[Labelled], names: tuple[str, ...] = NAMES, settings: OutputSettings | None = None
+    name: str, images: Iterable[ImageResult], names: tuple[str, ...] = NAMES, settings: OutputSettings | None = None
 ) -> bytes:
     (_, write), *_ = run_format(name).FILES.items()
     file = io.BytesIO()
-    write(file, pictures, settings or OutputSettings(names))
+    write(file, images, settings or OutputSettings(names))
     return file.getvalue()
 
 
-def written(folder: Path, name: str, pictures: Iterable[Labelled]) -> Path:
+def written(folder: Path, name: str, images: Iterable[ImageResult]) -> Path:
     path = folder / next(iter(run_format(name).FILES))
-    path.write_bytes(whole(name, pictures))
+    path.write_bytes(whole(name, images))
     return path
 
 
@@ -91,58 +91,58 @@ def test_the_table_lists_exactly_the_formats_that_there_are() -> None:
     assert set(FORMATS) == FOR_EACH | FOR_ALL
     assert BY_STEM <= FOR_EACH
     for name in FOR_EACH:
-        assert picture_format(name).content(PICTURES[0], OutputSettings(NAMES))
+        assert image_format(name).content(IMAGES[0], OutputSettings(NAMES))
     places = [file for name in FOR_ALL for file in run_format(name).FILES]
     assert len(set(places)) == len(places)
 
 
 @pytest.mark.parametrize("name", sorted(FOR_EACH))
-def test_each_picture_has_a_place_of_its_own_kind(name: str) -> None:
-    places = {str(picture_format(name).place(PurePosixPath(path))) for path in PATHS}
+def test_each_image_has_a_place_of_its_own_kind(name: str) -> None:
+    places = {str(image_format(name).place(PurePosixPath(path))) for path in PATHS}
     assert len(places) == len(PATHS)
-    shared = len({picture_format(name).place(PurePosixPath(path)) for path in ("d/a.jpg", "d/a.png")}) == 1
+    shared = len({image_format(name).place(PurePosixPath(path)) for path in ("d/a.jpg", "d/a.png")}) == 1
     assert shared == (name in BY_STEM)
 
 
 class Fleeting:
-    """Pictures that are made as they are asked for, and should be forgotten as soon."""
+    """Images that are made as they are asked for, and should be forgotten as soon."""
 
-    def __iter__(self) -> Iterator[Labelled]:
-        alive: weakref.WeakSet[Labelled] = weakref.WeakSet()
+    def __iter__(self) -> Iterator[ImageResult]:
+        alive: weakref.WeakSet[ImageResult] = weakref.WeakSet()
         for index in range(20):
-            one = picture(f"{index}.jpg")
+            one = image(f"{index}.jpg")
             alive.add(one)
             yield one
             assert len(alive) <= 2
 
 
 @pytest.mark.parametrize("name", sorted(FOR_ALL))
-def test_pictures_are_not_kept_in_memory(name: str) -> None:
+def test_images_are_not_kept_in_memory(name: str) -> None:
     assert (b"19.jpg" in whole(name, Fleeting())) == (name not in ("yolo", "coco-results"))
 
 
 @pytest.mark.parametrize("name", sorted(FOR_ALL - {"yolo"}))
-def test_no_picture_is_no_error(name: str) -> None:
+def test_no_image_is_no_error(name: str) -> None:
     assert "a.jpg" not in whole(name, []).decode()
 
 
 def test_json_is_the_record() -> None:
-    for one in PICTURES:
+    for one in IMAGES:
         assert json.loads(content("json", one)) == one.as_record()
 
 
-def test_jsonl_is_a_line_for_each_picture() -> None:
-    lines = whole("jsonl", PICTURES).splitlines()
-    assert [json.loads(line) for line in lines] == [one.as_record() for one in PICTURES]
-    assert os.fsencode(json.loads(lines[-1])["path"]) == b"pictures of mine/raw\xff\xe9.jpg"
+def test_jsonl_is_a_line_for_each_image() -> None:
+    lines = whole("jsonl", IMAGES).splitlines()
+    assert [json.loads(line) for line in lines] == [one.as_record() for one in IMAGES]
+    assert os.fsencode(json.loads(lines[-1])["path"]) == b"images of mine/raw\xff\xe9.jpg"
 
 
 def test_csv_is_a_row_for_each_detection() -> None:
-    raw = whole("csv", PICTURES)
+    raw = whole("csv", IMAGES)
     reader = csv.DictReader(io.StringIO(raw.decode("utf-8", "surrogateescape"), newline=""))
     rows = list(reader)
     assert reader.fieldnames == "path width height label_id label score x1 y1 x2 y2".split()
-    expected = [(one, found) for one in PICTURES for found in one.found]
+    expected = [(one, found) for one in IMAGES for found in one.found]
     assert len(rows) == len(expected) == (len(PATHS) - 1) * len(USED)
     for row, (one, found) in zip(rows, expected, strict=True):
         assert (row["path"], int(row["width"]), int(row["height"])) == (one.path, WIDTH, HEIGHT)
@@ -150,20 +150,20 @@ def test_csv_is_a_row_for_each_detection() -> None:
         assert row["label"].removeprefix("'") == found.label
         assert tuple(float(row[side]) for side in ("x1", "y1", "x2", "y2")) == found.box
     assert b"raw\xff\xe9.jpg" in raw
-    assert "ünï 🦊.png" in whole("csv", [picture("sub dir/ünï 🦊.png")]).decode()
+    assert "ünï 🦊.png" in whole("csv", [image("sub dir/ünï 🦊.png")]).decode()
 
 
 def test_coco_is_judged_perfect_by_coco_itself(tmp_path: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(written(tmp_path, "coco", PICTURES))
-        judge = COCOeval(truth, truth.loadRes(str(written(tmp_path, "coco-results", PICTURES))), "bbox")
+        truth = COCO(written(tmp_path, "coco", IMAGES))
+        judge = COCOeval(truth, truth.loadRes(str(written(tmp_path, "coco-results", IMAGES))), "bbox")
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
     assert judge.stats[0] == pytest.approx(1)
     assert [truth.imgs[identity]["file_name"] for identity in sorted(truth.imgs)] == list(PATHS)
     assert {label: one["name"] for label, one in truth.cats.items()} == {label: NAMES[label] for label in USED}
-    found = [one for each in PICTURES for one in each.found]
+    found = [one for each in IMAGES for one in each.found]
     for path in (tmp_path / "coco.json", tmp_path / "coco-results.json"):
         read = json.loads(path.read_text())
         boxes = read["annotations"] if path.name == "coco.json" else read
@@ -174,7 +174,7 @@ def test_coco_is_judged_perfect_by_coco_itself(tmp_path: Path) -> None:
 
 def test_coco_ids_start_at_1(tmp_path: Path) -> None:
     names = ("cat", "N/A", "dog")
-    one = Labelled(
+    one = ImageResult(
         "a.jpg", "a.jpg", 9, 9, MODEL, (Found(0, "cat", 0.9, (0, 0, 5, 5)), Found(2, "dog", 0.8, (1, 1, 5, 5)))
     )
     written = json.loads(whole("coco", [one], names))
@@ -192,7 +192,7 @@ def test_coco_has_what_pycocotools_draws(tmp_path: Path) -> None:
     from matplotlib import pyplot
 
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(written(tmp_path, "coco", PICTURES))
+        truth = COCO(written(tmp_path, "coco", IMAGES))
     annotations = truth.loadAnns(truth.getAnnIds())
     figure, axes = pyplot.subplots()
     truth.showAnns(annotations, draw_bbox=True)
@@ -204,7 +204,7 @@ def test_coco_has_what_pycocotools_draws(tmp_path: Path) -> None:
 
 def test_coco_takes_the_ids_of_the_settings() -> None:
     found = tuple(Found(label, str(label), 0.5, (0, 0, 1, 1)) for label in range(3))
-    images = [Labelled(path, path, 1, 1, MODEL, found, image_id) for path, image_id in (("a", 0), ("b", "b7"))]
+    images = [ImageResult(path, path, 1, 1, MODEL, found, image_id) for path, image_id in (("a", 0), ("b", "b7"))]
     settings = OutputSettings(("0", "1", "2"), category_ids=(90, None, 0))
     coco = json.loads(whole("coco", images, settings=settings))
     assert [(one["id"], one["name"]) for one in coco["categories"]] == [(90, "0"), (0, "2")]
@@ -219,7 +219,7 @@ CELLS = st.text(st.sampled_from("=+-@＝\t\r\n'\"a,;0 \x00\x07"), max_size=4)
 @settings(deadline=None)
 @given(CELLS, CELLS)
 def test_csv_text_is_no_formula_and_is_read_back(path: str, label: str) -> None:
-    one = Labelled(path, "a.jpg", 9, 9, MODEL, (Found(0, label, 0.5, (-0.0, 0, 1, 1)),))
+    one = ImageResult(path, "a.jpg", 9, 9, MODEL, (Found(0, label, 0.5, (-0.0, 0, 1, 1)),))
     (row,) = csv.DictReader(io.StringIO(whole("csv", [one]).decode(), newline=""))
     assert (row["path"].removeprefix("'"), row["label"].removeprefix("'")) == (path, label)
     for cell in (row["path"], row["label"]):
@@ -244,14 +244,14 @@ def check_dataset(path: Path, within: float) -> None:
 
 
 def test_coco_is_a_data_set_to_train_on(tmp_path: Path) -> None:
-    sources(tmp_path / "pictures")
-    check_dataset(written(tmp_path / "pictures", "coco", PLAIN), 1e-3)
+    sources(tmp_path / "images")
+    check_dataset(written(tmp_path / "images", "coco", PLAIN), 1e-3)
 
 
 def test_yolo_is_a_data_set_to_train_on(tmp_path: Path) -> None:
     sources(tmp_path / "images")
     for one in PLAIN:
-        place = tmp_path / picture_format("yolo").place(PurePosixPath(one.relative))
+        place = tmp_path / image_format("yolo").place(PurePosixPath(one.relative))
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(content("yolo", one))
     path = written(tmp_path, "yolo", PLAIN)
@@ -261,7 +261,7 @@ def test_yolo_is_a_data_set_to_train_on(tmp_path: Path) -> None:
 
 
 def test_a_label_that_no_class_has_is_listed_nowhere() -> None:
-    assert [line.split()[0] for line in content("yolo", picture("a.jpg", [1, 2])).splitlines()] == [b"0", b"1"]
+    assert [line.split()[0] for line in content("yolo", image("a.jpg", [1, 2])).splitlines()] == [b"0", b"1"]
     for listed in (
         yaml.safe_load(whole("yolo", []))["names"].values(),
         [one["name"] for one in json.loads(whole("coco", []))["categories"]],
@@ -276,8 +276,8 @@ def escaped(text: str) -> str:
     return text.replace("\a", r"\x07").replace("\r", r"\r").replace("\udcff\udce9", r"\udcff\udce9")
 
 
-@pytest.mark.parametrize("one", PICTURES)
-def test_voc_is_read_by_torchvision(one: Labelled) -> None:
+@pytest.mark.parametrize("one", IMAGES)
+def test_voc_is_read_by_torchvision(one: ImageResult) -> None:
     tree = ElementTree.fromstring(content("voc", one))
     if len(one.found) > 1:
         read = VOCDetection.parse_voc_xml(tree)["annotation"]
@@ -304,7 +304,7 @@ def test_voc_is_read_by_torchvision(one: Labelled) -> None:
     ],
 )
 def test_voc_corners_are_pixels_counted_from_1(box: tuple[float, float, float, float], corners: list[int]) -> None:
-    one = Labelled("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, (Found(1, NAMES[1], 0.9, box),))
+    one = ImageResult("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, (Found(1, NAMES[1], 0.9, box),))
     sides = ElementTree.fromstring(content("voc", one)).iterfind("object/bndbox/*")
     assert [int(side.text or "") for side in sides] == corners
 
@@ -312,7 +312,7 @@ def test_voc_corners_are_pixels_counted_from_1(box: tuple[float, float, float, f
 def test_voc_is_read_by_supervision(tmp_path: Path) -> None:
     sources(tmp_path / "images")
     for one in PLAIN:
-        place = tmp_path / "annotations" / picture_format("voc").place(PurePosixPath(one.relative))
+        place = tmp_path / "annotations" / image_format("voc").place(PurePosixPath(one.relative))
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(content("voc", one))
     data = DetectionDataset.from_pascal_voc(str(tmp_path / "images"), str(tmp_path / "annotations"))
@@ -325,7 +325,7 @@ def test_voc_is_read_by_supervision(tmp_path: Path) -> None:
 
 
 def test_labelme() -> None:
-    for one in PICTURES:
+    for one in IMAGES:
         record = json.loads(content("labelme", one))
         assert (record["imageWidth"], record["imageHeight"], record["imageData"]) == (WIDTH, HEIGHT, None)
         assert record["imagePath"] == os.path.relpath(one.path, PurePosixPath(one.relative).parent)
@@ -333,8 +333,8 @@ def test_labelme() -> None:
             assert (shape["label"], shape["shape_type"]) == (found.label, "rectangle")
             assert float(shape["description"]) == found.score
             assert (*shape["points"][0], *shape["points"][1]) == found.box
-    address = Labelled("https://host/a.jpg", "host/a.jpg", 1, 1, MODEL, ())
-    assert json.loads(content("labelme", address))["imagePath"] == "https://host/a.jpg"
+    url = ImageResult("https://host/a.jpg", "host/a.jpg", 1, 1, MODEL, ())
+    assert json.loads(content("labelme", url))["imagePath"] == "https://host/a.jpg"
 
 
 def test_labelme_finds_its_image_from_the_json(tmp_path: Path) -> None:
@@ -345,8 +345,8 @@ def test_labelme_finds_its_image_from_the_json(tmp_path: Path) -> None:
     image = tmp_path / "photos" / "d" / "a.jpg"
     image.symlink_to(tmp_path / "real.jpg")
     for output in (tmp_path / "out", tmp_path / "photos"):
-        one = Labelled(str(image), "d/a.jpg", 1, 1, MODEL, ())
-        record = json.loads(picture_format("labelme").content(one, OutputSettings(NAMES, output)))
+        one = ImageResult(str(image), "d/a.jpg", 1, 1, MODEL, ())
+        record = json.loads(image_format("labelme").content(one, OutputSettings(NAMES, output)))
         path = output / "d" / record["imagePath"]
         assert not os.path.isabs(record["imagePath"])
         assert (path.name, path.exists()) == ("a.jpg", True)
@@ -363,7 +363,7 @@ def _label_studio_config(names: tuple[str, ...]) -> ElementTree.Element:
 def test_label_studio_config_has_the_labels_and_tags_of_the_tasks() -> None:
     names = ("N/A", 'a < b & "c"', "it's", "a", "a", "bell\a", "日本 🦊")
     view = _label_studio_config(names)
-    one = Labelled("a.jpg", "a.jpg", 9, 9, MODEL, tuple(Found(i, n, 0.5, (0, 0, 1, 1)) for i, n in enumerate(names)))
+    one = ImageResult("a.jpg", "a.jpg", 9, 9, MODEL, tuple(Found(i, n, 0.5, (0, 0, 1, 1)) for i, n in enumerate(names)))
     (task,) = json.loads(whole("label-studio", [one], names))
     regions = task["predictions"][0]["result"][1:]
     image, labels = view.find("Image"), view.find("RectangleLabels")
@@ -389,20 +389,20 @@ def test_label_studio_config_has_the_labels_and_tags_of_the_tasks() -> None:
 )
 def test_label_studio_image_root(root: str, url: str) -> None:
     paths = ["a b/100% #1?+&=.jpg", "ünï.png", os.fsdecode(b"raw\xff.jpg")]
-    images = [Labelled(f"/photos/{path}", path, 1, 1, MODEL, ()) for path in paths]
-    images.append(Labelled("https://host/a b.jpg", "host/a b.jpg", 1, 1, MODEL, ()))
+    images = [ImageResult(f"/photos/{path}", path, 1, 1, MODEL, ()) for path in paths]
+    images.append(ImageResult("https://host/a b.jpg", "host/a b.jpg", 1, 1, MODEL, ()))
     tasks = json.loads(whole("label-studio", images, settings=OutputSettings(NAMES, image_root=root)))
-    *written, address = [task["data"]["image"] for task in tasks]
+    *written, remote = [task["data"]["image"] for task in tasks]
     assert written[0] == f"{url}a%20b/100%25%20%231%3F%2B%26%3D.jpg"
     assert [unquote_to_bytes(one.removeprefix(url)) for one in written] == [os.fsencode(path) for path in paths]
-    assert address == "https://host/a b.jpg"
+    assert remote == "https://host/a b.jpg"
     if "?d=" in root:
         assert parse_qs(urlsplit(written[1]).query)["d"] == [url.partition("?d=")[2] + paths[1]]
 
 
 def test_label_studio() -> None:
-    tasks = json.loads(whole("label-studio", PICTURES))
-    for task, one in zip(tasks, PICTURES, strict=True):
+    tasks = json.loads(whole("label-studio", IMAGES))
+    for task, one in zip(tasks, IMAGES, strict=True):
         assert task["data"] == {"image": one.path}
         (prediction,) = task["predictions"]
         assert prediction["model_version"] == MODEL
@@ -418,11 +418,11 @@ def test_label_studio() -> None:
 
 
 def test_cvat() -> None:
-    root = ElementTree.fromstring(whole("cvat", PICTURES))
+    root = ElementTree.fromstring(whole("cvat", IMAGES))
     assert root.findtext("version") == "1.1"
     assert {label.findtext("type") for label in root.iter("label")} == {"rectangle"}
     assert [label.findtext("name") for label in root.iter("label")] == [escaped(NAMES[label]) for label in USED]
-    for number, (image, one) in enumerate(zip(root.iter("image"), PICTURES, strict=True)):
+    for number, (image, one) in enumerate(zip(root.iter("image"), IMAGES, strict=True)):
         assert image.attrib == {
             "id": str(number),
             "name": escaped(one.relative),
@@ -456,7 +456,7 @@ def _csv(raw: bytes) -> Read:
     return [(row["label"].removeprefix("'"), [float(row[side]) for side in ("x1", "y1", "x2", "y2")]) for row in rows]
 
 
-def _yolo(one: Labelled, names: tuple[str, ...]) -> Read:
+def _yolo(one: ImageResult, names: tuple[str, ...]) -> Read:
     classes = yaml.safe_load(whole("yolo", [one], names))["names"]
     read = []
     for line in content("yolo", one, names).decode().splitlines():
@@ -497,7 +497,7 @@ def _cvat(raw: bytes) -> Read:
     return [(box.attrib["label"], [float(box.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr")]) for box in boxes]
 
 
-READERS: dict[str, tuple[float, Callable[[Labelled, tuple[str, ...]], Read]]] = {
+READERS: dict[str, tuple[float, Callable[[ImageResult, tuple[str, ...]], Read]]] = {
     "json": (0, lambda one, names: _records(json.loads(content("json", one, names))["detections"])),
     "jsonl": (0, lambda one, names: _records(json.loads(whole("jsonl", [one], names))["detections"])),
     "csv": (0, lambda one, names: _csv(whole("csv", [one], names))),
@@ -525,7 +525,7 @@ def test_names_and_boxes_survive(names: list[str], data: st.DataObject) -> None:
     labels = st.sampled_from([label for label, name in enumerate(classes) if name != "N/A"])
     scores = st.integers(0, 10**6).map(lambda value: value / 10**6)
     found = st.builds(lambda label, score, box: Found(label, classes[label], score, box), labels, scores, BOXES)
-    one = Labelled("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, tuple(data.draw(st.lists(found, max_size=4))))
+    one = ImageResult("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, tuple(data.draw(st.lists(found, max_size=4))))
     assert set(READERS) == set(FORMATS)
     for name, (within, read) in READERS.items():
         again = read(one, classes)
