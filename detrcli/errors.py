@@ -48,6 +48,10 @@ class UsageError(DetrError):
     """What was asked for makes no sense together, or names nothing."""
 
 
+class LockedError(UsageError):
+    """Another process is writing to the same place."""
+
+
 class OutputError(DetrError):
     """An output cannot be written."""
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from .errors import OutputError, UsageError
+from .errors import LockedError, OutputError
 
 LONGEST_NAME = 255
 """Bytes that a file's name may have."""
@@ -191,7 +191,7 @@ def lock(file: IO[bytes] | int, path: Path) -> None:
     """Keep an open file, or folder, for this process until it is closed, where the system knows how.
 
     Raises:
-        UsageError: another process has it.
+        LockedError: another process has it.
     """
     try:
         import fcntl
@@ -200,6 +200,6 @@ def lock(file: IO[bytes] | int, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UsageError(f"another run is writing {path}; wait for it, or name another --output") from error
+        raise LockedError(f"another run is writing {path}") from error
     except OSError:  # a disk, as of some networks, that knows no locks
         return

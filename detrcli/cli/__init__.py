@@ -12,6 +12,7 @@ from ..files import FULL
 from ..host import wait_briefly
 from .console import Talk, give_up_stdout
 from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
+from .hints import with_hint
 from .json_lines import json_stderr
 from .packages import complaint_about_package
 
@@ -38,7 +39,7 @@ def _run(talk: Talk) -> NoReturn:
             sys.stdout.flush()
             raise
     except DetrError as error:
-        talk.error(str(error))
+        talk.error(with_hint(error))
         sys.exit(UNUSABLE)
     except (ImportError, MemoryError, OSError) as error:
         complaint = complaint_about_package(error)

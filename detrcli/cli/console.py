@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DetrWarning
+from .hints import with_hint
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,7 +100,7 @@ def show_warnings(talk: Talk) -> None:
     """From now on say our own warnings in a line, and, only if verbose, others' and what our own modules log."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        talk.say(printable(str(message)))
+        talk.say(printable(with_hint(message) if isinstance(message, DetrWarning) else str(message)))
 
     if not talk.verbose:
         warnings.simplefilter("ignore")

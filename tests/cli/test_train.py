@@ -117,7 +117,7 @@ def test_two_trainings_do_not_share_a_folder(place: Path) -> None:
     with lock_directory(place / "busy"):
         run = detr("train", "shapes", "--epochs", 1, *SCRATCH, "--output", "busy", cwd=place)
     assert run.returncode == 2
-    assert run.stderr.splitlines()[-1] == "detr: another run is writing busy; wait for it, or name another --output"
+    assert run.stderr.splitlines()[-1] == "detr: another run is writing busy; wait for it, or choose another --output"
     assert list((place / "busy").iterdir()) == []
 
 
