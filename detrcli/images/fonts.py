@@ -8,8 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.util import find_spec
-from itertools import chain
+from pathlib import Path
 
 from PIL import ImageFont, features
 
@@ -34,12 +33,12 @@ class Face:
     """A font at any size.
 
     Attributes:
-        path: of the file, or None for the one that Pillow comes with, which has Latin letters.
+        path: of the file.
         index: of the font in the file.
         ranges: first and last of each row of letters that it has, in order, or None if it has to be asked.
     """
 
-    path: str | None = None
+    path: str
     index: int = 0
     ranges: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
 
@@ -68,8 +67,12 @@ class Face:
         return True
 
 
+DEJAVU_SANS = Face(str(Path(__file__).with_name("DejaVuSans.ttf")))
+"""The font that comes with this package: Latin, Greek and Cyrillic letters, and many symbols."""
+
+
 class Fonts:
-    """Finds fonts for names: the user's own, DejaVu Sans, Pillow's, and what fontconfig finds on this system.
+    """Finds fonts for names: the user's own, DejaVu Sans, and what fontconfig finds on this system.
 
     A name that none of them has all letters of is told of once, by a warning. May be used by several threads.
 
@@ -133,7 +136,8 @@ class Fonts:
         return self._faces_of[letter]
 
     def _faces(self) -> Iterator[Face]:
-        yield from chain(self._own, _packaged())
+        yield from self._own
+        yield DEJAVU_SANS
         yield from _installed()
 
     def _tell(self, what: str, text: str) -> None:
@@ -143,33 +147,15 @@ class Fonts:
 
 
 @lru_cache(maxsize=256)
-def _loaded(path: str | None, index: int, size: int) -> Font:
-    if path is None:
-        font = ImageFont.load_default(size)
-        assert isinstance(font, Font)
-        return font
+def _loaded(path: str, index: int, size: int) -> Font:
     return ImageFont.truetype(path, size, index)
 
 
 @lru_cache(maxsize=4096)
 def _drawn(face: Face, letter: str) -> tuple[tuple[int, int], bytes]:
-    path = face.path
-    font = (
-        face.at(16) if path is None else ImageFont.truetype(path, 16, face.index, layout_engine=ImageFont.Layout.BASIC)
-    )
+    font = ImageFont.truetype(face.path, 16, face.index, layout_engine=ImageFont.Layout.BASIC)
     mask = font.getmask(letter)
     return mask.size, bytes(mask)
-
-
-@lru_cache(maxsize=1)
-def _packaged() -> tuple[Face, ...]:
-    """DejaVu Sans as Matplotlib brings it, if that is installed, and Pillow's own."""
-    spec = find_spec("matplotlib")
-    for folder in spec.submodule_search_locations or () if spec is not None else ():
-        path = os.path.join(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
-        if os.path.isfile(path):
-            return (Face(path), Face())
-    return (Face(),)
 
 
 @lru_cache(maxsize=1)
