@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .classes import UNUSED, labels_named
+from .classes import UNUSED, matching_labels
 from .errors import ClassError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def labels_of(names: list[str], class_names: tuple[str, ...]) -> frozenset[int]:
         ClassError: a name that no class has; the message lists near ones.
     """
     wanted: set[int] = set()
-    for name, labels in zip(names, labels_named(names, class_names), strict=True):
+    for name, labels in zip(names, matching_labels(names, class_names), strict=True):
         if not labels:
             raise ClassError(f"this model has no class {name!r}; {_near(name, class_names)}")
         wanted.update(labels)

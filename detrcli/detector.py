@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .checkpoints.class_files import fitting_names
+from .checkpoints.class_names import check_class_names
 from .checkpoints.find import ONNX_SUFFIX, find
 from .checkpoints.names import DEFAULT_MODEL, known_model
 from .detections import DetectionFilter, Detections, labels_of
@@ -311,12 +311,12 @@ def load(
         rules = card.preprocessing
         names = card.class_names
         if class_names is not None:
-            names = fitting_names(class_names, len(names), checkpoint.name)
+            names = check_class_names(class_names, len(names), checkpoint.name)
         return Detector(checkpoint.name, runs, names, runs[0].resize, rules.resample, path, reload=again)
     from .checkpoints.load import load_checkpoint
     from .inference.torch import TorchBackend
 
-    loaded = load_checkpoint(checkpoint, size=size, names=class_names)
+    loaded = load_checkpoint(checkpoint, size=size, class_names=class_names)
     models = [copy.deepcopy(loaded) for _ in devices[1:]]
     backends = [
         TorchBackend(model, device=one, precision=precision)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from detrcli.classes import labels_named
+from detrcli.classes import matching_labels
 
 CLASSES = ("N/A", "person", " Traffic Light", "Cat", "cat", "person")
 
@@ -21,8 +21,8 @@ CLASSES = ("N/A", "person", " Traffic Light", "Cat", "cat", "person")
     ],
 )
 def test_a_name_as_it_is_written_comes_before_other_capitals(name: str, labels: list[int]) -> None:
-    assert labels_named([name, "N/A"], CLASSES) == [labels, [0]]
+    assert matching_labels([name, "N/A"], CLASSES) == [labels, [0]]
 
 
 def test_letters_that_are_longer_in_capitals() -> None:
-    assert labels_named(["Straße", "STRASSE"], ["Strasse", "Straße"]) == [[1], [0, 1]]
+    assert matching_labels(["Straße", "STRASSE"], ["Strasse", "Straße"]) == [[1], [0, 1]]

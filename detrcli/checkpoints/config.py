@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..classes import tidy
+from ..classes import clean_name
 from ..errors import ModelError, ModelWarning
 from ..models.detr import DetrConfig
 from ..models.lwdetr import SIZES, LwDetrConfig
 from ..models.vit import EPS
-from .class_tables import names_for
+from .dataset_classes import names_for
 from .find import Checkpoint
 
 BATCH_NORM_EPS = 1e-5
@@ -225,9 +225,9 @@ def class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
     if str(count) in names and "0" not in names:
         _warn(
             f"id2label in the config.json of {checkpoint.name} counts from 1, but labels from 0: names may be shifted "
-            f"by one, and {tidy(str(names[str(count)]))!r} is never found; {_GIVE_NAMES}"
+            f"by one, and {clean_name(str(names[str(count)]))!r} is never found; {_GIVE_NAMES}"
         )
-    return tuple(tidy(str(names.get(str(label), f"class {label}"))) for label in range(count))
+    return tuple(clean_name(str(names.get(str(label), f"class {label}"))) for label in range(count))
 
 
 def _trained_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...] | None:
@@ -235,7 +235,7 @@ def _trained_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...] | None
     names = (checkpoint.arguments or {}).get("class_names")
     if not isinstance(names, list | tuple) or len(names) != count or not all(isinstance(name, str) for name in names):
         return None
-    return tuple(map(tidy, names))
+    return tuple(map(clean_name, names))
 
 
 def _warn(text: str) -> None:

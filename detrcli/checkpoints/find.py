@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import ModelError
 from ..files import read_file
 from .bundled import bundled
-from .kin import KIN
+from .model_types import UNSUPPORTED
 from .names import DEMO_MODEL, KNOWN_MODELS, known_model
 
 CONFIG = "config.json"
@@ -62,7 +62,7 @@ def find(model: str, *, revision: str | None = None, offline: bool = False) -> C
     Raises:
         ModelError: with what to do next.
     """
-    if (repo := repository(model)) is not None:
+    if (repo := hub_repository(model)) is not None:
         return _from_hub(model, repo, revision, offline)
     known = known_model(model)
     if known is not None:
@@ -79,7 +79,7 @@ def find(model: str, *, revision: str | None = None, offline: bool = False) -> C
     raise ModelError(f"no model is called {model!r}; {_suggestion(model)}")
 
 
-def repository(model: str) -> str | None:
+def hub_repository(model: str) -> str | None:
     """The repository on the Hub that a model's name stands for, or None where it is looked for on disk alone."""
     known = known_model(model)
     if known is not None:
@@ -163,7 +163,7 @@ def shard_names(index: Path) -> list[str]:
     return names
 
 
-def files_of(weights: Path) -> list[Path]:
+def weight_files(weights: Path) -> list[Path]:
     """The files whose contents a model's weights are: the shards where it is an index, else itself.
 
     Raises:
@@ -232,7 +232,7 @@ def _check_type(config: Mapping[str, Any], path: Path) -> None:
     kind = config.get("model_type")
     runs = " and ".join(MODEL_TYPES.values())
     if not isinstance(kind, str) or kind not in MODEL_TYPES:
-        title = KIN.get(kind) if isinstance(kind, str) else None
+        title = UNSUPPORTED.get(kind) if isinstance(kind, str) else None
         known = f" ({title})" if title else ""
         raise ModelError(f"{path} describes a model of type {kind!r:.80}{known}; this tool runs {runs}")
     if "Segmentation" in str(config.get("architectures")):

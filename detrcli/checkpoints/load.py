@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ModelError, ModelWarning
-from .class_files import fitting_names
-from .config import class_names
+from .class_names import check_class_names
+from .config import class_names as read_class_names
 from .families import FAMILIES, Family, Network, Size
 from .find import CONFIG, MODEL_TYPES, PREPROCESSOR, Checkpoint, find
-from .kin import kin_of
 from .layouts import Layout
+from .model_types import unsupported_model
 from .names import DEFAULT_MODEL
 from .preprocessing import Preprocessing, names_size, preprocessing
 from .read import read_weights
-from .wrappers import network_names
+from .unwrap import network_names
 
 SHOWN = 4
 """How many keys an error names."""
@@ -49,14 +49,14 @@ class LoadedModel:
 
 
 def load_checkpoint(
-    checkpoint: Checkpoint, *, size: Size | None = None, names: Sequence[str] | None = None
+    checkpoint: Checkpoint, *, size: Size | None = None, class_names: Sequence[str] | None = None
 ) -> LoadedModel:
     """Build the network that a checkpoint holds.
 
     Args:
         checkpoint: the model's files.
         size: what to resize images to, if not to what the files or the paper say.
-        names: the name of each label, if not what the files say.
+        class_names: the name of each label, if not what the files say.
 
     Raises:
         UsageError: there are not as many names as labels.
@@ -81,7 +81,10 @@ def load_checkpoint(
     count = network.config.num_classes
     if count < 1:
         raise ModelError(f"the model in {checkpoint.weights} knows no class")
-    labels = class_names(checkpoint, count) if names is None else fitting_names(names, count, checkpoint.name)
+    if class_names is None:
+        labels = read_class_names(checkpoint, count)
+    else:
+        labels = check_class_names(class_names, count, checkpoint.name)
     network = network.eval().to(memory_format=torch.channels_last)
     return LoadedModel(checkpoint.name, network, labels, rules, family.notes(checkpoint))
 
@@ -144,9 +147,9 @@ def _network_names(tensors: Collection[str], checkpoint: Checkpoint) -> dict[str
 
 
 def _kind(names: Collection[str], checkpoint: Checkpoint) -> tuple[Family, Layout]:
-    kin = kin_of(names)
-    if kin is not None:
-        raise ModelError(f"{checkpoint.weights} is {kin}; this tool runs {' and '.join(MODEL_TYPES.values())}")
+    other = unsupported_model(names)
+    if other is not None:
+        raise ModelError(f"{checkpoint.weights} is {other}; this tool runs {' and '.join(MODEL_TYPES.values())}")
     for family in FAMILIES:
         for layout in family.layouts:
             if layout.mark in names:

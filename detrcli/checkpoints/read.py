@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..errors import ModelError
 from .find import INDEX_SUFFIX, ONNX_SUFFIX, PICKLE_SUFFIXES, hint, shards_of
-from .harmless import HARMLESS
-from .wrappers import arguments_in, weights_in
+from .pickles import SAFE_GLOBALS
+from .unwrap import arguments_in, weights_in
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _unpickle(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(list(HARMLESS)):
+        with torch.serialization.safe_globals(list(SAFE_GLOBALS)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if re.search(r"\bGLOBAL\b|unrecognized function|Can only (create|build)", str(error)):

@@ -79,7 +79,7 @@ def export(
     from ..inference.memory import enough_memory
 
     loaded = load_checkpoint(
-        find(model, revision=revision, offline=offline), size=parse_size(size), names=names_in(class_names)
+        find(model, revision=revision, offline=offline), size=parse_size(size), class_names=names_in(class_names)
     )
     for note in loaded.notes:
         talk.detail(printable(f"{loaded.name}: {note}"))

@@ -2,7 +2,7 @@
 
 import logging
 
-from ..checkpoints.find import repository
+from ..checkpoints.find import hub_repository
 from .console import Talk
 
 
@@ -35,5 +35,5 @@ def quiet_hub_logging(talk: Talk) -> None:
 
 def quiet_hub_logging_for(model: str, talk: Talk) -> None:
     """The same, if the model is on the Hub and the client is needed."""
-    if repository(model) is not None:
+    if hub_repository(model) is not None:
         quiet_hub_logging(talk)

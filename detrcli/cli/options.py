@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from ..checkpoints.class_files import read_class_names
+from ..checkpoints.class_names import read_class_names
 from ..errors import UsageError
 
 if TYPE_CHECKING:

@@ -184,7 +184,7 @@ def predict(
     fonts = Fonts(None if font is None else str(font))
     quiet_hub_logging_for(model, talk)
     began = time.perf_counter()
-    from ..checkpoints.find import files_of
+    from ..checkpoints.find import weight_files
     from ..classes import used_labels
     from ..detections import DetectionFilter, labels_of
     from ..detector import load
@@ -240,7 +240,7 @@ def predict(
         }
         plan = Plan(
             model=detector.name,
-            digest=digest_of(*files_of(detector.weights)) if keep and detector.weights else "",
+            digest=digest_of(*weight_files(detector.weights)) if keep and detector.weights else "",
             class_names=detector.class_names,
             root=images.root(),
             shard=part,

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..classes import UNUSED, labels_named
+from ..classes import UNUSED, matching_labels
 from ..errors import DatasetError, ImageError, UsageError
 from ..files import digest_of, read_file
 from ..images.fetch import is_url
@@ -44,7 +44,7 @@ class CocoIds:
             UsageError: the file has none of the classes.
         """
         names = list(self.categories)
-        found = labels_named(class_names, names)
+        found = matching_labels(class_names, names)
         ids = tuple(
             self.categories[names[labels[0]]] if labels and name != UNUSED else None
             for name, labels in zip(class_names, found, strict=True)

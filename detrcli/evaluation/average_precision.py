@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes import UNUSED, labels_named
+from ..classes import UNUSED, matching_labels
 from ..datasets import Dataset, Example
 from ..detections import DetectionFilter
 from ..detector import Detector
@@ -98,7 +98,7 @@ def _open(example: Example) -> ImageFile:
 
 def _labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
     """The dataset's label of each label of the detector, or -1."""
-    labels = np.array([found[0] if found else -1 for found in labels_named(names, dataset.classes)], dtype=np.int64)
+    labels = np.array([found[0] if found else -1 for found in matching_labels(names, dataset.classes)], dtype=np.int64)
     needed = {int(label) for example in dataset.examples for label in example.labels}
     missing = [dataset.classes[label] for label in sorted(needed.difference(labels.tolist()))]
     if missing:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..checkpoints.find import Checkpoint
 from ..checkpoints.preprocessing import Preprocessing, as_json, finite, from_json
-from ..classes import tidy
+from ..classes import clean_name
 from ..errors import ModelError
 from ..images.resize import ShortestEdge
 
@@ -88,7 +88,7 @@ def card_of(metadata: Mapping[str, str], checkpoint: Checkpoint) -> Card:
             license=metadata["license"],
             form=FORMS[metadata["form"]],
             precision=PRECISIONS[metadata["precision"]],
-            class_names=tuple(map(tidy, names)),
+            class_names=tuple(map(clean_name, names)),
             preprocessing=from_json(rules, ShortestEdge()),
             gflops=finite(metadata["gflops"]),
         )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..classes import labels_named
+from ..classes import matching_labels
 from ..models.deformable import DeformableAttention
 from ..models.detr import Detr, DetrConfig
 from ..models.layers import MLP
@@ -70,7 +70,7 @@ def with_classes(network: Detr | LwDetr, old: tuple[str, ...], new: tuple[str, .
         old: the names of its labels.
         new: the names of the labels that it is to have.
     """
-    kept = [(label, places[0]) for label, places in enumerate(labels_named(new, old)) if places]
+    kept = [(label, places[0]) for label, places in enumerate(matching_labels(new, old)) if places]
     before = class_heads(network)
     extra = before[0].out_features - len(old)  # no-object
     kept += [(len(new) + index, len(old) + index) for index in range(extra)]

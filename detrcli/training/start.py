@@ -11,7 +11,7 @@ from ..checkpoints.find import find
 from ..checkpoints.load import LoadedModel, load_checkpoint
 from ..checkpoints.preprocessing import Preprocessing
 from ..checkpoints.save import detr_as_json
-from ..classes import labels_named
+from ..classes import matching_labels
 from ..errors import ModelError
 from ..images.resize import Exactly, ResizeRule
 from ..models.detr import Detr, DetrConfig
@@ -98,10 +98,10 @@ def pretrained(
         UsageError: there are not as many names as labels.
         ModelError: it cannot be loaded, cannot take that size, or could not be saved again.
     """
-    loaded = load_checkpoint(find(os.fspath(model), revision=revision, offline=offline), size=size, names=names)
+    loaded = load_checkpoint(find(os.fspath(model), revision=revision, offline=offline), size=size, class_names=names)
     if isinstance(loaded.network, Detr):
         detr_as_json(loaded.network.config)  # refuses what could not be saved
-    known = sum(map(bool, labels_named(classes, loaded.class_names)))
+    known = sum(map(bool, matching_labels(classes, loaded.class_names)))
     if loaded.class_names != classes:
         torch.manual_seed(seed)
         network = with_classes(loaded.network, loaded.class_names, classes)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from detrcli.checkpoints.class_tables import COCO
+from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model

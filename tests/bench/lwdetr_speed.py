@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from transformers import LwDetrConfig, LwDetrForObjectDetection, LwDetrViTConfig
 
-from detrcli.checkpoints.class_tables import COCO
+from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.load import LoadedModel
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.host import keep_freed_memory

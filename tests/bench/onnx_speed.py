@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForObjectDetection
 
 from detrcli.checkpoints.bundled import sample_image
-from detrcli.checkpoints.class_tables import COCO
+from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detrcli.checkpoints.class_files import read_class_names
+from detrcli.checkpoints.class_names import read_class_names
 from detrcli.checkpoints.find import find
 from detrcli.errors import ModelError, UsageError
 

@@ -12,8 +12,8 @@ import torch
 
 import detrcli
 from detrcli.checkpoints.bundled import sample_image
-from detrcli.checkpoints.class_files import read_class_names
-from detrcli.checkpoints.class_tables import COCO
+from detrcli.checkpoints.class_names import read_class_names
+from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.errors import ModelWarning, UsageError
 from detrcli.training.initial import class_heads
 from detrcli.training.start import pretrained

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detrcli.checkpoints.class_tables import COCO
 from detrcli.checkpoints.config import class_names, detr_config, dilation_note
+from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.find import Checkpoint
 from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from detrcli.checkpoints.preprocessing import preprocessing as family_preprocessing

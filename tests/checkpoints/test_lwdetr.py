@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import detrcli
-from detrcli.checkpoints.class_tables import OBJECTS365
+from detrcli.checkpoints.dataset_classes import OBJECTS365
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.names import KNOWN_MODELS, known_model

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import detrcli
-from detrcli.checkpoints.class_tables import COCO
+from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import detrcli
-from detrcli.checkpoints.class_tables import COCO
+from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing

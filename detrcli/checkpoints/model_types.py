@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-KIN = {
+UNSUPPORTED = {
     "conditional_detr": "Conditional DETR",
     "d_fine": "D-FINE",
     "dab-detr": "DAB-DETR",
@@ -42,7 +42,7 @@ _MARKS = (
 """What people call a model → a part of a tensor's name, from a dot on, that only it has."""
 
 
-def kin_of(names: Iterable[str]) -> str | None:
+def unsupported_model(names: Iterable[str]) -> str | None:
     """What people call the model whose tensors have these names, if it is one of those that are not run here."""
     names = list(names)
     for title, mark in _MARKS:

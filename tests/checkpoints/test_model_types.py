@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import nn
 
-from detrcli.checkpoints.kin import kin_of
 from detrcli.checkpoints.load import load_model
+from detrcli.checkpoints.model_types import unsupported_model
 from detrcli.errors import ModelError
 
 from ..places import SHARED
@@ -97,8 +97,8 @@ def test_files_of_the_authors(tmp_path: Path, names: list[str], title: str) -> N
 
 
 @pytest.mark.parametrize("file", CONFIGS)
-def test_none_of_our_own_is_taken_for_kin(file: str) -> None:
-    assert kin_of(shapes(file)) is None
+def test_supported_models_are_not_mistaken(file: str) -> None:
+    assert unsupported_model(shapes(file)) is None
 
 
 GOLDEN = sorted((SHARED / "golden").rglob("*.keys.json"))
@@ -109,4 +109,4 @@ def test_published_names(file: Path) -> None:
     wanted = next(
         (t for s, t in (("rfdetr", "RF-DETR"), ("table", "Table Transformer")) if file.name.startswith(s)), None
     )
-    assert kin_of(json.loads(file.read_text())) == wanted
+    assert unsupported_model(json.loads(file.read_text())) == wanted

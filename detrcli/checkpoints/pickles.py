@@ -44,7 +44,7 @@ def plain_dict(*_: object) -> dict[Any, Any]:
     return {}
 
 
-HARMLESS: tuple[tuple[Callable[..., Any], str], ...] = (
+SAFE_GLOBALS: tuple[tuple[Callable[..., Any], str], ...] = (
     (argparse.Namespace, "argparse.Namespace"),
     (types.SimpleNamespace, "types.SimpleNamespace"),
     *((PurePosixPath, f"{module}.{name}") for module in ("pathlib", "pathlib._local")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..classes import UNUSED, tidy
+from ..classes import UNUSED, clean_name
 from ..errors import UsageError
 from ..files import read_file
 
@@ -42,7 +42,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
         raise UsageError(f"{file} holds no class names ({_reason(error)})") from error
 
 
-def fitting_names(names: Sequence[str], count: int, model: str) -> tuple[str, ...]:
+def check_class_names(names: Sequence[str], count: int, model: str) -> tuple[str, ...]:
     """The names that a user gives a model's classes.
 
     Raises:
@@ -53,7 +53,7 @@ def fitting_names(names: Sequence[str], count: int, model: str) -> tuple[str, ..
             f"{model} has {count} labels, but {len(names)} class names were given; {UNUSED} is the name of a label "
             "without a class"
         )
-    return tuple(map(tidy, names))
+    return tuple(map(clean_name, names))
 
 
 def _in_order(names: Any) -> tuple[str, ...]:

@@ -172,7 +172,7 @@ def test_dilation_is_read_off_the_arguments(tmp_path: Path, wrap: Callable[..., 
     assert loaded.notes[0].endswith("by the file's name")
 
 
-HARMLESS = {
+PLAIN_DATA = {
     "float": (np.float64(1.5), 1.5),
     "float32": (np.float32(0.25), 0.25),
     "int": (np.int64(-3), -3),
@@ -193,10 +193,10 @@ HARMLESS = {
 }
 
 
-@pytest.mark.parametrize("kind", HARMLESS)
+@pytest.mark.parametrize("kind", PLAIN_DATA)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_plain_data_beside_the_weights(tmp_path: Path, kind: str, zipped: bool) -> None:
-    written, read = HARMLESS[kind]
+    written, read = PLAIN_DATA[kind]
     path = tmp_path / "weights.pth"
     content = {"model": {"a": torch.zeros(1)}, "args": {"it": written}}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
@@ -223,7 +223,7 @@ ATTACKS: dict[str, tuple[Any, ...]] = {
     "type": ("builtins", "type", "x", (), {}),
     "numpy load": ("numpy", "load", "x"),
     "memmap": ("numpy", "memmap", "x"),
-    "our own": ("detrcli.checkpoints.harmless", "scalar", 1),
+    "our own": ("detrcli.checkpoints.pickles", "scalar", 1),
 }
 
 
