@@ -1,46 +1,39 @@
 """Try the lowest version of each dependency that pyproject.toml allows: `python -m tests.lowest_versions DIR`.
 
-Two environments are made in DIR: one with everything at its lower bound, which runs the commands and then pytest (with
-the arguments given, else `QUICK`), and one with only what README.md says an ONNX file needs. Downloads several GB.
+DIR gets two environments with everything at its lower bound: one for all commands and for pytest (with the arguments
+given, else `QUICK`), and one with only the dependency group `onnx`. Downloads several GB.
 """
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tomllib
 import venv
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
-QUICK = (
-    *("tests/images", "tests/test_draw.py", "tests/test_detections.py"),
-    *("tests/cli/test_log_json.py", "tests/cli/test_export.py"),
-)
-RUNNERS = ("pytest", "hypothesis")
-"""What the tests that run here need of the extra `test`; its peers and checkers need newer packages of ours."""
-EXTRAS = ("heif", "supervision")
-"""What those tests need besides."""
+QUICK = ("tests/images", "tests/test_detections.py", "tests/cli/test_log_json.py", "tests/cli/test_export.py")
+INSTALLED = ("", "train", "export", "heif", "supervision")
+"""Extras that the tests need; `""` stands for the dependencies of all."""
+TOOLS = ("fonttools", "hypothesis", "pytest")
+"""What they need of the extra `test`; the rest of it requires newer versions of our dependencies."""
 
 
-def project() -> dict[str, list[str]]:
-    """The project's requirements: those of all (`""`), and those of each extra."""
-    table = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return {"": table["dependencies"], **table["optional-dependencies"]}
+def requirements() -> dict[str, list[str]]:
+    """Requirements of the project (`""`), of each extra, and of the dependency group `onnx` (`"group onnx"`)."""
+    content: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    project = content["project"]
+    everything = {"": project["dependencies"], **project["optional-dependencies"]}
+    everything["group onnx"] = content["dependency-groups"]["onnx"]
+    return {name: [one for one in listed if not one.startswith("detrcli[")] for name, listed in everything.items()}
 
 
-def lowest(requirements: list[str]) -> list[str]:
-    """The same requirements with each lower bound as the only version."""
-    return [requirement.replace(">=", "==") for requirement in requirements]
-
-
-def without_torch() -> list[str]:
-    """What README.md says to install where a model is an ONNX file."""
-    (line,) = re.findall(
-        r"^pip install --no-deps \. && pip install (.*)$", (ROOT / "README.md").read_text("utf-8"), re.M
-    )
-    return [requirement.strip("'") for requirement in line.split()]
+def lowest(listed: Iterable[str]) -> list[str]:
+    """Requirements with each lower bound as the only version."""
+    return [requirement.replace(">=", "==") for requirement in listed]
 
 
 def run(*command: object, cwd: Path = ROOT) -> None:
@@ -55,16 +48,17 @@ def run(*command: object, cwd: Path = ROOT) -> None:
         sys.exit(f"{' '.join(map(str, command))} ended with {code}")
 
 
-def environment(folder: Path, *arguments: object) -> Path:
-    """Make an environment, and install into it.
+def environment(folder: Path) -> tuple[Path, list[object]]:
+    """Make a virtual environment with a current pip.
 
     Returns:
-        The folder of its programs.
+        The folder of its programs, and the command that installs into it.
     """
     venv.create(folder, with_pip=True)
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
-    run(programs / "python", "-m", "pip", "install", "--quiet", *arguments)
-    return programs
+    install: list[object] = [programs / "python", "-m", "pip", "install", "--quiet"]
+    run(*install, "--upgrade", "pip")
+    return programs, install
 
 
 def main() -> None:
@@ -75,29 +69,30 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    requirements = project()
+    listed = requirements()
     constraints = folder / "constraints.txt"
-    constraints.write_text("\n".join(lowest(requirements[""])) + "\n", "utf-8")
-    needed = [one for one in requirements["test"] if one.startswith(RUNNERS)]
-    needed += [one for extra in EXTRAS for one in requirements[extra]]
+    constraints.write_text("\n".join(lowest(one for name in INSTALLED for one in listed[name])) + "\n", "utf-8")
 
-    programs = environment(folder / "all", "--constraint", constraints, ROOT, *lowest(needed))
+    programs, install = environment(folder / "all")
+    tools = lowest(one for one in listed["test"] if one.startswith(TOOLS))
+    run(*install, "--constraint", constraints, f"{ROOT}[{','.join(filter(None, INSTALLED))}]", *tools)
     run(programs / "python", "-m", "pip", "check")
-    for extra in requirements.keys() - {""}:  # that there are such versions, and that they go together
-        pins = lowest(requirements[extra])
-        given = () if extra == "test" else ("--constraint", constraints)
-        run(programs / "python", "-m", "pip", "install", "--quiet", "--dry-run", *given, *pins)
+    for name in listed.keys() - INSTALLED:  # do the other extras' versions exist, and fit together?
+        run(*install, "--dry-run", *(() if name == "test" else ("--constraint", constraints)), *lowest(listed[name]))
     detr, place = programs / "detr", folder / "place"
     place.mkdir(exist_ok=True)
     run(detr, "--help", cwd=place)
     run(detr, "predict", "--model", "demo", "--format", "coco", "--format", "csv", cwd=place)
     run(detr, "export", "--onnx", "--model", "demo", "demo.onnx", cwd=place)
-    run(detr, "bench", "demo", "demo.onnx", "--rounds", "1", cwd=place)
+    run(detr, "bench", "demo", "demo.onnx", "--iterations", "1", cwd=place)
     run(programs / "python", "-m", "pytest", *arguments.pytest)
 
-    lean = environment(folder / "lean", *lowest(without_torch()))
-    run(lean / "python", "-m", "pip", "install", "--quiet", "--no-deps", ROOT)
-    run(lean / "detr", "predict", "detections/sample.jpg", "--model", "demo.onnx", "--output", "lean", cwd=place)
+    programs, install = environment(folder / "onnx")
+    constraints = folder / "onnx-constraints.txt"
+    constraints.write_text("\n".join(lowest(listed["group onnx"])) + "\n", "utf-8")
+    run(*install, "--constraint", constraints, "--group", "onnx")
+    run(*install, "--no-deps", ROOT)
+    run(programs / "detr", "predict", "detections/sample.jpg", "--model", "demo.onnx", "--output", "onnx", cwd=place)
 
 
 if __name__ == "__main__":

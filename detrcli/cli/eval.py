@@ -31,6 +31,7 @@ from .options import (
     names_in,
     parse_size,
 )
+from .packages import require
 
 if TYPE_CHECKING:
     from ..evaluation.average_precision import Evaluation
@@ -77,6 +78,7 @@ def evaluate(
     Classes are matched by name. A table on a terminal, JSON in a pipe. Exit codes: 0 all well, 2 wrong usage, no model,
     or a dataset that cannot be read, 130 interrupted.
     """
+    require("pycocotools")
     from ..datasets import read_dataset
 
     talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)

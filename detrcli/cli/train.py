@@ -33,6 +33,7 @@ from .options import (
     names_in,
     parse_size,
 )
+from .packages import require
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -142,6 +143,7 @@ def train(
     if scratch and any(loads.values()):
         raise UsageError(f"{next(filter(loads.get, loads))} means nothing with --from-scratch")
     _check_output(output, dataset, resume=resume)
+    require("matplotlib", "pycocotools", "scipy")
     from ..datasets import read_dataset
 
     data = read_dataset(dataset, "train", strict=strict)

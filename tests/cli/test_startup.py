@@ -88,6 +88,25 @@ def test_what_is_not_installed_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("scipy", ["train", "images", "--output", "mine"], "train"),
+        ("matplotlib", ["train", "images", "--output", "mine"], "train"),
+        ("pycocotools", ["eval", "images"], "train"),
+        ("onnx", ["export", "--onnx", "--model", "demo"], "export"),
+        ("onnxscript", ["export", "--onnx", "--model", "demo"], "export"),
+    ],
+)
+def test_a_missing_extra_is_named_before_any_work(
+    package: str, arguments: list[str], extra: str, tmp_path: Path
+) -> None:
+    script = f"import sys; sys.modules[{package!r}] = None; from detrcli.cli import main; main()"
+    run = subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == f"detr: this needs {package}; `pip install 'detrcli[{extra}]'`\n"
+
+
+@pytest.mark.parametrize(
     ("module", "content", "said"),
     [
         (
@@ -100,13 +119,13 @@ def test_what_is_not_installed_is_said(tmp_path: Path) -> None:
             "torch",
             "import ctypes\nctypes.CDLL('./absent.so')",
             "torch could not be loaded (./absent.so: cannot open shared object file: No such file or directory); "
-            "install it anew",
+            "reinstall it",
         ),
         ("torch", "raise MemoryError", "torch could not be loaded (MemoryError); free memory, or raise"),
         (
             "PIL",
             "try: import absent\nexcept ImportError as error: raise ImportError('\\nREAD THIS:\\n') from error",
-            "pillow could not be loaded (No module named 'absent'); install it anew",
+            "pillow could not be loaded (No module named 'absent'); reinstall it",
         ),
         ("numpy", "raise ModuleNotFoundError('no', name='numpy')", "this needs numpy; `pip install numpy`\n"),
     ],
