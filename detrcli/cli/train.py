@@ -60,28 +60,33 @@ def train(
     ] = False,
     validation: Annotated[
         Path | None,
-        typer.Option("--val", callback=at_home, help="Dataset to measure AP on.  [default: the dataset's own]"),
+        typer.Option(
+            "--val-data", callback=at_home, help="Dataset to validate on.  [default: the dataset's own split]"
+        ),
     ] = None,
     val_fraction: Annotated[
         float | None,
-        typer.Option(
-            metavar="FRACTION", help="Hold out this share of the images, such as 0.1, and measure AP on them."
-        ),
+        typer.Option(metavar="FRACTION", help="Hold out this fraction of the images, such as 0.1, for validation."),
     ] = None,
-    validate_every: Annotated[int, typer.Option(min=1, help="Epochs from one measurement of AP to the next.")] = 1,
+    val_interval: Annotated[int, typer.Option(min=1, help="Epochs between validations.")] = 1,
     revision: Revision = None,
     class_names: ClassNames = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Times to go through all images, by whole batches.")] = 50,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a step, of each process.")] = 8,
-    rate: Annotated[float, typer.Option("--lr", min=0, help="Learning rate of the heads.")] = 1e-4,
-    backbone_rate: Annotated[
+    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = 50,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step and process.")] = 8,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate of the heads.")] = 1e-4,
+    backbone_lr_factor: Annotated[
         float | None,
-        typer.Option(min=0, help="The backbone's, relative to it.  [default: 0.1 DETR, 1.5 LW-DETR, 1 from scratch]"),
+        typer.Option(
+            min=0,
+            help="Learning rate of the backbone, relative to --lr.  [default: 0.1 DETR, 1.5 LW-DETR, 1 from scratch]",
+        ),
     ] = None,
     layer_decay: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Rate of a ViT's block to the next one's.  [default: as published; 1 from scratch]"
+            min=0,
+            max=1,
+            help="Learning-rate decay per ViT block, from last to first.  [default: as published; 1 from scratch]",
         ),
     ] = None,
     component_decay: Annotated[
@@ -89,38 +94,41 @@ def train(
         typer.Option(
             min=0,
             max=1,
-            help="LW-DETR: rate of decoder to heads, ViT to decoder.  [default: as published; 1 from scratch]",
+            help="LW-DETR: decay per component (heads, decoder, ViT).  [default: as published; 1 from scratch]",
         ),
     ] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(min=0, help="Of AdamW.  [default: 0.0001; 0.001 for LW-DETR-xlarge]")
+        float | None, typer.Option(min=0, help="Weight decay of AdamW.  [default: 0.0001; 0.001 for LW-DETR-xlarge]")
     ] = None,
-    warm_up: Annotated[
+    warmup_steps: Annotated[
         int | None,
-        typer.Option(min=0, help="Steps in which the learning rate rises.  [default: 100, or a tenth of fewer steps]"),
+        typer.Option(min=0, help="Steps of linear learning-rate warmup.  [default: 100, or a tenth of all if fewer]"),
     ] = None,
-    decline: Annotated[Literal["cosine", "step"], typer.Option(help="How the learning rate falls.")] = "cosine",
-    average: Annotated[
-        float, typer.Option(min=0, max=0.99999, help="Share that the average of the weights keeps at a step.")
+    lr_schedule: Annotated[Literal["cosine", "step"], typer.Option(help="Learning-rate schedule.")] = "cosine",
+    ema_decay: Annotated[
+        float, typer.Option(min=0, max=0.99999, help="Decay of the exponential moving average of the weights.")
     ] = 0.9995,
-    box_loss: Annotated[Literal["l1", "smooth_l1"], typer.Option(help="Distance of boxes.")] = "l1",
+    box_loss: Annotated[Literal["l1", "smooth_l1"], typer.Option(help="Box regression loss.")] = "l1",
     size: ImageSize = None,
-    multi_scale: Annotated[bool, typer.Option(help="Let batches come in several sizes.")] = True,
-    crops: Annotated[bool, typer.Option(help="Vary images by cutting parts out.")] = True,
-    colors: Annotated[bool, typer.Option(help="Vary images' colors.")] = True,
-    any_orientation: Annotated[
-        bool, typer.Option("--any-orientation", help="Turn and mirror at will: for images that have no up.")
+    multi_scale: Annotated[bool, typer.Option(help="Vary the image size from batch to batch.")] = True,
+    random_crop: Annotated[bool, typer.Option(help="Randomly crop images, or pad them.")] = True,
+    color_jitter: Annotated[
+        bool, typer.Option(help="Randomly change brightness, contrast, saturation and hue.")
+    ] = True,
+    rotate_flip: Annotated[
+        bool,
+        typer.Option("--rotate-flip", help="Random 90° rotations and flips, for images without a fixed orientation."),
     ] = False,
     device: OneDevice = "auto",
     precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of the products; auto is what helps.")
+        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Mixed-precision dtype (auto: fastest supported).")
     ] = "auto",
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that load images.  [default: by the number of cores]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")] = 0,
     strict: Strict = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where this command was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training run.")] = False,
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -136,7 +144,7 @@ def train(
     talk = Talk(quiet=quiet or not is_main, verbose=verbose, as_json=log_json)
     show_warnings(talk)
     if val_fraction is not None and validation is not None:
-        raise UsageError("--val names what to validate on; --val-fraction means nothing with it")
+        raise UsageError("--val-fraction means nothing with --val-data")
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise UsageError(f"--val-fraction takes a number above 0 and below 1, not {val_fraction:g}")
     loads = {"--revision": revision, "--offline": offline, "--class-names": class_names}
@@ -161,9 +169,9 @@ def train(
     from ..training.config import TrainConfig
     from ..training.dataset import steps_in_epoch
     from ..training.distributed import init_distributed
+    from ..training.initial_model import from_scratch, pretrained
     from ..training.loop import Training
     from ..training.optimizer import FROM_SCRATCH, fine_tuning
-    from ..training.start import from_scratch, pretrained
 
     if scratch:
         start = from_scratch(model, data.classes, size=parse_size(size), seed=seed)
@@ -183,9 +191,9 @@ def train(
         usual = fine_tuning(start.network)
     if isinstance(start.network, Detr) and (layer_decay, component_decay) != (None, None):
         option = "--component-decay" if layer_decay is None else "--layer-decay"
-        raise UsageError(f"{option} is for a ViT; {start.name} has a ResNet, whose rate is --backbone-rate")
+        raise UsageError(f"{option} is for a ViT; {start.name} has a ResNet, whose rate is --backbone-lr-factor")
     given = {
-        "backbone": backbone_rate,
+        "backbone": backbone_lr_factor,
         "layer_decay": layer_decay,
         "component_decay": component_decay,
         "weight_decay": weight_decay,
@@ -198,21 +206,21 @@ def train(
         lock_directory(output) if processes.is_main else nullcontext(),
     ):
         steps = epochs * steps_in_epoch(len(data.examples), batch_size * processes.count)
-        if (warm_up or 0) > steps:
-            raise UsageError(f"--warm-up {warm_up} is longer than the training, which has {steps} steps")
+        if (warmup_steps or 0) > steps:
+            raise UsageError(f"--warmup-steps {warmup_steps} is longer than the training, which has {steps} steps")
         recipe = TrainConfig(
             epochs=epochs,
             batch_size=batch_size,
-            rate=rate,
+            rate=lr,
             rates=rates,
-            warm_up=min(100, steps // 10) if warm_up is None else warm_up,
-            decline=decline,
-            decay=average,
+            warm_up=min(100, steps // 10) if warmup_steps is None else warmup_steps,
+            decline=lr_schedule,
+            decay=ema_decay,
             box_loss=box_loss,
-            augmentation=Augmentation(crops, colors, any_orientation),
+            augmentation=Augmentation(random_crop, color_jitter, rotate_flip),
             multi_scale=multi_scale,
             precision=training_precision(processes.device) if precision == "auto" else precision,
-            validate_every=validate_every,
+            validate_every=val_interval,
             seed=seed,
         )
         watcher = _Watcher(talk, epochs)
@@ -253,13 +261,15 @@ def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk, *,
     )
     if held_out is None:
         talk.say(
-            f"{place} has no images to validate on; name some with --val, or hold some out with --val-fraction 0.1, "
-            "to see AP and keep the best weights"
+            f"{place} has no images to validate on; name some with --val-data, or hold some out with --val-fraction "
+            "0.1, to see AP and keep the best weights"
         )
         return None
     held_out = with_classes(held_out, data.classes)
     if not any(len(example.labels) for example in held_out.examples):
-        raise DatasetError(f"{held_out.name} has no class of {data.name}; name images of the same classes with --val")
+        raise DatasetError(
+            f"{held_out.name} has no class of {data.name}; name images of the same classes with --val-data"
+        )
     learned, judged = _places(data), _places(held_out)
     if shared := len(learned & judged):
         talk.say(f"{shared} of {len(judged)} images to validate on are learned from as well: AP will say too much")

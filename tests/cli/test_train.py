@@ -136,7 +136,10 @@ def test_without_a_validation_split_the_last_weights_are_kept(place: Path) -> No
     shutil.copytree(place / "shapes/train", place / "lone/train")
     run = detr("train", "lone", "-o", "unvalidated", "--epochs", 1, *SCRATCH, cwd=place)
     assert run.returncode == 0, run.stderr
-    assert "lone has no images to validate on; name some with --val, or hold some out with --val-fraction" in run.stderr
+    assert (
+        "lone has no images to validate on; name some with --val-data, or hold some out with --val-fraction"
+        in run.stderr
+    )
     assert "ap" not in records(place / "unvalidated")[0]
     names = ("unvalidated/model.safetensors", "unvalidated/last/model.safetensors")
     assert len({(place / name).read_bytes() for name in names}) == 1
@@ -243,7 +246,9 @@ def test_a_killed_loading_process_is_said_in_a_line(place: Path) -> None:
 def test_images_in_both_splits_are_said(place: Path) -> None:
     (place / "both ways").mkdir()
     (place / "both ways/link").symlink_to(place / "shapes/train")
-    run = detr("train", "shapes", "-o", "overlapping", "--val", "both ways/link", "--epochs", 1, *SCRATCH, cwd=place)
+    run = detr(
+        "train", "shapes", "-o", "overlapping", "--val-data", "both ways/link", "--epochs", 1, *SCRATCH, cwd=place
+    )
     assert run.returncode == 0, run.stderr
     assert "6 of 6 images to validate on are learned from as well" in run.stderr
 
@@ -263,14 +268,17 @@ def test_images_in_both_splits_are_said(place: Path) -> None:
         (("shapes", "-o", "foreign/config.json/x", *SCRATCH), "cannot write foreign/config.json/x"),
         (("shapes", "-o", "x" * 300, *SCRATCH), "File name too long"),
         (("shapes", "-o", "x", "--seed", "99999999999999999999", *SCRATCH), "--seed"),
-        (("shapes", "-o", "x", "--warm-up", "10", *SCRATCH, "--epochs", "3"), "--warm-up 10 is longer than"),
+        (("shapes", "-o", "x", "--warmup-steps", "10", *SCRATCH, "--epochs", "3"), "--warmup-steps 10 is longer than"),
         (("shapes", "-o", "x", "--revision", "main", *SCRATCH), "--revision means nothing with --from-scratch"),
         (("shapes", "-o", "x", "--class-names", "a.txt", *SCRATCH), "--class-names means nothing with --from-scratch"),
         (("shapes", "-o", "x", "--model", "tiny", "--class-names", "absent.txt"), "cannot read absent.txt"),
         (("shapes", "-o", "x", "--val-fraction", "0.1", *SCRATCH), "shapes has 2 images of its own to validate on"),
         (("shapes", "-o", "x", "--val-fraction", "1", *SCRATCH), "above 0 and below 1, not 1"),
         (("shapes", "-o", "x", "--val-fraction", "nan", *SCRATCH), "above 0 and below 1, not nan"),
-        (("shapes", "-o", "x", "--val-fraction", "0.1", "--val", "shapes"), "--val-fraction means nothing with it"),
+        (
+            ("shapes", "-o", "x", "--val-fraction", "0.1", "--val-data", "shapes"),
+            "--val-fraction means nothing with --val-data",
+        ),
         (("shapes", "-o", "x", "--model", "tiny", "--layer-decay", "0.5"), "--layer-decay is for a ViT"),
         (("shapes", "-o", "x", "--model", "tiny", "--component-decay", "0.5"), "--component-decay is for a ViT"),
     ],
