@@ -34,9 +34,9 @@ from .dataset import Batch, Schedule, TrainingDataset, batches, loading
 from .distributed import Distributed
 from .ema import ModelEma
 from .files import CURVES, METRICS, STATE
-from .norms import synchronize_norms
 from .optimizer import optimizer_for, parameters_of, share
 from .state import Part, Progress, load_state, save_state, setting_of
+from .sync_batch_norm import sync_batch_norms
 
 SAVE_AFTER = 600.0
 """Seconds after which the state of a training is saved within an epoch."""
@@ -109,7 +109,7 @@ class Training:
         self._scaler = torch.amp.GradScaler(processes.device.type, enabled=recipe.precision == "fp16")
         self._every_layer: nn.Module = EveryLayer(network)
         if processes.count > 1:
-            synchronize_norms(network)
+            sync_batch_norms(network)
             self._every_layer = DistributedDataParallel(self._every_layer)
         stride = (DETR if isinstance(network, Detr) else LWDETR).stride
         rule = model.preprocessing.resize

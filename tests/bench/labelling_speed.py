@@ -22,7 +22,7 @@ from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model
 from detrcli.export.onnx import export_onnx
-from detrcli.training.start import from_scratch
+from detrcli.training.initial_model import from_scratch
 
 DETR = [sys.executable, "-m", "detrcli"]
 PEER = """

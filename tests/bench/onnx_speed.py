@@ -27,7 +27,7 @@ from detrcli.export.onnx import export_onnx
 from detrcli.host import keep_freed_memory
 from detrcli.inference.onnx import OnnxBackend
 from detrcli.inference.torch import TorchBackend
-from detrcli.training.start import from_scratch
+from detrcli.training.initial_model import from_scratch
 
 from .side_by_side import apart, inference, times
 

@@ -15,8 +15,8 @@ from detrcli.checkpoints.bundled import sample_image
 from detrcli.checkpoints.class_names import read_class_names
 from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.errors import ModelWarning, UsageError
-from detrcli.training.initial import class_heads
-from detrcli.training.start import pretrained
+from detrcli.training.initial_model import pretrained
+from detrcli.training.initialize import class_heads
 
 from .. import scenes
 from ..cli.running import detr

@@ -18,7 +18,7 @@ from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge, Within
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.models.resnet import BlockKind
-from detrcli.training.initial import initialise
+from detrcli.training.initialize import initialize
 
 SMALL_DETR = DetrConfig(3, num_queries=4, depths=(1, 2, 1, 1), hidden_dim=32, feedforward=48, encoder_layers=2)
 NANO = dataclasses.replace(SIZES["nano"], num_classes=3, num_groups=2)
@@ -35,7 +35,7 @@ NETWORKS: dict[str, tuple[Detr | LwDetr, ResizeRule]] = {
 def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[LoadedModel, Path]:
     network, rule = NETWORKS[request.param]
     torch.manual_seed(0)
-    initialise(network)
+    initialize(network)
     for parameter in network.parameters():  # so that no two tensors are alike, and none zero
         parameter.data.add_(torch.randn_like(parameter), alpha=0.02)
     for module in network.modules():

@@ -18,7 +18,7 @@ from detrcli.export.onnx import export_onnx
 from detrcli.images.decode import read_image
 from detrcli.inference.postprocess import EndToEnd, selection_for
 from detrcli.inference.torch import TorchBackend
-from detrcli.training.start import from_scratch
+from detrcli.training.initial_model import from_scratch
 
 from .. import fill, golden
 from ..places import PHOTOGRAPHS

@@ -12,7 +12,7 @@ from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.training.augment import Augmentation
 from detrcli.training.config import TrainConfig
-from detrcli.training.initial import initialise
+from detrcli.training.initialize import initialize
 from detrcli.training.optimizer import Rates
 
 from .. import scenes
@@ -51,7 +51,7 @@ def small_lwdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: Any) -> L
         num_groups=3,
     )
     network = LwDetr(replace(config, **changes))
-    initialise(network)
+    initialize(network)
     return LoadedModel("small", network, classes, Preprocessing(Exactly(128, 128)))
 
 
@@ -71,5 +71,5 @@ def small_detr(classes: tuple[str, ...] = scenes.CLASSES) -> LoadedModel:
         decoder_layers=2,
     )
     network = Detr(config)
-    initialise(network)
+    initialize(network)
     return LoadedModel("small", network, classes, Preprocessing(ShortestEdge(96, 128)))

@@ -21,7 +21,7 @@ from detrcli.training import loop
 from detrcli.training.augment import Augmentation
 from detrcli.training.config import TrainConfig
 from detrcli.training.distributed import Distributed
-from detrcli.training.initial import initialise
+from detrcli.training.initialize import initialize
 from detrcli.training.loop import Training
 from detrcli.training.optimizer import Rates
 
@@ -322,7 +322,7 @@ def test_the_metrics_tell_the_heads_learning_rate(tmp_path: Path) -> None:
 def test_a_resnet_without_norms_starts_with_features_of_moderate_size(depths: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     network = Detr(DetrConfig(3, depths=depths, encoder_layers=1, decoder_layers=1))
-    initialise(network)
+    initialize(network)
     with torch.inference_mode():
         features = network.backbone(torch.randn(2, 3, 64, 64))
     assert 0.3 < features.std() < 3

@@ -12,7 +12,7 @@ from detrcli.checkpoints.layouts import LWDETR_ORIGINAL
 from detrcli.models.detr import Detr
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.training.ema import ModelEma
-from detrcli.training.initial import class_heads, with_classes
+from detrcli.training.initialize import class_heads, with_classes
 from detrcli.training.optimizer import FROM_SCRATCH, fine_tuning, freeze_stem, optimizer_for, share
 
 from ..places import DATA

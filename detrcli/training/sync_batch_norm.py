@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 
-def synchronize_norms(network: nn.Module) -> None:
+def sync_batch_norms(network: nn.Module) -> None:
     """Let each batch norm of a network take its statistics from all processes, as LW-DETR's own training does."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():

@@ -16,7 +16,7 @@ from ..errors import ModelError
 from ..images.resize import Exactly, ResizeRule
 from ..models.detr import Detr, DetrConfig
 from ..models.lwdetr import SIZES, LwDetr, LwDetrConfig
-from .initial import initialise, with_classes
+from .initialize import initialize, with_classes
 from .optimizer import freeze_stem
 
 
@@ -64,7 +64,7 @@ def from_scratch(name: str, classes: tuple[str, ...], *, size: Size | None, seed
     rule = architecture.resize if size is None else family.rule_for(size)
     torch.manual_seed(seed)
     network = Detr(config) if isinstance(config, DetrConfig) else LwDetr(config)
-    initialise(network)
+    initialize(network)
     return LoadedModel(name, network, classes, Preprocessing(rule))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
 from detrcli.models.lwdetr import LwDetr
-from detrcli.training.norms import SyncBatchNorm, synchronize_norms
+from detrcli.training.sync_batch_norm import SyncBatchNorm, sync_batch_norms
 
 from .few import small_lwdetr
 
@@ -40,7 +40,7 @@ def process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
     here = projector()
-    synchronize_norms(here)
+    sync_batch_norms(here)
     torch.save(learned_from(here, slice(rank * BATCH, (rank + 1) * BATCH)), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
@@ -62,7 +62,7 @@ def test_two_processes_learn_what_one_does_from_both_batches(tmp_path: Path) -> 
 def test_weights_keep_their_names_and_tensors() -> None:
     network = small_lwdetr().network
     before = network.state_dict(keep_vars=True)
-    synchronize_norms(network)
+    sync_batch_norms(network)
     after = network.state_dict(keep_vars=True)
     assert list(after) == list(before)
     assert all(after[name] is before[name] for name in before)
@@ -74,7 +74,7 @@ def test_weights_keep_their_names_and_tensors() -> None:
 def test_in_evaluation_they_are_as_they_were() -> None:
     plain = projector().eval()
     other = copy.deepcopy(plain)
-    synchronize_norms(other)
+    sync_batch_norms(other)
     maps = [torch.randn(1, 64, 8, 8).double() for _ in range(2)]
     (here,), (there,) = plain(maps), other.eval()(maps)
     assert torch.equal(here, there)

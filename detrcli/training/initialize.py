@@ -19,7 +19,7 @@ PRIOR = 0.01
 
 
 @torch.no_grad()
-def initialise(network: Detr | LwDetr) -> None:
+def initialize(network: Detr | LwDetr) -> None:
     """Give a network random weights: the papers' choices, and He et al.'s (2015) for the ResNet."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
@@ -28,12 +28,12 @@ def initialise(network: Detr | LwDetr) -> None:
                 nn.init.zeros_(module.bias)
     for module in network.modules():
         if isinstance(module, ResNet):
-            _initialise_resnet(module)
+            _initialize_resnet(module)
         elif isinstance(module, ViT):
-            _initialise_vit(module)
+            _initialize_vit(module)
         elif isinstance(module, DeformableAttention):
-            _initialise_deformable(module)
-    initialise_classes(network)
+            _initialize_deformable(module)
+    initialize_class_heads(network)
     if isinstance(network, Detr):
         nn.init.xavier_uniform_(network.input_projection.weight.flatten(1))
         if network.input_projection.bias is not None:
@@ -48,7 +48,7 @@ def initialise(network: Detr | LwDetr) -> None:
 
 
 @torch.no_grad()
-def initialise_classes(network: Detr | LwDetr) -> None:
+def initialize_class_heads(network: Detr | LwDetr) -> None:
     """Give the class heads random weights."""
     for head in class_heads(network):
         nn.init.xavier_uniform_(head.weight)
@@ -76,7 +76,7 @@ def with_classes(network: Detr | LwDetr, old: tuple[str, ...], new: tuple[str, .
     kept += [(len(new) + index, len(old) + index) for index in range(extra)]
     config = replace(network.config, num_classes=len(new))
     fresh = Detr(config) if isinstance(config, DetrConfig) else LwDetr(config)
-    initialise_classes(fresh)
+    initialize_class_heads(fresh)
     for head, former in zip(class_heads(fresh), before, strict=True):
         with torch.no_grad():
             for label, place in kept:
@@ -87,7 +87,7 @@ def with_classes(network: Detr | LwDetr, old: tuple[str, ...], new: tuple[str, .
     return fresh
 
 
-def _initialise_resnet(network: ResNet) -> None:
+def _initialize_resnet(network: ResNet) -> None:
     """Its batch norms are frozen and norm nothing yet: each block starts as its shortcut (Zhang et al. 2019)."""
     blocks = [module for module in network.modules() if isinstance(module, BasicBlock | Bottleneck)]
     for module in network.modules():
@@ -102,7 +102,7 @@ def _initialise_resnet(network: ResNet) -> None:
         nn.init.zeros_(last.weight)
 
 
-def _initialise_vit(network: ViT) -> None:
+def _initialize_vit(network: ViT) -> None:
     for module in network.modules():
         if isinstance(module, Block):
             for layer in module.modules():
@@ -113,7 +113,7 @@ def _initialise_vit(network: ViT) -> None:
             nn.init.trunc_normal_(module.positions.weight, std=0.02)
 
 
-def _initialise_deformable(attention: DeformableAttention) -> None:
+def _initialize_deformable(attention: DeformableAttention) -> None:
     """At first the heads look into directions of their own, each point a step further (Zhu et al. 2021, A.4)."""
     nn.init.zeros_(attention.offsets.weight)
     nn.init.zeros_(attention.weights.weight)
