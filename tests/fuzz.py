@@ -176,7 +176,7 @@ def _said(error: DetrError, kind: str) -> str:
 
 
 def _model_seeds(_: Path, __: random.Random) -> list[Files]:
-    return [{path.name: path.read_bytes() for path in bundled("demo").iterdir() if path.name != "sample.jpg"}]
+    return [{path.name: path.read_bytes() for path in bundled("demo").iterdir() if path.suffix != ".jpg"}]
 
 
 def _load_and_predict(model: Path) -> str:
