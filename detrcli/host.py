@@ -51,7 +51,7 @@ TURNS = 10_000
 """Some tenths of a millisecond: longer than the pause between two steps of a network."""
 
 
-def wait_briefly() -> None:
+def limit_openmp_spinning() -> None:
     """Let a thread that waits for others soon leave its core to whoever needs it.
 
     GNU's OpenMP, which PyTorch uses on Linux, has it turn 300 000 times first. Where another program takes part of a

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import DetrError
 from ..files import FULL
-from ..host import wait_briefly
+from ..host import limit_openmp_spinning
 from .console import Talk, give_up_stdout
 from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
 from .hints import with_hint
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the command line and exit with one of the codes in `exit_codes`."""
     _prepare_streams()
-    wait_briefly()
+    limit_openmp_spinning()
     as_json = "--log-json" in sys.argv
     with json_stderr() if as_json else nullcontext():
         _run(Talk(quiet=False, verbose=False, as_json=as_json))

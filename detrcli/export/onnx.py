@@ -28,10 +28,10 @@ from ..errors import ExportError
 from ..files import atomic_file
 from ..images.decode import read_image
 from ..images.resize import Padded, canvas_of
-from ..inference.fuse import fold
+from ..inference.fuse import fuse
 from ..inference.onnx import CPU, session_options
-from ..inference.postprocess import EndToEnd, selection_for
-from ..inference.torch import DTYPES, work_of
+from ..inference.postprocess import EndToEnd, postprocess_for
+from ..inference.torch import DTYPES, count_gflops
 from ..models.lwdetr import LwDetr
 from .metadata import Card
 from .operators import translations
@@ -116,8 +116,8 @@ def export_onnx(
         OutputError: the file cannot be written.
     """
     check_opset(opset)
-    network, rules = fold(copy.deepcopy(model.network)), model.preprocessing
-    reference = EndToEnd(network, selection_for(network), scale=rules.scale, mean=rules.mean, std=rules.std).eval()
+    network, rules = fuse(copy.deepcopy(model.network)), model.preprocessing
+    reference = EndToEnd(network, postprocess_for(network), scale=rules.scale, mean=rules.mean, std=rules.std).eval()
     reduced = copy.deepcopy(reference)
     reduced.network.to(DTYPES[precision])
     module = BareNetwork(reduced.network).eval() if raw else reduced
@@ -136,7 +136,7 @@ def export_onnx(
         precision=precision,
         class_names=model.class_names,
         preprocessing=rules,
-        gflops=work_of(network, height, width),
+        gflops=count_gflops(network, height, width),
     )
     with atomic_file(path) as file:
         inputs = _inputs(raw, batch, height, width, padded=padded)
@@ -250,7 +250,7 @@ def _distances(
         more = {"filled": torch.tensor([[height * 0.75, width]] * len(stack))} if padded and not raw else {}
         with torch.inference_mode():
             if raw:
-                pixels = reference.normalise(some)
+                pixels = reference.normalize(some)
                 theirs = reference.network(pixels)
                 found = session.run(None, {"pixels": pixels.numpy()})
             else:
@@ -277,7 +277,7 @@ def _gap(module: EndToEnd, image: NDArray[np.uint8]) -> float:
     if not isinstance(network, LwDetr):  # nothing is proposed
         return math.inf
     with torch.inference_mode():
-        maps = network.feature_maps(module.normalise(torch.from_numpy(image.copy())[None]))
+        maps = network.feature_maps(module.normalize(torch.from_numpy(image.copy())[None]))
         scores = network.propose(maps, (network.proposals[0],), network.config.num_queries + 1).logits.amax(-1)
     return min((-scores.diff()).flatten().tolist(), default=math.inf)
 

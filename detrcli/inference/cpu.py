@@ -56,7 +56,7 @@ def _packs(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(operators._is_mkldnn_bf16_supported()))
 
 
-def attend_by_powers(network: nn.Module) -> None:
+def use_exp2_attention(network: nn.Module) -> None:
     """Let the blocks of a folded ViT attend by powers of two.
 
     For bfloat16, in which PyTorch's own attention converts to float32 and back; not for float16, whose range is small.

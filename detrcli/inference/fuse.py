@@ -15,12 +15,12 @@ from ..models.resnet import BasicBlock, Bottleneck, FrozenBatchNorm, ResNet
 from ..models.vit import PATCH, WINDOWS, Block, Embedding, LayerScale, SelfAttention, to_windows
 
 
-def fold(network: Detr | LwDetr) -> Detr | LwDetr:
+def fuse(network: Detr | LwDetr) -> Detr | LwDetr:
     """Bring a network of either family into its form for inference, in place."""
-    return fold_detr(network) if isinstance(network, Detr) else fold_lwdetr(network)
+    return fuse_detr(network) if isinstance(network, Detr) else fuse_lwdetr(network)
 
 
-def fold_detr(model: Detr) -> Detr:
+def fuse_detr(model: Detr) -> Detr:
     """Fold each frozen batch norm of the backbone into the convolution before it.
 
     Returns:
@@ -40,7 +40,7 @@ def fold_detr(model: Detr) -> Detr:
     return model.to(memory_format=torch.channels_last)
 
 
-def fold_lwdetr(model: LwDetr) -> LwDetr:
+def fuse_lwdetr(model: LwDetr) -> LwDetr:
     """Fold what can be folded, and leave out what only training needs.
 
     Batch norms go into the convolutions before them and LayerScale into the projections before it; queries, keys and
@@ -65,7 +65,7 @@ def fold_lwdetr(model: LwDetr) -> LwDetr:
             module.attention = FusedQKVAttention(module.attention)
             module.scale1, module.scale2 = nn.Identity(), nn.Identity()
     assert isinstance(model.backbone.embedding, Embedding)
-    model.backbone.embedding = PatchProduct(model.backbone.embedding)
+    model.backbone.embedding = FusedPatchEmbedding(model.backbone.embedding)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -93,7 +93,7 @@ class FusedQKVAttention(nn.Module):
         return torch.as_tensor(self.output(mixed.transpose(1, 2).reshape(x.shape)))
 
 
-class PatchProduct(nn.Module):
+class FusedPatchEmbedding(nn.Module):
     """`Embedding` as one product over patches gathered window by window, with positions kept for the next image."""
 
     def __init__(self, embedding: Embedding) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..models.boxes import cxcywh_to_xyxy
 from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 from ..models.predictions import Predictions
@@ -47,13 +48,13 @@ class EndToEnd(nn.Module):
         Returns:
             Boxes (B, K, 4) as x1, y1, x2, y2 in pixels of the given sizes, scores (B, K), labels (B, K).
         """
-        predictions = self.network(self.normalise(images, filled).to(next(self.network.parameters()).dtype))
+        predictions = self.network(self.normalize(images, filled).to(next(self.network.parameters()).dtype))
         scores, labels, boxes = self.select(Predictions(*(answer.float() for answer in predictions)))
         if filled is not None:
             sizes = sizes * filled.new_tensor(images.shape[1:3]) / filled
         return cxcywh_to_xyxy(boxes) * sizes.flip(1).repeat(1, 2)[:, None], scores, labels
 
-    def normalise(self, images: Tensor, filled: Tensor | None = None) -> Tensor:
+    def normalize(self, images: Tensor, filled: Tensor | None = None) -> Tensor:
         """(B, H, W, 3) uint8 → (B, 3, H, W) float32, channels last in memory, zero beyond what is filled (B, 2)."""
         height, width = images.shape[1:3]
         rows = images.flatten(2).float()  # of all channels of a row at once: by threes it takes several times as long
@@ -97,12 +98,6 @@ class LwDetrPostprocess(nn.Module):
         return scores, places % classes, predictions.boxes.gather(1, query)
 
 
-def selection_for(network: Detr | LwDetr) -> nn.Module:
+def postprocess_for(network: Detr | LwDetr) -> nn.Module:
     """The selection that goes with a network."""
     return DetrPostprocess() if isinstance(network, Detr) else LwDetrPostprocess(network.config.num_queries)
-
-
-def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Boxes (…, 4) from cx, cy, w, h to x1, y1, x2, y2."""
-    centre, size = boxes[..., :2], boxes[..., 2:]
-    return torch.cat((centre - size / 2, centre + size / 2), dim=-1)

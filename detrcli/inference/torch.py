@@ -17,10 +17,10 @@ from ..host import at_once, cpu_name
 from ..images.resize import Padded
 from ..models.lwdetr import LwDetr
 from .backend import IN_FP16_ON_CPU, ON_CPU, ON_GPU, RawDetections
-from .cpu import attend_by_powers, flop_formulas, pack_linears
-from .fuse import fold
+from .cpu import flop_formulas, pack_linears, use_exp2_attention
+from .fuse import fuse
 from .memory import enough_memory, for_images
-from .postprocess import EndToEnd, selection_for
+from .postprocess import EndToEnd, postprocess_for
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -57,16 +57,16 @@ class TorchBackend:
         self.at_once = 2 if on_gpu else at_once() if self.device.type == "cpu" else 1
         rules = model.preprocessing
         self._padded = rules.resize if isinstance(rules.resize, Padded) else None
-        network = fold(model.network)
+        network = fuse(model.network)
         on_cpu, in_bf16 = self.device.type == "cpu", precision == "bf16"
         # a CPU with tiles (AMX) to multiply with has them used by PyTorch's own attention
         if on_cpu and in_bf16 and isinstance(network, LwDetr) and not _cpu().get("amx_bf16"):
-            attend_by_powers(network)
+            use_exp2_attention(network)
         network.to(self.device, DTYPES[precision])
         if on_cpu and (in_bf16 or _asks_slow_mkl()):
             pack_linears(network)
         self.network = network
-        module = EndToEnd(self.network, selection_for(network), scale=rules.scale, mean=rules.mean, std=rules.std)
+        module = EndToEnd(self.network, postprocess_for(network), scale=rules.scale, mean=rules.mean, std=rules.std)
         self._module = module.to(self.device).eval()
 
     def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
@@ -104,7 +104,7 @@ class TorchBackend:
 
     def gflops(self, height: int, width: int) -> float:
         """See `Measurable.gflops`."""
-        return work_of(self.network, height, width)
+        return count_gflops(self.network, height, width)
 
     def product_gflops(self) -> float:
         """See `Measurable.product_gflops`."""
@@ -155,7 +155,7 @@ class _Threads:
 _THREADS = _Threads()
 
 
-def work_of(network: nn.Module, height: int, width: int) -> float:
+def count_gflops(network: nn.Module, height: int, width: int) -> float:
     """What a network in its form for inference does for one image, in 10⁹ operations, a product and a sum as two."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .boxes import at_least_float32
 from .layers import MLP
-from .position_encoding import at_least_float32, grid_places, padded_places, sine_positions
+from .position_encoding import grid_places, padded_places, sine_positions
 from .predictions import Predictions
 from .resnet import BlockKind, ResNet
 from .transformer import Decoder, Encoder

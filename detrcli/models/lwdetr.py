@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from .boxes import apply_deltas, make_anchors
 from .deformable import DeformableAttention
 from .layers import MLP
-from .position_encoding import at_least_float32, sine_positions
+from .position_encoding import sine_positions
 from .predictions import Predictions
 from .projector import Projector
 from .transformer import Attention, FeedForward
@@ -278,38 +279,3 @@ class LwDetr(nn.Module):
         count = min(count, len(anchors))
         logits, boxes = zip(*(head(memory, anchors, inside, count) for head in heads), strict=True)
         return Predictions(torch.cat(logits, dim=1), torch.cat(boxes, dim=1))
-
-
-def make_anchors(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
-    """The box that each cell of feature maps stands for: its centre, and a size of 0.05 in the first map, doubling.
-
-    Args:
-        sizes: height and width of each map.
-        like: a tensor whose device is taken, and whose dtype if it is wide enough.
-
-    Returns:
-        (S, 4) as cx, cy, w, h, at least float32.
-    """
-    dtype = at_least_float32(like.dtype)
-    boxes = []
-    for level, (height, width) in enumerate(sizes):
-        y = (torch.arange(height, dtype=dtype, device=like.device) + 0.5) / height
-        x = (torch.arange(width, dtype=dtype, device=like.device) + 0.5) / width
-        side = torch.full((height, width), 0.05 * 2**level, dtype=dtype, device=like.device)
-        boxes.append(torch.stack((x.expand(height, width), y[:, None].expand(height, width), side, side), -1))
-    return torch.cat([one.flatten(0, 1) for one in boxes])
-
-
-def apply_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
-    """Box reparametrisation: the centre moves by a share of the size, the size scales by an exponential.
-
-    Args:
-        boxes: (…, 4) as cx, cy, w, h, at least float32.
-        deltas: (…, 4).
-
-    Returns:
-        (…, 4) as cx, cy, w, h, in the dtype of `boxes`.
-    """
-    deltas = deltas.to(boxes.dtype)
-    size = boxes[..., 2:]
-    return torch.cat((boxes[..., :2] + deltas[..., :2] * size, deltas[..., 2:].exp() * size), dim=-1)

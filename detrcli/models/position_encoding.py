@@ -8,11 +8,6 @@ from torch import Tensor
 TEMPERATURE = 10_000
 
 
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The dtype for arithmetic on places and boxes: at least float32."""
-    return torch.promote_types(dtype, torch.float32)
-
-
 def sine_positions(rows: Tensor, columns: Tensor, channels: int) -> Tensor:
     """Encode where each cell of a feature map stands.
 

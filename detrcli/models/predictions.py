@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .position_encoding import at_least_float32
+from .boxes import at_least_float32
 
 
 class Predictions(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .position_encoding import at_least_float32
+from .boxes import at_least_float32
 
 PATCH = 16
 WINDOWS = 4

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..models.boxes import box_iou
 from ..models.predictions import Predictions
-from .boxes import overlap
 from .matcher import ALPHA, GAMMA, Match, Matcher, Target, focal_cost, softmax_cost
 
 NO_OBJECT = 0.1
@@ -125,7 +125,7 @@ class SetCriterion:
         labels = torch.cat([target.labels for target in targets])[place]
         wanted = torch.cat([target.boxes for target in targets])[place].to(answer.boxes.dtype)
         boxes = answer.boxes[match.image, match.query]
-        agreement = overlap(boxes, wanted)
+        agreement = box_iou(boxes, wanted)
         return Losses(
             self.class_loss(Matched(answer.logits, match, labels, agreement.iou.detach(), objects)),
             self.box_loss(boxes, wanted).sum() / objects,

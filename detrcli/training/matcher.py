@@ -9,8 +9,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ..models.boxes import box_iou
 from ..models.predictions import Predictions
-from .boxes import overlap
 
 ALPHA, GAMMA = 0.25, 2
 """Of the focal loss (Lin et al. 2017)."""
@@ -105,5 +105,5 @@ class Matcher:
         return (
             self.class_weight * by_label
             + self.l1_weight * torch.cdist(boxes, wanted, p=1)
-            - self.giou_weight * overlap(boxes[:, :, None], wanted[:, None]).giou
+            - self.giou_weight * box_iou(boxes[:, :, None], wanted[:, None]).giou
         )

@@ -16,7 +16,7 @@ from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 import detrcli
 from detrcli.host import keep_freed_memory
-from detrcli.inference.fuse import fold
+from detrcli.inference.fuse import fuse
 
 from .side_by_side import apart, inference, times
 
@@ -37,7 +37,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
     with tempfile.TemporaryDirectory() as folder:
         peer.save_pretrained(folder)
-        trained, folded = detrcli.load_model(folder), fold(detrcli.load_model(folder))
+        trained, folded = detrcli.load_model(folder), fuse(detrcli.load_model(folder))
         with torch.inference_mode(), apart(running_peer, folder) as theirs:
             seconds = times(
                 {

@@ -18,7 +18,7 @@ from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.load import LoadedModel
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.host import keep_freed_memory
-from detrcli.inference.torch import TorchBackend, work_of
+from detrcli.inference.torch import TorchBackend, count_gflops
 from detrcli.models.lwdetr import SIZES, LwDetr
 
 from .side_by_side import apart, inference, times
@@ -74,7 +74,7 @@ def measure(size: str, batch: int, rounds: int) -> None:
         ).network
         for precision in ("fp32", "bf16")
     }
-    work = batch * work_of(trained, 640, 640)
+    work = batch * count_gflops(trained, 640, 640)
     in_bf16 = pixels.bfloat16()
     with torch.inference_mode(), apart(running_peer, size, batch) as theirs:
         seconds = times(

@@ -16,7 +16,7 @@ from detrcli.checkpoints.save import save_model
 from detrcli.export import onnx as exporting
 from detrcli.export.onnx import export_onnx
 from detrcli.images.decode import read_image
-from detrcli.inference.postprocess import EndToEnd, selection_for
+from detrcli.inference.postprocess import EndToEnd, postprocess_for
 from detrcli.inference.torch import TorchBackend
 from detrcli.training.initial_model import from_scratch
 
@@ -86,7 +86,7 @@ def test_a_known_model_finds_the_same_in_photographs(name: str, tmp_path: Path) 
     rules = model.preprocessing
     backend = TorchBackend(copy.deepcopy(model), device="cpu", precision="fp32")
     reference = detrcli.Detector(name, [backend], model.class_names, rules.resize, rules.resample)
-    module = EndToEnd(model.network, selection_for(model.network), scale=rules.scale, mean=rules.mean, std=rules.std)
+    module = EndToEnd(model.network, postprocess_for(model.network), scale=rules.scale, mean=rules.mean, std=rules.std)
 
     def gap(photograph: Path) -> float:
         return exporting._gap(module, reference.resized(read_image(photograph).image))

@@ -18,7 +18,7 @@ from detrcli.errors import DeviceError, UsageError
 from detrcli.inference.cpu import Exp2Attention, PackedLinear, pack_linears
 from detrcli.inference.memory import enough_memory
 from detrcli.inference.postprocess import DetrPostprocess, EndToEnd
-from detrcli.inference.torch import DTYPES, Precision, TorchBackend, training_precision, work_of
+from detrcli.inference.torch import DTYPES, Precision, TorchBackend, count_gflops, training_precision
 from detrcli.models.lwdetr import SIZES, LwDetr
 
 from .. import fill, golden
@@ -98,10 +98,10 @@ def test_a_full_memory_is_said_in_a_line(error: Exception) -> None:
 def test_the_work_of_a_network_counts_its_attention() -> None:
     """As published for LW-DETR-tiny: 11.2 · 10⁹ products with their sums, those of some small layers included."""
     network = LwDetr(SIZES["tiny"]).eval().requires_grad_(False)
-    work = work_of(network, 640, 640)
+    work = count_gflops(network, 640, 640)
     assert work / 2 == pytest.approx(11.2, rel=0.1)
     pack_linears(network)
-    assert work_of(network, 640, 640) == work
+    assert count_gflops(network, 640, 640) == work
 
 
 def test_other_errors_are_not_taken_for_a_full_memory() -> None:

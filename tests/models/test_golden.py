@@ -13,8 +13,9 @@ from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.images.decode import from_pillow
 from detrcli.images.resize import ResizeRule, ShortestEdge, resized_pixels
 from detrcli.inference.cpu import pack_linears
-from detrcli.inference.fuse import fold_detr
-from detrcli.inference.postprocess import DetrPostprocess, EndToEnd, cxcywh_to_xyxy
+from detrcli.inference.fuse import fuse_detr
+from detrcli.inference.postprocess import DetrPostprocess, EndToEnd
+from detrcli.models.boxes import cxcywh_to_xyxy
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.predictions import Predictions
 from detrcli.models.transformer import Attention, DecoderLayer, EncoderLayer, FeedForward
@@ -52,7 +53,7 @@ def network(model: str, tmp_path_factory: pytest.TempPathFactory) -> Detr:
 def test_answers(model: str, network: Detr, dtype: torch.dtype, form: str) -> None:
     network = copy.deepcopy(network).to(dtype)
     if form != "trained":
-        network = fold_detr(network)
+        network = fuse_detr(network)
     if form == "packed":
         pack_linears(network)
     expected = golden.answers(model)
@@ -108,7 +109,7 @@ def check_preprocessing(family: str, rule: ResizeRule) -> None:
             Image.fromarray(fill.image(*expected[f"{case}.image"])).save(png, "PNG")
             with Image.open(png) as image:
                 pixels = resized_pixels(from_pillow(image).decode().image, rules.resize, rules.resample)
-            normalised = module.normalise(torch.from_numpy(pixels.copy())[None])[0].numpy()
+            normalised = module.normalize(torch.from_numpy(pixels.copy())[None])[0].numpy()
             every23, mean = expected[f"{case}.{family}.every23"], expected[f"{case}.{family}.mean"]
             np.testing.assert_allclose(normalised[:, ::23, ::23], every23, rtol=0, atol=1e-5, err_msg=case)
             np.testing.assert_allclose(normalised.mean((1, 2), dtype=np.float64), mean, rtol=0, atol=1e-5)

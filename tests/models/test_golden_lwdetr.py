@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detrcli.images.resize import Exactly
-from detrcli.inference.cpu import attend_by_powers, pack_linears
-from detrcli.inference.fuse import fold_lwdetr
-from detrcli.inference.postprocess import EndToEnd, LwDetrPostprocess, cxcywh_to_xyxy, selection_for
-from detrcli.models.lwdetr import SIZES, LwDetr, apply_deltas, make_anchors
+from detrcli.inference.cpu import pack_linears, use_exp2_attention
+from detrcli.inference.fuse import fuse_lwdetr
+from detrcli.inference.postprocess import EndToEnd, LwDetrPostprocess, postprocess_for
+from detrcli.models.boxes import apply_deltas, cxcywh_to_xyxy, make_anchors
+from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.models.predictions import Predictions
 from detrcli.models.vit import Positions
 
@@ -45,7 +46,7 @@ def network(model: str, tmp_path_factory: pytest.TempPathFactory) -> LwDetr:
 
 
 def by_powers(network: LwDetr) -> LwDetr:
-    attend_by_powers(fold_lwdetr(network))
+    use_exp2_attention(fuse_lwdetr(network))
     return network
 
 
@@ -56,7 +57,7 @@ def packed(network: LwDetr) -> LwDetr:
 
 FORMS: dict[str, Callable[[LwDetr], LwDetr]] = {
     "trained": lambda network: network,
-    "folded": fold_lwdetr,
+    "folded": fuse_lwdetr,
     "by powers": by_powers,
     "packed": packed,
 }
@@ -121,7 +122,7 @@ def test_end_to_end_gives_the_selection_for_each_image(network: LwDetr) -> None:
     images = torch.randint(0, 256, (2, 128, 192, 3), dtype=torch.uint8)
     with torch.inference_mode():
         boxes, scores, labels = module(images, torch.tensor([[480, 640], [100, 50]]))
-        logits, relative = network(module.normalise(images))
+        logits, relative = network(module.normalize(images))
     assert (scores.diff() <= 0).all()
     for image, size in enumerate(((640, 480, 640, 480), (50, 100, 50, 100))):
         for score, label, box in zip(scores[image], labels[image], boxes[image], strict=True):
@@ -150,7 +151,7 @@ def test_sides_that_do_not_fit() -> None:
 
 def test_a_image_does_not_see_its_neighbour() -> None:
     torch.manual_seed(0)
-    network = fold_lwdetr(LwDetr(SIZES["tiny"]).eval().double())
+    network = fuse_lwdetr(LwDetr(SIZES["tiny"]).eval().double())
     pixels = torch.randn(3, 3, 192, 256, dtype=torch.float64)
     with torch.inference_mode():
         together = network(pixels)
@@ -173,7 +174,7 @@ def test_a_image_does_not_see_its_neighbour() -> None:
 )
 def test_half_precision(network: LwDetr, form: str, dtype: torch.dtype, tolerance: float, device: str) -> None:
     """With the same cells proposed: which those are hangs on differences that half precision cannot hold."""
-    model = fold_lwdetr(copy.deepcopy(network))
+    model = fuse_lwdetr(copy.deepcopy(network))
     pixels, _ = golden.batch(golden.images("lwdetr-tiny", "batch"), torch.float32)
     with torch.inference_mode():
         maps = model.feature_maps(pixels)
@@ -203,7 +204,7 @@ def test_boxes_are_exact_in_half_precision(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", ["tiny", "small"])
 def test_as_many_answers_as_object_queries(name: str) -> None:
     with torch.device("meta"):
-        selection = selection_for(LwDetr(SIZES[name]))
+        selection = postprocess_for(LwDetr(SIZES[name]))
     answers = Predictions(torch.zeros(1, 300, 91), torch.zeros(1, 300, 4))
     assert selection(answers)[0].shape == (1, SIZES[name].num_queries)
     few = Predictions(torch.zeros(1, 16, 2), torch.zeros(1, 16, 4))  # a small image, and a model of few classes

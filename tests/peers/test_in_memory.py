@@ -20,7 +20,7 @@ from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model
 from detrcli.errors import ModelError
-from detrcli.inference.fuse import fold
+from detrcli.inference.fuse import fuse
 
 from ..places import DATA
 
@@ -99,7 +99,7 @@ def test_detr(tmp_path: Path, backbone: str, saved: str) -> None:
         again = DetrForObjectDetection.from_pretrained(tmp_path / "again", dtype=torch.float64).eval()
         with torch.inference_mode():
             torch.testing.assert_close(again(pixels).logits, theirs.logits, rtol=0, atol=1e-6)
-            torch.testing.assert_close(fold(network)(pixels).logits, theirs.logits, rtol=0, atol=1e-9)
+            torch.testing.assert_close(fuse(network)(pixels).logits, theirs.logits, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["resnet50d", "resnext50_32x4d", "swin"])

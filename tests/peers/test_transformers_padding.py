@@ -126,7 +126,7 @@ def test_the_pixels_are_transformers(saved: tuple[Any, Path]) -> None:
     for image in images():
         seen = torch.from_numpy(detector.resized(Image.fromarray(image)))[None]
         filled = torch.tensor(rules.resize.filled([image.shape[:2]]))
-        torch.testing.assert_close(module._module.normalise(seen, filled), pixels_of(folder, image), rtol=0, atol=1e-5)
+        torch.testing.assert_close(module._module.normalize(seen, filled), pixels_of(folder, image), rtol=0, atol=1e-5)
 
 
 def test_boxes_are_in_the_image(saved: tuple[Any, Path]) -> None:
