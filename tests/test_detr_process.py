@@ -85,7 +85,9 @@ def test_a_command_runs_in_it(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"absent.jpg\n")
     os.close(writing)
-    with start("predict", "--list", f"/dev/fd/{reading}", "--model", "demo", cwd=tmp_path, pass_fds=[reading]) as one:
+    with start(
+        "predict", "--files-from", f"/dev/fd/{reading}", "--model", "demo", cwd=tmp_path, pass_fds=[reading]
+    ) as one:
         assert one.wait(60) == 1
     os.close(reading)
     run = detr("--version", cwd=tmp_path)

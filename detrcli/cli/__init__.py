@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ..errors import DetrError
 from ..files import FULL
 from ..host import limit_openmp_spinning
-from .console import Talk, give_up_stdout
+from .console import Console, give_up_stdout
 from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
 from .hints import with_hint
 from .json_lines import json_stderr
@@ -26,25 +26,25 @@ def main() -> None:
     limit_openmp_spinning()
     as_json = "--log-json" in sys.argv
     with json_stderr() if as_json else nullcontext():
-        _run(Talk(quiet=False, verbose=False, as_json=as_json))
+        _run(Console(quiet=False, verbose=False, as_json=as_json))
 
 
-def _run(talk: Talk) -> NoReturn:
+def _run(console: Console) -> NoReturn:
     try:
         try:
             from .app import run  # takes a moment, in which Ctrl-C may come
 
-            run(talk)
+            run(console)
         except SystemExit:
             sys.stdout.flush()
             raise
     except DetrError as error:
-        talk.error(with_hint(error))
+        console.error(with_hint(error))
         sys.exit(UNUSABLE)
     except (ImportError, MemoryError, OSError) as error:
         complaint = complaint_about_package(error)
         if complaint is not None:
-            talk.error(complaint)
+            console.error(complaint)
             sys.exit(UNUSABLE)
         # what is written elsewhere fails with an error of ours, so this is of stdout
         streams = (errno.EPIPE, errno.EIO, errno.EBADF, *FULL)
@@ -53,7 +53,7 @@ def _run(talk: Talk) -> NoReturn:
         give_up_stdout()
         if error.errno == errno.EPIPE:
             sys.exit(SOME_FAILED)
-        talk.error(f"cannot write stdout: {error.strerror}")
+        console.error(f"cannot write stdout: {error.strerror}")
         sys.exit(UNUSABLE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from .bench import bench
-from .console import Talk
+from .console import Console
 from .eval import evaluate
 from .exit_codes import UNUSABLE
 from .export import export
@@ -54,13 +54,13 @@ def _options(
     pass
 
 
-def run(talk: Talk) -> NoReturn:
+def run(console: Console) -> NoReturn:
     """Run the command that the process was started with, and exit.
 
     Args:
-        talk: says what is wrong with the arguments, if it says things in JSON.
+        console: if it writes JSON, errors in the arguments are written to it.
     """
-    if not talk.as_json:
+    if not console.as_json:
         app()
     try:
         code = app(standalone_mode=False)
@@ -68,6 +68,6 @@ def run(talk: Talk) -> NoReturn:
         wording = getattr(error, "format_message", None)
         if wording is None:  # no complaint of the parser's
             raise
-        talk.error(wording())
+        console.error(wording())
         sys.exit(UNUSABLE)
     sys.exit(code)

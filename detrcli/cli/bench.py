@@ -11,7 +11,7 @@ import typer
 
 from ..checkpoints.bundled import sample_image
 from ..checkpoints.names import DEFAULT_MODEL
-from .console import Talk, printable, show_warnings
+from .console import Console, printable, show_warnings
 from .hub import quiet_hub_logging_for
 from .narrow import print_fitting
 from .options import ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, at_home, each_of, parse_size
@@ -57,8 +57,8 @@ def bench(
 
     A table on a terminal, JSON in a pipe. Exit codes: 0 all well, 2 wrong usage or no model, 130 interrupted.
     """
-    talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
-    show_warnings(talk)
+    console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
+    show_warnings(console)
     from ..detector import load
     from ..host import keep_freed_memory
     from ..inference.backend import Measurable
@@ -68,14 +68,14 @@ def bench(
     keep_freed_memory()
     contenders = []
     for model in models or [DEFAULT_MODEL]:
-        quiet_hub_logging_for(model, talk)
+        quiet_hub_logging_for(model, console)
         for precision in cast("list[Precision]", precisions or ["auto"]):
             detector = load(
                 model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
             )
             contenders += [BenchmarkCase(detector, batch) for batch in batch_sizes or [1]]
     with ExitStack() as stack:
-        count = stack.enter_context(counting(talk, "round", rounds))
+        count = stack.enter_context(counting(console, "round", rounds))
         speeds = measure(contenders, image or sample_image(), rounds, count)
     backends = {one.detector.backend.description: one.detector.backend for one in contenders}
     places = {
@@ -124,7 +124,7 @@ def _as_json(contenders: "list[BenchmarkCase]", speeds: "list[Speed]", places: d
 
 def _print_table(contenders: "list[BenchmarkCase]", speeds: "list[Speed]", places: dict[str, Any]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
+    from rich.console import Console as RichConsole
     from rich.table import Table
     from rich.text import Text
 
@@ -143,17 +143,15 @@ def _print_table(contenders: "list[BenchmarkCase]", speeds: "list[Speed]", place
             _rounded(speed.gflops),
         )
     machine = _machine()
-    console = Console()
+    stdout = RichConsole()
     print_fitting(table)
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    console.print(
-        "network: resized pixels to detections; whole: file to detections; of a batch, median and 95th of 100"
-    )
-    console.print(f"{machine['machine']}, {machine['threads']} threads; {versions}", highlight=False)
+    stdout.print("network: resized pixels to detections; whole: file to detections; of a batch, median and 95th of 100")
+    stdout.print(f"{machine['machine']}, {machine['threads']} threads; {versions}", highlight=False)
     for description, place in places.items():
         rate = place["product_gflops"]
         product = "" if rate is None else f": a product of large matrices runs at {rate:.0f} GFLOP/s"
-        console.print(f"{description} on {printable(place['processor'])}{product}", highlight=False, markup=False)
+        stdout.print(f"{description} on {printable(place['processor'])}{product}", highlight=False, markup=False)
 
 
 def _milliseconds(seconds: float) -> str:

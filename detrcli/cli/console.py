@@ -1,4 +1,4 @@
-"""Talk to a person, or to a program, on stderr; stdout is for data."""
+"""Messages to the user on stderr; stdout is for data."""
 
 import json
 import os
@@ -13,109 +13,107 @@ from ..errors import DetrWarning
 from .hints import with_hint
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console as RichConsole
 
-SAY_AFTER = 60.0
-"""Seconds from one line on how it goes to the next, where there is no bar to see it by."""
-
-
+PROGRESS_INTERVAL = 60.0
+"""Seconds between two lines on progress where no progress bar is shown."""
 LONGEST_LINE = 4000
-"""Characters of a line on stderr; a longer one, of a dataset or a model with endless names, is cut off."""
+"""Characters of a line on stderr; longer ones are cut off."""
 
 
 def printable(text: str) -> str:
-    """Text in one line that any terminal can show: what is not printable is escaped."""
+    """Return the text with line breaks and other unprintable characters escaped."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def counted(number: int, thing: str) -> str:
-    """A number of things in words."""
+    """Return a number and its noun, in the plural unless the number is one."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def give_up_stdout() -> None:
-    """Write no more to it: what could not be written waits, and would fail again when the process ends."""
+    """Discard what is still buffered for stdout; Python would fail again to flush it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Talk:
-    """What a command says beside its data.
+class Console:
+    """Writer of a command's messages.
 
     Args:
-        quiet: say nothing but complaints.
-        verbose: say more.
-        as_json: say each thing as one JSON object in a line, `event` and `text` in it.
+        quiet: write errors only.
+        verbose: write details, too.
+        as_json: write each message as a line of JSON with `event` and `text`.
     """
 
     def __init__(self, *, quiet: bool, verbose: bool, as_json: bool = False) -> None:
         self.quiet = quiet
         self.verbose = verbose
         self.as_json = as_json
-        self.live: Console | None = None
-        """The console of a progress bar that is being shown, above which all has to be said."""
-        self._said = monotonic()
+        self.live: RichConsole | None = None
+        """Console of the progress bar on display; messages are printed above the bar."""
+        self._last_progress = monotonic()
 
     @property
-    def shows_bars(self) -> bool:
-        """Whether there is someone who sees a progress bar, and wants to."""
+    def shows_progress(self) -> bool:
+        """Whether progress bars are shown: stderr is a terminal, and neither quiet nor JSON was asked for."""
         return not self.quiet and not self.as_json and sys.stderr.isatty()
 
-    def say(self, text: str, event: str = "message", **facts: Any) -> None:
-        """Say a line, unless quiet; to a program the facts, too."""
+    def info(self, text: str, event: str = "message", **fields: Any) -> None:
+        """Write a line unless quiet; the fields appear in JSON only."""
         if not self.quiet:
-            self._print(text, event, facts)
+            self._print(text, event, fields)
 
-    def progress(self, text: str, **facts: Any) -> None:
-        """Say a line on how it goes, unless quiet, once a minute, and not where a bar shows it."""
-        if self.live is None and monotonic() - self._said > SAY_AFTER:
-            self._said = monotonic()
-            self.say(text, "progress", **facts)
+    def progress(self, text: str, **fields: Any) -> None:
+        """Write a line on progress, at most once a minute and only where no progress bar is shown."""
+        if self.live is None and monotonic() - self._last_progress > PROGRESS_INTERVAL:
+            self._last_progress = monotonic()
+            self.info(text, "progress", **fields)
 
     def detail(self, text: str) -> None:
-        """Say a line if verbose."""
+        """Write a line if verbose."""
         if self.verbose:
             self._print(text, "detail", {})
 
-    def error(self, text: str, **facts: Any) -> None:
-        """Say in one line what went wrong, always; to a program the facts, too."""
-        self._print(f"detr: {printable(text)}", "error", facts)
+    def error(self, text: str, **fields: Any) -> None:
+        """Write an error in one line, even if quiet; the fields appear in JSON only."""
+        self._print(f"detr: {printable(text)}", "error", fields)
 
-    def _print(self, text: str, event: str, facts: Mapping[str, Any]) -> None:
+    def _print(self, text: str, event: str, fields: Mapping[str, Any]) -> None:
         if len(text) > LONGEST_LINE:
             text = f"{text[: LONGEST_LINE - 1]}…"
         if self.as_json:
-            print(json.dumps({"event": event, "text": text, **_finite(facts)}), file=sys.stderr)
+            print(json.dumps({"event": event, "text": text, **_finite(fields)}), file=sys.stderr)
         elif self.live is None:
             print(text, file=sys.stderr)
         else:
             self.live.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _finite(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """With None for NaN and infinity, which JSON does not have."""
-    return {name: None if isinstance(fact, float) and not isfinite(fact) else fact for name, fact in facts.items()}
+def _finite(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields with None for NaN and infinity, which JSON lacks."""
+    return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in fields.items()}
 
 
-def show_warnings(talk: Talk) -> None:
-    """From now on say our own warnings in a line, and, only if verbose, others' and what our own modules log."""
+def show_warnings(console: Console) -> None:
+    """Write this package's warnings as messages; if verbose, also its log and the warnings of other packages."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        talk.say(printable(with_hint(message) if isinstance(message, DetrWarning) else str(message)))
+        console.info(printable(with_hint(message) if isinstance(message, DetrWarning) else str(message)))
 
-    if not talk.verbose:
+    if not console.verbose:
         warnings.simplefilter("ignore")
     warnings.simplefilter("always", DetrWarning)
     warnings.showwarning = show
-    if talk.verbose:
-        _show_details(talk)
+    if console.verbose:
+        _show_details(console)
 
 
-def _show_details(talk: Talk) -> None:
+def _show_details(console: Console) -> None:
     import logging
 
     class Details(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            talk.detail(printable(record.getMessage()))
+            console.detail(printable(record.getMessage()))
 
     logger = logging.getLogger(__package__.partition(".")[0])
     logger.handlers = [Details()]

@@ -11,7 +11,7 @@ import typer
 
 from ..checkpoints.names import DEFAULT_MODEL
 from ..files import atomic_file
-from .console import Talk, printable, show_warnings
+from .console import Console, printable, show_warnings
 from .hub import quiet_hub_logging_for
 from .narrow import print_fitting
 from .options import (
@@ -81,12 +81,12 @@ def evaluate(
     require("pycocotools")
     from ..datasets import read_dataset
 
-    talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
-    show_warnings(talk)
+    console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
+    show_warnings(console)
     data = read_dataset(dataset, split, strict=strict)
     for problem in data.problems:
-        talk.say(printable(problem))
-    quiet_hub_logging_for(model, talk)
+        console.info(printable(problem))
+    quiet_hub_logging_for(model, console)
     from ..detector import load
     from ..evaluation.average_precision import as_results
     from ..evaluation.average_precision import evaluate as judge
@@ -102,14 +102,14 @@ def evaluate(
         offline=offline,
         class_names=names_in(class_names),
     )
-    talk.say(printable(f"{detector.name}, {len(data.examples)} images, on {detector.backend.description}"))
+    console.info(printable(f"{detector.name}, {len(data.examples)} images, on {detector.backend.description}"))
     for note in detector.notes:
-        talk.detail(printable(f"{detector.name}: {note}"))
+        console.detail(printable(f"{detector.name}: {note}"))
     from .progress import counting
 
     with ExitStack() as stack:
         file = stack.enter_context(atomic_file(save_predictions)) if save_predictions is not None else None
-        with counting(talk, "evaluating", len(data.examples)) as count:
+        with counting(console, "evaluating", len(data.examples)) as count:
             evaluation, answers = judge(
                 detector,
                 data,
@@ -142,7 +142,7 @@ def _finite(value: float) -> float | None:
 
 def _print_table(evaluation: "Evaluation") -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
+    from rich.console import Console as RichConsole
     from rich.table import Table
     from rich.text import Text
 
@@ -165,12 +165,12 @@ def _print_table(evaluation: "Evaluation") -> None:
     known = sorted((item for item in evaluation.classes.items() if item[1][0] == item[1][0]), key=lambda item: item[1])
     for name, (ap, ap50) in known[:ROWS]:
         classes.add_row(Text(printable(name)), _percent(ap), _percent(ap50))
-    console = Console()
-    console.print(f"{evaluation.images} images, {evaluation.objects} objects; all figures in percent")
+    stdout = RichConsole()
+    stdout.print(f"{evaluation.images} images, {evaluation.objects} objects; all figures in percent")
     print_fitting(overall)
-    console.print(classes)
+    stdout.print(classes)
     if len(known) > ROWS:
-        console.print(f"and {len(known) - ROWS} classes with a higher AP")
+        stdout.print(f"and {len(known) - ROWS} classes with a higher AP")
 
 
 def _percent(value: float) -> str:

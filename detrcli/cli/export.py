@@ -12,7 +12,7 @@ from ..checkpoints.names import DEFAULT_MODEL, known_model
 from ..errors import UsageError
 from ..export.opsets import DEFAULT_OPSET, check_opset
 from ..signals import sigterm_as_exception
-from .console import Talk, printable, show_warnings
+from .console import Console, printable, show_warnings
 from .hub import quiet_hub_logging_for
 from .options import (
     ClassNames,
@@ -70,9 +70,9 @@ def export(
     if file is not None and not into and file.suffix.lower() != ONNX_SUFFIX:
         raise UsageError(f"{file} does not end in {ONNX_SUFFIX}, by which its kind is known")
     check_opset(opset)
-    talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
-    show_warnings(talk)
-    quiet_hub_logging_for(model, talk)
+    console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
+    show_warnings(console)
+    quiet_hub_logging_for(model, console)
     from ..checkpoints.find import find
     from ..checkpoints.load import load_checkpoint
     from ..export.onnx import export_onnx
@@ -82,10 +82,10 @@ def export(
         find(model, revision=revision, offline=offline), size=parse_size(size), class_names=names_in(class_names)
     )
     for note in loaded.notes:
-        talk.detail(printable(f"{loaded.name}: {note}"))
+        console.detail(printable(f"{loaded.name}: {note}"))
     name = _file_name(loaded.name, model)
     known = known_model(model)
-    with sigterm_as_exception(), enough_memory("this machine", "to export that; use a smaller --batch or --size"):
+    with sigterm_as_exception(), enough_memory("this machine", "to export that; use a smaller --batch or --image-size"):
         exported = export_onnx(
             loaded,
             Path(name) if file is None else file / name if into else file,
@@ -96,17 +96,17 @@ def export(
             precision=precision,
             opset=opset,
         )
-    talk.say(
+    console.info(
         f"{printable(str(exported.path))}: {exported.nodes} nodes, {exported.bytes / 1e6:.1f} MB; {exported.same} of "
         f"{exported.compared} answers are PyTorch's, within {exported.difference:.1g} in score and relative box"
     )
     if opset != DEFAULT_OPSET:
-        talk.say(
+        console.info(
             f"where CUDA runs the file, the CPU runs some operators of opset {opset}, for want of kernels; there are "
             f"kernels for all of opset {DEFAULT_OPSET}"
         )
     if not raw:
-        talk.say(f"try it: detr predict IMAGE --model {printable(shlex.quote(str(exported.path)))}")
+        console.info(f"try it: detr predict IMAGE --model {printable(shlex.quote(str(exported.path)))}")
 
 
 def _file_name(name: str, model: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 EVENT = '{"event": '
-"""How a line begins that `Talk` wrote."""
+"""Start of a line that `Console` wrote."""
 LONGEST = 4096
 """Characters of one event's text; a longer line becomes several events."""
 GRACE = 1.0

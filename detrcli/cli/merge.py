@@ -7,7 +7,7 @@ import typer
 
 from ..outputs.formats import FOR_ALL
 from ..signals import sigterm_as_exception
-from .console import Talk, counted, printable
+from .console import Console, counted, printable
 from .exit_codes import SOME_FAILED
 from .options import LogJson, Overwrite, Quiet, at_home, each_of
 
@@ -44,16 +44,16 @@ def merge(
     """
     from ..outputs.run import FAILURES, merged
 
-    talk = Talk(quiet=quiet, verbose=False, as_json=log_json)
+    console = Console(quiet=quiet, verbose=False, as_json=log_json)
     target = output or folders[0]
     with sigterm_as_exception():
         result = merged(folders, target, formats or None, overwrite=overwrite)
     for path in result.written:
-        talk.say(printable(f"wrote {path}"))
+        console.info(printable(f"wrote {path}"))
     if result.elsewhere:
         places = " and ".join(map(str, result.elsewhere))
-        talk.say(printable(f"annotated images and per-image files are still in {places}; copy them into {target}"))
+        console.info(printable(f"annotated images and per-image files are still in {places}; copy them into {target}"))
     if result.failed:
         failed = ", ".join(f"{count} {kind}" for kind, count in result.failed.most_common())
-        talk.say(printable(f"{counted(result.failed.total(), 'image')} failed ({failed}); see {target / FAILURES}"))
+        console.info(printable(f"{counted(result.failed.total(), 'image')} failed ({failed}); see {target / FAILURES}"))
         raise typer.Exit(SOME_FAILED)

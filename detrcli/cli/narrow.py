@@ -61,15 +61,15 @@ class Group(TyperGroup):
 
 def print_fitting(table: "Table") -> None:
     """Print a table to stdout; where it is too wide for the terminal, a paragraph for each row."""
-    from rich.console import Console
+    from rich.console import Console as RichConsole
     from rich.measure import Measurement
     from rich.padding import Padding
 
-    console = Console()
-    if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
-        console.print(table)
+    stdout = RichConsole()
+    if Measurement.get(stdout, stdout.options.update(width=10_000), table).maximum <= stdout.width:
+        stdout.print(table)
         return
     titles = [str(column.header) for column in table.columns]
     for row, cells in zip(table.rows, zip(*(column.cells for column in table.columns), strict=True), strict=True):
         told = "; ".join(f"{title}: {cell}" for title, cell in zip(titles, cells, strict=True) if str(cell))
-        console.print(Padding(told, (0, 0, 1, 0)), style=row.style, markup=False, highlight=False)
+        stdout.print(Padding(told, (0, 0, 1, 0)), style=row.style, markup=False, highlight=False)

@@ -27,7 +27,9 @@ OneDevice: TypeAlias = Annotated[
 ]
 ImageSize: TypeAlias = Annotated[
     str | None,
-    typer.Option("--size", metavar="N|WIDTHxHEIGHT", help="What images are resized to.  [default: as the model says]"),
+    typer.Option(
+        "--image-size", metavar="N|WIDTHxHEIGHT", help="What images are resized to.  [default: as the model says]"
+    ),
 ]
 Precision: TypeAlias = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],
@@ -105,6 +107,6 @@ def parse_size(text: str | None) -> "Size | None":
         return None
     match = re.fullmatch(r"([1-9]\d{0,4})(?:[x×]([1-9]\d{0,4}))?", text)
     if match is None:
-        raise UsageError(f"--size takes one number below 100000, or WIDTHxHEIGHT, not {text!r}")
+        raise UsageError(f"--image-size takes one number below 100000, or WIDTHxHEIGHT, not {text!r}")
     width, height = match.groups()
     return (int(width), int(height)) if height else int(width)

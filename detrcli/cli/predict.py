@@ -21,7 +21,7 @@ from ..images.sources import STDIN, ImageReference, Sources
 from ..outputs.formats import FORMATS
 from ..outputs.shards import parse_shard
 from ..signals import Interruption
-from .console import Talk, printable, show_warnings
+from .console import Console, printable, show_warnings
 from .exit_codes import INTERRUPTED, SOME_FAILED
 from .hub import quiet_hub_logging_for
 from .options import (
@@ -65,12 +65,12 @@ def predict(
             help="Images, folders, globs, URLs, or - for a list on stdin.",
         ),
     ] = None,
-    lists: Annotated[
+    files_from: Annotated[
         list[Path] | None,
-        typer.Option("--list", metavar="FILE", callback=at_home, help="A text file of paths. Repeatable."),
+        typer.Option("--files-from", metavar="FILE", callback=at_home, help="A text file of paths. Repeatable."),
     ] = None,
-    null: Annotated[
-        bool, typer.Option("-0", "--null", help="Lists have a NUL byte after each path, not a line end.")
+    from0: Annotated[
+        bool, typer.Option("-0", "--from0", help="Lists have a NUL byte after each path, not a line end.")
     ] = False,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
@@ -144,14 +144,14 @@ def predict(
     On a terminal, detections are shown and the annotated image is named. In a pipe, stdout carries one JSON object per
     image. Exit codes: 0 all well, 1 some images failed, 2 wrong usage or no model, 130 interrupted, 143 terminated.
     """
-    talk = Talk(quiet=quiet, verbose=verbose, as_json=log_json)
-    show_warnings(talk)
-    if not sources and not lists:
+    console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
+    show_warnings(console)
+    if not sources and not files_from:
         if model != DEMO_MODEL:
             raise UsageError(f"name images to look at; `detr predict --model {DEMO_MODEL}` has one of its own")
         sources = [str(sample_image())]
     images = Sources(
-        tuple(sources or ()), recursive, output, tuple(map(str, lists or ())), separator=b"\0" if null else b"\n"
+        tuple(sources or ()), recursive, output, tuple(map(str, files_from or ())), separator=b"\0" if from0 else b"\n"
     )
     part = parse_shard(shard) if shard is not None else None
     if resume and not draw and not formats:
@@ -164,25 +164,25 @@ def predict(
     if image_root is not None and "label-studio" not in (formats or ()):
         raise UsageError("--image-root goes with --format label-studio")
     references = iter(images)
-    listed = STDIN in images.names or bool(lists)
+    listed = STDIN in images.names or bool(files_from)
     first = list(islice(references, 1 if listed else 2))  # who writes a list may wait for what becomes of the first
     passes_over = images.pass_over_outputs()
     if not first:
         if listed:
-            talk.say("the list names no images")
+            console.info("the list names no images")
             return
         shallow = not recursive and any(map(os.path.isdir, images.names))
         deeper = "; --recursive searches folders in folders too" if shallow else ""
         passed = f" beside those in {output}, the output folder, which is passed over" if passes_over else ""
         raise UsageError(f"no images in {', '.join(map(shown, images.names))}{passed}{deeper}")
     if passes_over:
-        talk.detail(printable(f"{output} is passed over, for the outputs go there"))
+        console.detail(printable(f"{output} is passed over, for the outputs go there"))
     many = listed or len(first) > 1
 
     from ..images.fonts import Fonts
 
     fonts = Fonts(None if font is None else str(font))
-    quiet_hub_logging_for(model, talk)
+    quiet_hub_logging_for(model, console)
     began = time.perf_counter()
     from ..checkpoints.find import weight_files
     from ..classes import used_labels
@@ -205,16 +205,18 @@ def predict(
         offline=offline,
         class_names=names_in(class_names),
     )
-    talk.detail(f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s")
+    console.detail(
+        f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s"
+    )
     for note in detector.notes:
-        talk.detail(printable(f"{detector.name}: {note}"))
+        console.detail(printable(f"{detector.name}: {note}"))
     wanted = DetectionFilter(threshold, labels_of(classes, detector.class_names) if classes else None, max_detections)
     category_ids = ids.category_ids(detector.class_names) if ids else None
     if category_ids is not None:
         unknown = [repr(name) for label, name in used_labels(detector.class_names) if category_ids[label] is None]
         if unknown:
             more = ", …" if len(unknown) > 5 else ""
-            talk.say(
+            console.info(
                 printable(
                     f"left out of coco and coco-results, for {image_ids} has no such category: "
                     f"{', '.join(unknown[:5])}{more}"
@@ -273,7 +275,7 @@ def predict(
         return open_file(source[1].location, clock)
 
     clock, interruption = Clock(), Interruption()
-    report = Report(talk, output if labelling else None, many=many, before=labelling.before if labelling else 0)
+    report = Report(console, output if labelling else None, many=many, before=labelling.before if labelling else 0)
     pipeline = detector.stream(
         remaining(chain(first, references)),
         wanted,
@@ -303,7 +305,7 @@ def predict(
     report.summarise(clock, output / labelling.failures if labelling is not None and kinds else None)
     if interruption.signal is not None:
         if labelling is not None and keep:
-            talk.say("stopped; the same command with --resume goes on")
+            console.info("stopped; the same command with --resume goes on")
         interruption.reraise()
     if report.failed or kinds:
         raise typer.Exit(SOME_FAILED)

@@ -15,7 +15,7 @@ from ..errors import OutputError
 from ..files import as_output_error
 from ..images.header import INSTALL_HEIF, NEEDS_HEIF
 from ..outputs.journal import Failure
-from .console import Talk, counted, give_up_stdout, printable
+from .console import Console, counted, give_up_stdout, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -46,14 +46,14 @@ class Report:
     """Shows what came of each image, and counts.
 
     Args:
-        talk: to the user.
+        console: for messages.
         output: where files go, or None if there are none.
         many: whether there is more than one image.
         before: how many had been done by a run that was stopped.
     """
 
-    def __init__(self, talk: Talk, output: Path | None, *, many: bool, before: int) -> None:
-        self._talk, self._output, self._many, self._before = talk, output, many, before
+    def __init__(self, console: Console, output: Path | None, *, many: bool, before: int) -> None:
+        self._console, self._output, self._many, self._before = console, output, many, before
         self._progress: Progress | None = None
         self._done = 0
         self._failed: Counter[str] = Counter()
@@ -73,24 +73,24 @@ class Report:
             count: gives the number of images; it may take its time. None if they cannot be counted.
         """
         with ExitStack() as stack:
-            if self._many and self._talk.shows_bars:
+            if self._many and self._console.shows_progress:
                 from .progress import progress_bar
 
                 self._progress = stack.enter_context(progress_bar())
-                self._talk.live = self._progress.console
+                self._console.live = self._progress.console
                 if count is not None:
                     Thread(target=self._count_up, args=(self._progress, count), daemon=True).start()
             try:
                 yield
             finally:
-                self._talk.live = self._progress = None
+                self._console.live = self._progress = None
 
     def take(self, done: Done) -> None:
         """Show what came of an image."""
         result = done.result
         if isinstance(result, Failure):
             if result.kind != NEEDS_HEIF or not self._many:  # of many, the summary tells
-                self._talk.error(result.reason, path=result.path, kind=result.kind)
+                self._console.error(result.reason, path=result.path, kind=result.kind)
             self._failed[result.kind] += 1
         else:
             self._show(result, done)
@@ -102,7 +102,7 @@ class Report:
         elif self._many:
             count = self._done + self.failed
             rate = count / (time.perf_counter() - self._began)
-            self._talk.progress(
+            self._console.progress(
                 f"{counted(count, 'image')}, {self.failed} failed, {rate:.1f} a second",
                 images=self._done,
                 failed=self.failed,
@@ -119,7 +119,7 @@ class Report:
         if not self._many and not self._failed:
             return
         if self._many and (unread := self._failed[NEEDS_HEIF]):
-            self._talk.error(f"{counted(unread, 'HEIC image')} need pillow-heif: {INSTALL_HEIF}", kind=NEEDS_HEIF)
+            self._console.error(f"{counted(unread, 'HEIC image')} need pillow-heif: {INSTALL_HEIF}", kind=NEEDS_HEIF)
         seconds = time.perf_counter() - self._began
         parts = [counted(self._done, "image"), counted(self._found.total(), "detection") + _most(self._found)]
         if self._before:
@@ -131,7 +131,7 @@ class Report:
             parts.append(f"{seconds:.1f} s ({self._done / seconds:.1f} a second)")
             if self._output is not None:
                 parts.append(f"outputs in {self._output}")
-        self._talk.say(
+        self._console.info(
             printable(", ".join(parts)),
             "summary",
             images=self._done,
@@ -141,8 +141,8 @@ class Report:
             seconds=seconds,
             stages=dict(clock.seconds),
         )
-        if self._many and self._done and not self._talk.as_json:
-            self._talk.say(f"time of all threads: {_stages(clock.seconds)}")
+        if self._many and self._done and not self._console.as_json:
+            self._console.info(f"time of all threads: {_stages(clock.seconds)}")
 
     def _show(self, result: "ImageResult", done: Done) -> None:
         if not sys.stdout.isatty():
@@ -153,7 +153,7 @@ class Report:
             except OutputError:
                 give_up_stdout()
                 raise
-        elif self._talk.quiet:
+        elif self._console.quiet:
             return
         elif self._many:
             counts = Counter(one.label for one in result.found)
@@ -167,8 +167,8 @@ class Report:
                 self._print_line(f"drawn to {printable(str(done.annotated))}")
 
     def _print_line(self, text: str) -> None:
-        if self._talk.live is not None:
-            self._talk.say(text)
+        if self._console.live is not None:
+            self._console.info(text)
         else:
             print(text)
 

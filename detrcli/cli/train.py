@@ -16,7 +16,7 @@ from ..errors import DatasetError, SplitError, UsageError
 from ..files import lock_directory
 from ..host import cores
 from ..training.files import STATE
-from .console import Talk, printable, show_warnings
+from .console import Console, printable, show_warnings
 from .hub import quiet_hub_logging_for
 from .options import (
     ClassNames,
@@ -141,8 +141,8 @@ def train(
     well, 2 wrong usage or a dataset that cannot be used, 130 Ctrl-C, 143 SIGTERM (go on with --resume after either).
     """
     is_main = "LOCAL_RANK" not in os.environ or os.environ.get("RANK") == "0"  # as torchrun numbers its processes
-    talk = Talk(quiet=quiet or not is_main, verbose=verbose, as_json=log_json)
-    show_warnings(talk)
+    console = Console(quiet=quiet or not is_main, verbose=verbose, as_json=log_json)
+    show_warnings(console)
     if val_fraction is not None and validation is not None:
         raise UsageError("--val-fraction means nothing with --val-data")
     if val_fraction is not None and not 0 < val_fraction < 1:
@@ -156,11 +156,11 @@ def train(
 
     data = read_dataset(dataset, "train", strict=strict)
     if val_fraction is None:
-        held_out = _validation(data, dataset, validation, talk, strict=strict)
+        held_out = _validation(data, dataset, validation, console, strict=strict)
     else:
-        data, held_out = _held_out(data, dataset, val_fraction, seed, talk)
+        data, held_out = _held_out(data, dataset, val_fraction, seed, console)
     for problem in (*data.problems, *(held_out.problems if held_out else ())):
-        talk.say(printable(problem))
+        console.info(printable(problem))
 
     from ..inference.memory import enough_memory
     from ..inference.torch import device_named, training_precision
@@ -177,7 +177,7 @@ def train(
         start = from_scratch(model, data.classes, size=parse_size(size), seed=seed)
         usual = FROM_SCRATCH
     else:
-        quiet_hub_logging_for(model, talk)
+        quiet_hub_logging_for(model, console)
         start, known = pretrained(
             model,
             data.classes,
@@ -187,7 +187,7 @@ def train(
             names=names_in(class_names),
             seed=seed,
         )
-        talk.say(printable(f"{start.name} knows {known} of {len(data.classes)} classes by name"))
+        console.info(printable(f"{start.name} knows {known} of {len(data.classes)} classes by name"))
         usual = fine_tuning(start.network)
     if isinstance(start.network, Detr) and (layer_decay, component_decay) != (None, None):
         option = "--component-decay" if layer_decay is None else "--layer-decay"
@@ -199,7 +199,7 @@ def train(
         "weight_decay": weight_decay,
     }
     rates = replace(usual, **{name: value for name, value in given.items() if value is not None})
-    too_small = "to train so; use a smaller --batch-size or --size"
+    too_small = "to train so; use a smaller --batch-size or --image-size"
     with (
         init_distributed(device_named(device)) as processes,
         enough_memory(processes.device, too_small),
@@ -223,7 +223,7 @@ def train(
             validate_every=val_interval,
             seed=seed,
         )
-        watcher = _Watcher(talk, epochs)
+        watcher = _Watcher(console, epochs)
         training = Training(
             start,
             data,
@@ -236,7 +236,7 @@ def train(
         )
         if resume:
             training.resume()
-        talk.say(
+        console.info(
             f"{start.name}, {len(data.classes)} classes, {len(data.examples)} images"
             f"{f', {len(held_out.examples)} to validate' if held_out else ''}, "
             f"on {processes.device} in {recipe.precision}"
@@ -246,13 +246,15 @@ def train(
                 training.run()
         except (KeyboardInterrupt, SystemExit):
             if os.path.exists(output / STATE):
-                talk.say("stopped; the same command with --resume goes on")
+                console.info("stopped; the same command with --resume goes on")
             raise
     if processes.is_main:
-        _conclude(talk, training, output)
+        _conclude(console, training, output)
 
 
-def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk, *, strict: bool) -> "Dataset | None":
+def _validation(
+    data: "Dataset", place: Path, other: Path | None, console: Console, *, strict: bool
+) -> "Dataset | None":
     from ..datasets import read_dataset
     from ..datasets.annotations import with_classes
 
@@ -260,7 +262,7 @@ def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk, *,
         read_dataset(other, "val", strict=strict) if other is not None else _own_validation(data, place, strict=strict)
     )
     if held_out is None:
-        talk.say(
+        console.info(
             f"{place} has no images to validate on; name some with --val-data, or hold some out with --val-fraction "
             "0.1, to see AP and keep the best weights"
         )
@@ -272,7 +274,7 @@ def _validation(data: "Dataset", place: Path, other: Path | None, talk: Talk, *,
         )
     learned, judged = _places(data), _places(held_out)
     if shared := len(learned & judged):
-        talk.say(f"{shared} of {len(judged)} images to validate on are learned from as well: AP will say too much")
+        console.info(f"{shared} of {len(judged)} images to validate on are learned from as well: AP will say too much")
     return held_out
 
 
@@ -292,14 +294,16 @@ def _own_split(data: "Dataset", place: Path, split: "Split", *, strict: bool) ->
     return None if _places(own) == _places(data) else own
 
 
-def _held_out(data: "Dataset", place: Path, fraction: float, seed: int, talk: Talk) -> tuple["Dataset", "Dataset"]:
+def _held_out(
+    data: "Dataset", place: Path, fraction: float, seed: int, console: Console
+) -> tuple["Dataset", "Dataset"]:
     from ..datasets.holdout import hold_out
 
     own, test = _own_validation(data, place, strict=False), _own_split(data, place, "test", strict=False)
     if own is not None and (test is None or _places(own) != _places(test)):  # which serves for want of another
         raise UsageError(f"{place} has {len(own.examples)} images of its own to validate on; leave --val-fraction out")
     learned, judged = hold_out(data, fraction, seed=seed)
-    talk.say(f"{len(judged.examples)} of {len(data.examples)} images held out for validation")
+    console.info(f"{len(judged.examples)} of {len(data.examples)} images held out for validation")
     return learned, judged
 
 
@@ -324,19 +328,19 @@ def _workers() -> int:
     return min(8, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
-def _conclude(talk: Talk, training: "Training", output: Path) -> None:
+def _conclude(console: Console, training: "Training", output: Path) -> None:
     scored = [record for record in training.records if "ap" in record]
     if scored:
         best = max(scored, key=lambda record: record["ap"])
-        talk.say(f"best: AP {100 * best['ap']:.1f}, AP50 {100 * best['ap50']:.1f}, after epoch {best['epoch']}")
-    talk.say(f"try it: detr predict IMAGE --model {output}")
+        console.info(f"best: AP {100 * best['ap']:.1f}, AP50 {100 * best['ap50']:.1f}, after epoch {best['epoch']}")
+    console.info(f"try it: detr predict IMAGE --model {output}")
 
 
 class _Watcher:
     """Shows how a training goes: a bar for the epoch on a terminal, and a line for each that is done."""
 
-    def __init__(self, talk: Talk, epochs: int) -> None:
-        self._talk, self._epochs = talk, epochs
+    def __init__(self, console: Console, epochs: int) -> None:
+        self._console, self._epochs = console, epochs
         self._bar: Progress | None = None
         self._what = ""
         self._began = time.monotonic()
@@ -344,17 +348,17 @@ class _Watcher:
     @contextmanager
     def showing(self) -> Iterator[None]:
         """Show the bar, if there is someone to see it."""
-        if not self._talk.shows_bars:
+        if not self._console.shows_progress:
             yield
             return
         from .progress import progress_bar
 
         with progress_bar() as self._bar:
-            self._talk.live = self._bar.console
+            self._console.live = self._bar.console
             try:
                 yield
             finally:
-                self._talk.live = None
+                self._console.live = None
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """A step is done."""
@@ -368,7 +372,7 @@ class _Watcher:
         """An epoch is done."""
         precision = f", AP {100 * record['ap']:.1f}, AP50 {100 * record['ap50']:.1f}" if "ap" in record else ""
         passed = timedelta(seconds=round(time.monotonic() - self._began))
-        self._talk.say(
+        self._console.info(
             f"epoch {record['epoch']:3} of {self._epochs}: loss {record['loss']:.4g} (last layer: classes "
             f"{record['classes']:.3f}, L1 {record['boxes']:.3f}, GIoU {record['giou']:.3f}){precision}, {passed}",
             "progress",
@@ -383,4 +387,4 @@ class _Watcher:
                 self._bar.reset(task)
             self._bar.update(task, completed=done, total=of, description=what + how)
         else:
-            self._talk.progress(f"{what}{how}: {done} of {of}", done=done, total=of)
+            self._console.progress(f"{what}{how}: {done} of {of}", done=done, total=of)

@@ -44,4 +44,4 @@ def is_for_want_of_memory(error: Exception) -> bool:
 def for_images(pixels: Sequence[NDArray[np.uint8]]) -> str:
     """What memory is needed for: the purpose of running images (H, W, 3) of one shape at once."""
     height, width, _ = pixels[0].shape
-    return f"for {len(pixels)} × {width} × {height} pixels at once; use a smaller --batch-size or --size"
+    return f"for {len(pixels)} × {width} × {height} pixels at once; use a smaller --batch-size or --image-size"

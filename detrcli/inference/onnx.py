@@ -81,7 +81,9 @@ class OnnxBackend:
                 self.resize = shortest_edge(size) if isinstance(size, int) else Exactly(*size)
             elif ((size, size) if isinstance(size, int) else size) != canvas:
                 width, height = canvas
-                raise UsageError(f"{path} takes {width} × {height} pixels; export the model anew for another --size")
+                raise UsageError(
+                    f"{path} takes {width} × {height} pixels; export the model anew for another --image-size"
+                )
         self.description = f"{self._device}, ONNX, {self.card.precision}"
         self.kind = self._device.partition(":")[0]
         self.precision: str = self.card.precision

@@ -110,7 +110,7 @@ def test_commands(lone: Path, tmp_path: Path) -> None:
     names = tmp_path / "classes.txt"
     names.write_text("\n".join(NAMES))
     photo = str(sample_image())
-    run = ["predict", photo, "--model", str(lone), "--size", "64", "--no-draw", "-t", "0", "--device", "cpu"]
+    run = ["predict", photo, "--model", str(lone), "--image-size", "64", "--no-draw", "-t", "0", "--device", "cpu"]
     told = detr(*run, "--class-names", names, "-v", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     found = {one["label"] for one in json.loads(told.stdout.splitlines()[0])["detections"]}
@@ -152,7 +152,7 @@ def test_a_training_begins_with_the_classes_that_are_named(lone: Path, tmp_path:
     assert torch.equal(head.weight[:3], before.weight[[6, 5, 4]])
     scenes.write(tmp_path / "shapes", 2, seed=5)
     (tmp_path / "names.txt").write_text("\n".join((scenes.CLASSES[0], *NAMES[1:])))
-    run = ["train", "shapes", "-o", "out", "--epochs", 1, "--size", 64, "--batch-size", 2, "--workers", 0]
+    run = ["train", "shapes", "-o", "out", "--epochs", 1, "--image-size", 64, "--batch-size", 2, "--workers", 0]
     told = detr(*run, "--model", lone, "--class-names", "names.txt", "--device", "cpu", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert f"knows 1 of {len(scenes.CLASSES)} classes by name" in told.stderr

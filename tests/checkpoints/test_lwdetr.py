@@ -1,4 +1,4 @@
-"""LW-DETR's sizes come from its files; classes, resize rule and `--size` reach the detector."""
+"""LW-DETR's sizes come from its files; classes, resize rule and `--image-size` reach the detector."""
 
 import json
 from dataclasses import replace

@@ -45,7 +45,7 @@ def test_it_writes_a_file_that_predicts(place: Path) -> None:
 
 
 def test_a_name_of_ones_own_a_fixed_batch_and_half_precision(place: Path) -> None:
-    options = ("--batch", 2, "--precision", "fp16", "--size", "96x64", "--opset", 20, "--quiet")
+    options = ("--batch", 2, "--precision", "fp16", "--image-size", "96x64", "--opset", 20, "--quiet")
     run = detr("export", "elsewhere", "--model", "tiny", "--onnx", *options, cwd=place)
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detrcli.cli import console
+from detrcli.cli.console import Console
 from detrcli.cli.progress import counting
 
 from ..datasets.written import as_coco, write_image, write_json
@@ -68,7 +68,7 @@ def test_training_and_evaluation_say_how_it_goes_in_json(tmp_path: Path) -> None
         write_image(tmp_path / "data" / split / "a.png")
         boxes = {"a.png": [(0, (2, 2, 20, 20)), (1, (10, 10, 30, 30))]}
         write_json(tmp_path / "data" / split / "_annotations.coco.json", as_coco(boxes, ("cat", "dog")))
-    options = ("--log-json", "--device", "cpu", "--size", "64")
+    options = ("--log-json", "--device", "cpu", "--image-size", "64")
     trained = detr("train", "data", "--model", "model", "--output", "mine", "--epochs", 1, *options, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     (epoch,) = (one for one in events(trained.stderr) if one["event"] == "progress")
@@ -126,12 +126,12 @@ def test_events_stay_as_they_are() -> None:
 
 
 def test_progress_comes_with_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(console, "SAY_AFTER", -1)
+    monkeypatch.setattr("detrcli.cli.console.PROGRESS_INTERVAL", -1)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    talk = console.Talk(quiet=False, verbose=False, as_json=True)
-    with counting(talk, "evaluating", 7) as count:
+    console = Console(quiet=False, verbose=False, as_json=True)
+    with counting(console, "evaluating", 7) as count:
         count(3)
-    talk.say("done", loss=float("nan"))
+    console.info("done", loss=float("nan"))
     going, done = events(capsys.readouterr().err)
     assert (going["event"], going["done"], going["total"]) == ("progress", 3, 7)
     assert done["loss"] is None

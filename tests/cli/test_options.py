@@ -23,7 +23,7 @@ PATHS = {
 
 
 def test_paths_are_found_among_the_options() -> None:
-    known = {"predict output", "predict font", "predict image_ids", "predict class_names", "predict lists"}
+    known = {"predict output", "predict font", "predict image_ids", "predict class_names", "predict files_from"}
     known |= {"train dataset", "train output", "train class_names", "eval save_predictions", "bench image"}
     assert known | {"merge folders", "export file"} <= PATHS.keys()
 

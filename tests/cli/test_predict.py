@@ -268,7 +268,7 @@ def test_filters(mixed: Place, mixed_run: Run) -> None:
 def sized_run(mixed: Place) -> Run:
     stretched = read_image(mixed.folder / "images" / "noise.jpg").image.resize((96, 64), Image.Resampling.BILINEAR)
     stretched.save(mixed.folder / "stretched.png")
-    options = ("--size", "96x64", "--no-draw", "--verbose")
+    options = ("--image-size", "96x64", "--no-draw", "--verbose")
     return mixed.detr("images/noise.jpg", "stretched.png", *mixed.options, *options)
 
 
@@ -388,9 +388,9 @@ def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> No
         (["p", "--model", "no-such-model"], "no model is called 'no-such-model'"),
         (["p", "--model", "./no/such/model"], "no such file or folder: ./no/such/model"),
         (["p", "--model", "no-such-model.safetensors"], "no such file or folder: no-such-model.safetensors"),
-        (["p", "--model", "model", "--size", "0"], "--size takes one number below 100000, or WIDTHxHEIGHT, not '0'"),
-        (["p", "--model", "model", "--size", "96x64x3"], "or WIDTHxHEIGHT, not '96x64x3'"),
-        (["p", "--model", "model", "--size", "100000x64"], "number below 100000, or WIDTHxHEIGHT, not '100000x64'"),
+        (["p", "--image-size", "0"], "--image-size takes one number below 100000, or WIDTHxHEIGHT, not '0'"),
+        (["p", "--image-size", "96x64x3"], "or WIDTHxHEIGHT, not '96x64x3'"),
+        (["p", "--image-size", "100000x64"], "number below 100000, or WIDTHxHEIGHT, not '100000x64'"),
         (["p", "--model", "model", "--device", "toaster"], "no device is called 'toaster'; there are auto, cpu, cuda"),
         (["p", "--model", "model", "--class", "thign 3"], "no class 'thign 3'; did you mean 'thing 3'"),
         (["empty", "--model", "model"], "no images in empty; --recursive"),
@@ -398,7 +398,7 @@ def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> No
         (["p", "--model", "model", "--output", "p"], "would overwrite the images"),
         (["p/0.jpg", "--model", "model", "--output", "empty/../p"], "would overwrite the images"),
         (["-", "--model", "model", "--output", "."], "would overwrite the images"),
-        (["--list", "list.txt", "--model", "model", "--output", "."], "would overwrite the images"),
+        (["--files-from", "list.txt", "--model", "model", "--output", "."], "would overwrite the images"),
         (["p", "--model", "none", "--resume", "--no-draw"], "--resume goes on with runs that write files"),
         (["--model", "model"], "name images to look at; `detr predict --model demo` has one of its own"),
     ],
@@ -448,7 +448,7 @@ def test_images_in_the_output_folder_are_not_passed_over_without_a_word(trio: Pl
 
 
 def test_a_home_is_found_in_what_a_shell_leaves_as_it_is(trio: Place) -> None:
-    options = [*trio.options, "--output=~/out", "--no-draw", "--format=json", "--list=~/list"]
+    options = [*trio.options, "--output=~/out", "--no-draw", "--format=json", "--files-from=~/list"]
     home = {"HOME": str(trio.folder)}
     (trio.folder / "list").write_text("p/0.jpg")
     run = trio.detr("~/p/1.*", *options, settings=home)
@@ -522,15 +522,15 @@ TWELVE_GIGABYTES = {resource.RLIMIT_AS: 12 * 2**30}
 
 
 def test_a_size_that_memory_does_not_hold(trio: Place) -> None:
-    run = trio.detr("p/0.jpg", *trio.options, "--no-draw", "--size", "12000x12000", limits=TWELVE_GIGABYTES)
+    run = trio.detr("p/0.jpg", *trio.options, "--no-draw", "--image-size", "12000x12000", limits=TWELVE_GIGABYTES)
     assert "Traceback" not in run.stderr
     assert (run.code, run.stdout) == (2, "")
     assert run.complaints[-1].startswith("detr: ")
-    assert "--size" in run.complaints[-1]
+    assert "--image-size" in run.complaints[-1]
 
 
 def test_an_image_that_memory_does_not_hold_once_resized(trio: Place) -> None:
-    run = trio.detr("p", *trio.options, "--no-draw", "--size", "99999x99999", limits=TWELVE_GIGABYTES)
+    run = trio.detr("p", *trio.options, "--no-draw", "--image-size", "99999x99999", limits=TWELVE_GIGABYTES)
     assert "Traceback" not in run.stderr
     assert (run.code, run.stdout) == (1, "")
     assert sorted(run.complaints[:3]) == [

@@ -3,7 +3,7 @@
 import pytest
 
 from detrcli.cli import console
-from detrcli.cli.console import Talk
+from detrcli.cli.console import Console
 from detrcli.cli.progress import counting
 
 
@@ -13,7 +13,7 @@ def test_without_a_terminal_a_line_a_minute(
 ) -> None:
     times = [1000.0]
     monkeypatch.setattr(console, "monotonic", lambda: times[-1])
-    with counting(Talk(quiet=quiet, verbose=False), "evaluating", 7) as count:
+    with counting(Console(quiet=quiet, verbose=False), "evaluating", 7) as count:
         for time in (1000.5, 1059, 1061, 1119, 1122, 1130, 1300):
             times.append(time)
             count(len(times) - 1)

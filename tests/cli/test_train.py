@@ -26,7 +26,7 @@ from ..datasets.written import as_coco, write_image, write_json
 from ..tiny import save_tiny
 from .running import ONE_THREAD, detr, detr_until
 
-SCRATCH = ("--from-scratch", "--model", "lwdetr-nano", "--size", "128", "--batch-size", "2", "--no-multi-scale")
+SCRATCH = ("--from-scratch", "--model", "lwdetr-nano", "--image-size", "128", "--batch-size", "2", "--no-multi-scale")
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -122,9 +122,7 @@ def test_two_trainings_do_not_share_a_folder(place: Path) -> None:
 
 
 def test_a_pretrained_detr_learns_other_classes(place: Path) -> None:
-    run = detr(
-        "train", "shapes", "-o", "tuned", "--model", "tiny", "--epochs", 1, "--size", 64, "--batch-size", 3, cwd=place
-    )
+    run = detr(*"train shapes -o tuned --model tiny --epochs 1 --image-size 64 --batch-size 3".split(), cwd=place)
     assert run.returncode == 0, run.stderr
     assert f"tiny knows 0 of {len(scenes.CLASSES)} classes by name" in run.stderr
     run = detr("predict", "shapes/val/000001.jpg", "--model", "tuned", "-t", 0.0, "--no-draw", cwd=place)
@@ -258,7 +256,7 @@ def test_images_in_both_splits_are_said(place: Path) -> None:
     [
         (("nowhere", "-o", "x"), "nowhere: no such file or folder"),
         (("shapes", "-o", "x", "--from-scratch", "--model", "yolo"), "no architecture is called 'yolo'"),
-        (("shapes", "-o", "x", "--from-scratch", "--model", "lwdetr-nano", "--size", "100"), "multiples of 64"),
+        (("shapes", "-o", "x", "--from-scratch", "--model", "lwdetr-nano", "--image-size", "100"), "multiples of 64"),
         (("shapes", "-o", "x", "--model", "nothing.pth"), "no such file or folder: nothing.pth"),
         (("shapes", "-o", "x", "--resume", *SCRATCH), "nothing to resume"),
         (("shapes", "-o", "x", "--device", "cuda:99", *SCRATCH), "CUDA"),

@@ -415,9 +415,9 @@ def test_lists_with_any_names(place: Place) -> None:
     (place.folder / "list.txt").write_bytes(b"\0".join(listed))
     run = place.detr("predict", "-", "-0", *OPTIONS, "--no-draw", stdin=b"\0".join(listed) + b"\0")
     assert [os.fsencode(path) for path in paths(run.stdout)] == listed
-    again = place.detr("predict", "--list", "list.txt", "--null", *OPTIONS, "--no-draw")
+    again = place.detr("predict", "--files-from", "list.txt", "--from0", *OPTIONS, "--no-draw")
     assert again.stdout == run.stdout
-    run = place.detr("predict", "--list", "nowhere.txt", *OPTIONS)
+    run = place.detr("predict", "--files-from", "nowhere.txt", *OPTIONS)
     assert (run.returncode, run.stderr) == (2, "detr: cannot read the list nowhere.txt: No such file or directory\n")
 
 
