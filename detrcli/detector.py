@@ -18,7 +18,7 @@ from .checkpoints.names import DEFAULT_MODEL, known_model
 from .detections import DetectionFilter, Detections, labels_of
 from .errors import ImageError, ModelError, UsageError
 from .host import cores
-from .images.decode import DecodedImage, ImageFile, from_array, from_pillow, open_file
+from .images.decode import DecodedImage, ImageFile, from_array, from_pillow, open_image_file
 from .images.resize import ResizeRule, resized_pixels
 from .inference.backend import Backend, RawDetections
 from .inference.batch_size import BatchSize
@@ -254,7 +254,7 @@ def open_image(image: ImageLike) -> ImageFile:
         return from_pillow(image)
     if isinstance(image, np.ndarray):
         return from_array(image)
-    return open_file(image)
+    return open_image_file(image)
 
 
 def load(

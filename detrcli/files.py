@@ -15,11 +15,11 @@ from .errors import LockedError, OutputError
 
 LONGEST_NAME = 255
 """Bytes that a file's name may have."""
-FOLDER = ".detr"
+STATE_FOLDER = ".detr"
 """Where below the output folder a run keeps its journal, and files that are not whole yet; a shard in one below it."""
-PART = ".part"
+PART_SUFFIX = ".part"
 """What the name of a file ends with that is not whole yet."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says of a disk, or of a share of it, that is full."""
 
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -78,7 +78,7 @@ def _check_that_it_is_a_file(path: str | os.PathLike[str], status: os.stat_resul
 
 @contextmanager
 def atomic_file(
-    path: Path, *, staging: Path | None = None, admit: Callable[[Path, Path], None] | None = None
+    path: Path, *, staging: Path | None = None, before_rename: Callable[[Path, Path], None] | None = None
 ) -> Iterator[IO[bytes]]:
     """Open a new file for writing bytes; it takes its name when the block ends, and vanishes if the block fails.
 
@@ -88,7 +88,7 @@ def atomic_file(
         path: of the file.
         staging: an existing folder for the hidden file, which a kill leaves behind; None for that of the file, which
             also serves where the other is on another disk.
-        admit: is called with the hidden file and the path before the file takes its name; it may refuse.
+        before_rename: is called with the hidden file and the path before the file takes its name; it may refuse.
 
     Raises:
         OutputError: the file cannot be written.
@@ -97,15 +97,15 @@ def atomic_file(
         path.parent.mkdir(parents=True, exist_ok=True)
         if staging is None or staging.stat().st_dev != path.parent.stat().st_dev:
             staging = path.parent
-        hidden = staging / f".detr-{secrets.token_hex(8)}{PART}"
+        hidden = staging / f".detr-{secrets.token_hex(8)}{PART_SUFFIX}"
         file = hidden.open("xb")
         try:
             with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            if admit is not None:
-                admit(hidden, path)
+            if before_rename is not None:
+                before_rename(hidden, path)
             hidden.replace(path)
         except BaseException:
             with suppress(OSError):
@@ -145,7 +145,7 @@ def as_output_error(path: Path) -> Iterator[None]:
         # not this file's, but of what the block does beside writing it
         if error.errno in (None, errno.EPIPE):
             raise
-        advice = "free some space, then run it again" if error.errno in FULL else "choose another place"
+        advice = "free some space, then run it again" if error.errno in DISK_FULL else "choose another place"
         raise OutputError(f"cannot write {path}: {os.strerror(error.errno)}; {advice}") from error
 
 

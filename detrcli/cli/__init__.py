@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import DetrError
-from ..files import FULL
+from ..files import DISK_FULL
 from ..host import limit_openmp_spinning
 from .console import Console, give_up_stdout
 from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
@@ -47,7 +47,7 @@ def _run(console: Console) -> NoReturn:
             console.error(complaint)
             sys.exit(UNUSABLE)
         # what is written elsewhere fails with an error of ours, so this is of stdout
-        streams = (errno.EPIPE, errno.EIO, errno.EBADF, *FULL)
+        streams = (errno.EPIPE, errno.EIO, errno.EBADF, *DISK_FULL)
         if not isinstance(error, OSError) or error.errno not in streams or error.filename is not None:
             raise
         give_up_stdout()

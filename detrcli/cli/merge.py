@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..outputs.formats import FOR_ALL
+from ..outputs.formats import PER_RUN
 from ..signals import sigterm_as_exception
 from .console import Console, counted, printable
 from .exit_codes import SOME_FAILED
@@ -28,8 +28,8 @@ def merge(
         typer.Option(
             "--format",
             "-f",
-            metavar="|".join(sorted(FOR_ALL)),
-            callback=each_of(sorted(FOR_ALL)),
+            metavar="|".join(sorted(PER_RUN)),
+            callback=each_of(sorted(PER_RUN)),
             help="Write files. Repeatable.  [default: as the shards were told]",
         ),
     ] = None,

@@ -16,8 +16,8 @@ import typer
 from ..checkpoints.bundled import sample_image
 from ..checkpoints.names import DEFAULT_MODEL, DEMO_MODEL
 from ..errors import ImageError, OutputError, UsageError
-from ..images.fetch import shown
 from ..images.sources import STDIN, ImageReference, Sources
+from ..images.urls import display_name
 from ..outputs.formats import FORMATS
 from ..outputs.shards import parse_shard
 from ..signals import Interruption
@@ -156,7 +156,7 @@ def predict(
     part = parse_shard(shard) if shard is not None else None
     if resume and not draw and not formats:
         raise UsageError("--resume goes on with runs that write files; name a --format, or leave --no-draw out")
-    if draw and images.hold(output):
+    if draw and images.overlaps(output):
         raise UsageError(
             f"annotated images in {output} would overwrite the images; choose another --output, or use --no-draw"
         )
@@ -166,7 +166,7 @@ def predict(
     references = iter(images)
     listed = STDIN in images.names or bool(files_from)
     first = list(islice(references, 1 if listed else 2))  # who writes a list may wait for what becomes of the first
-    passes_over = images.pass_over_outputs()
+    passes_over = images.skips_outputs()
     if not first:
         if listed:
             console.info("the list names no images")
@@ -174,7 +174,7 @@ def predict(
         shallow = not recursive and any(map(os.path.isdir, images.names))
         deeper = "; --recursive searches folders in folders too" if shallow else ""
         passed = f" beside those in {output}, the output folder, which is passed over" if passes_over else ""
-        raise UsageError(f"no images in {', '.join(map(shown, images.names))}{passed}{deeper}")
+        raise UsageError(f"no images in {', '.join(map(display_name, images.names))}{passed}{deeper}")
     if passes_over:
         console.detail(printable(f"{output} is passed over, for the outputs go there"))
     many = listed or len(first) > 1
@@ -190,7 +190,7 @@ def predict(
     from ..detector import load
     from ..files import digest_of
     from ..host import keep_freed_memory
-    from ..images.decode import open_file, pixel_limit
+    from ..images.decode import open_image_file, pixel_limit
     from ..outputs.run import OutputRun, Plan, files_for_all
     from ..timing import Clock
     from .report import Report
@@ -266,13 +266,13 @@ def predict(
         )
 
     def remaining(all_images: Iterable[ImageReference]) -> Iterator[Indexed]:
-        indexed = mine(ids.assigned(all_images) if ids else all_images)
+        indexed = mine(ids.with_ids(all_images) if ids else all_images)
         return labelling.remaining(indexed) if labelling is not None else indexed
 
     def open_image(source: Indexed) -> "ImageFile":
         if ids:
-            ids.check(source[1])
-        return open_file(source[1].location, clock)
+            ids.require_id(source[1])
+        return open_image_file(source[1].location, clock)
 
     clock, interruption = Clock(), Interruption()
     report = Report(console, output if labelling else None, many=many, before=labelling.before if labelling else 0)

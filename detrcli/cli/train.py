@@ -256,7 +256,7 @@ def _validation(
     data: "Dataset", place: Path, other: Path | None, console: Console, *, strict: bool
 ) -> "Dataset | None":
     from ..datasets import read_dataset
-    from ..datasets.annotations import with_classes
+    from ..datasets.annotations import align_classes
 
     held_out = (
         read_dataset(other, "val", strict=strict) if other is not None else _own_validation(data, place, strict=strict)
@@ -267,7 +267,7 @@ def _validation(
             "0.1, to see AP and keep the best weights"
         )
         return None
-    held_out = with_classes(held_out, data.classes)
+    held_out = align_classes(held_out, data.classes)
     if not any(len(example.labels) for example in held_out.examples):
         raise DatasetError(
             f"{held_out.name} has no class of {data.name}; name images of the same classes with --val-data"

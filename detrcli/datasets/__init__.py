@@ -7,7 +7,7 @@ from ..errors import DatasetError
 from .annotations import Dataset, Example, Split
 from .coco import find_coco, is_coco, read_coco
 from .labelme import read_labelme
-from .others import named_other
+from .unsupported import describe_unsupported
 from .voc import read_voc
 from .yolo import find_name_list, find_yolo, read_yolo
 
@@ -36,7 +36,7 @@ def read_dataset(place: Path, split: Split, *, strict: bool = False) -> Dataset:
         description = find_name_list(place)
     if description is not None:
         return read_yolo(description, split, strict=strict)
-    other = None if coco else named_other(place)
+    other = None if coco else describe_unsupported(place)
     found = None if other else find_coco(place, split)
     if found is None:
         raise DatasetError(

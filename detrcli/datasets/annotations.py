@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError, ImageError
 from ..images.header import INSTALL_HEIF
-from ..outputs.settings import CocoId
+from ..images.sources import CocoId
 from .sizes import UprightSize, upright_size
 
 Split = Literal["train", "val", "test"]
@@ -36,7 +36,7 @@ class Example:
 
     Attributes:
         path: the image file.
-        identity: its id in COCO, which may be text, or its place in the dataset, counted from 1.
+        image_id: its id in COCO, which may be text, or its place in the dataset, counted from 1.
         width: pixels of the upright image.
         height: the same.
         boxes: (N, 4) float32 as x1, y1, x2, y2 in pixels, inside the image.
@@ -46,7 +46,7 @@ class Example:
     """
 
     path: Path
-    identity: CocoId
+    image_id: CocoId
     width: int
     height: int
     boxes: NDArray[np.float32]
@@ -74,7 +74,7 @@ class Dataset:
     problems: tuple[str, ...]
 
 
-def with_classes(data: Dataset, classes: tuple[str, ...]) -> Dataset:
+def align_classes(data: Dataset, classes: tuple[str, ...]) -> Dataset:
     """The same dataset with the classes of another one, found by name; objects of other classes are left out."""
     if data.classes == classes:
         return data
@@ -99,12 +99,12 @@ class RawImage:
 
     Attributes:
         path: the image file.
-        identity: as in `Example`.
+        image_id: as in `Example`.
         size: width and height as annotated, or None where they are not.
     """
 
     path: Path
-    identity: CocoId
+    image_id: CocoId
     size: tuple[int, int] | None = None
 
 
@@ -149,7 +149,7 @@ def checked(
         raise DatasetError(f"{name}: the dataset has no images")
     if not classes:
         raise DatasetError(f"{name}: the dataset has no classes")
-    blank = [str(identity) for identity, title in zip(ids, classes, strict=True) if not title]
+    blank = [str(number) for number, title in zip(ids, classes, strict=True) if not title]
     _refuse(name, blank, "classes have no name", "name them")
     twice = [title for title, count in Counter(classes).items() if count > 1]
     if twice:
@@ -246,7 +246,7 @@ def _examples(
     areas = np.where(annotated > 0, annotated, actual).astype(np.float32)
     ends = np.searchsorted(objects["image"], np.arange(len(images) + 1)).tolist()
     examples = tuple(
-        Example(one.path, one.identity, *size, boxes[at:end], labels[at:end], areas[at:end], crowd[at:end])
+        Example(one.path, one.image_id, *size, boxes[at:end], labels[at:end], areas[at:end], crowd[at:end])
         for one, size, (at, end) in zip(images, sizes, pairwise(ends), strict=True)
     )
     return examples, faults

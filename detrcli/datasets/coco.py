@@ -13,10 +13,10 @@ import numpy as np
 
 from ..errors import DatasetError, SplitError
 from ..files import read_file
+from ..images.sources import CocoId
 from ..outputs.run import drawn
-from ..outputs.settings import CocoId
 from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawImage, Split, checked
-from .beginning import begins_with
+from .sniff import head_matches
 
 IMAGES = ("", "images", "data")
 """Folders beside the JSON file, or beside its folder, in which images may lie."""
@@ -99,10 +99,10 @@ def find_coco(place: Path, split: Split) -> CocoFiles | None:
 def is_coco(place: Path) -> bool:
     """Whether a file, or one in a folder where `find_coco` looks, is known to be COCO's by how it begins."""
     if place.is_file():
-        return begins_with(place, CONTENT)
+        return head_matches(place, CONTENT)
     names = [name for names in SPLITS.values() for name in names]
     folders = (place / name for name in ("", "annotations", *names))
-    return any(begins_with(file, CONTENT) for folder in folders for file in _likely(sorted(folder.glob("*.json")))[:8])
+    return any(head_matches(file, CONTENT) for folder in folders for file in _likely(sorted(folder.glob("*.json")))[:8])
 
 
 def _likely(files: list[Path]) -> list[Path]:
@@ -116,7 +116,7 @@ def _file_in(folder: Path, part: str = "") -> Path | None:
     every = [file for file in sorted(folder.glob("*.json")) if not part or begins_a_word.search(file.stem)]
     files = _likely(every)
     if len(files) > 1:
-        files = [file for file in files if begins_with(file, CONTENT)] or files
+        files = [file for file in files if head_matches(file, CONTENT)] or files
     if len(files) > 1:
         raise DatasetError(
             f"{folder} holds {len(files)} JSON files, such as {files[0].name} and {files[1].name}; "

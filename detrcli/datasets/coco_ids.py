@@ -11,9 +11,8 @@ from urllib.parse import unquote, urlsplit
 from ..classes import UNUSED, matching_labels
 from ..errors import DatasetError, ImageError, UsageError
 from ..files import digest_of, read_file
-from ..images.fetch import is_url
-from ..images.sources import ImageReference
-from ..outputs.settings import CocoId
+from ..images.sources import CocoId, ImageReference
+from ..images.urls import is_url
 
 READ = frozenset(("images", "categories", "id", "name", "file_name"))
 """Keys of what is used; annotations would take most of the memory."""
@@ -62,7 +61,7 @@ class CocoIds:
         known = next((tail for tail in tails if tail in self.images), None)
         return self.base_names.get(parts[-1]) if known is None else self.images[known]
 
-    def assigned(self, references: Iterable[ImageReference]) -> Iterator[ImageReference]:
+    def with_ids(self, references: Iterable[ImageReference]) -> Iterator[ImageReference]:
         """The references with their image ids; of several with the same id, the first one has it."""
         taken: set[CocoId] = set()
         for reference in references:
@@ -73,7 +72,7 @@ class CocoIds:
                 taken.add(identity)
                 yield replace(reference, image_id=identity)
 
-    def check(self, reference: ImageReference) -> None:
+    def require_id(self, reference: ImageReference) -> None:
         """Refuse an image that was assigned no id.
 
         Raises:

@@ -9,8 +9,8 @@ from typing import Any
 from ..errors import DatasetError
 from ..files import read_file
 from .annotations import Box, Dataset, Split
-from .beginning import begins_with
-from .per_image import AnnotatedImage, NamedObject, find_files, read_files
+from .sidecars import AnnotatedImage, NamedObject, find_files, read_files
+from .sniff import head_matches
 
 SUFFIX, ANNOTATIONS = ".json", "annotations"
 AREAS = ("rectangle", "polygon", "circle", "rotation", "mask")
@@ -32,7 +32,7 @@ def read_labelme(place: Path, split: Split, *, strict: bool) -> Dataset | None:
 
 
 def _is_labelme(file: Path) -> bool:
-    return begins_with(file, CONTENT)
+    return head_matches(file, CONTENT)
 
 
 def _parsed(file: Path) -> AnnotatedImage | None:

@@ -7,8 +7,8 @@ from xml.etree.ElementTree import XML, Element, ParseError, TreeBuilder, XMLPars
 from ..errors import DatasetError
 from ..files import read_file
 from .annotations import Dataset, Split
-from .beginning import begins_with
-from .per_image import AnnotatedImage, NamedObject, find_files, read_files
+from .sidecars import AnnotatedImage, NamedObject, find_files, read_files
+from .sniff import head_matches
 
 SUFFIX, ANNOTATIONS = ".xml", "Annotations"
 
@@ -33,7 +33,7 @@ def read_voc(place: Path, split: Split, *, strict: bool) -> Dataset | None:
 
 
 def _is_voc(file: Path) -> bool:
-    return begins_with(file, rb"<annotation[\s>]")
+    return head_matches(file, rb"<annotation[\s>]")
 
 
 def _root(file: Path) -> Element:

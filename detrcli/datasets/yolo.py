@@ -17,7 +17,7 @@ from ..errors import DatasetError, SplitError
 from ..files import open_file, read_file
 from ..images.sources import Sources, read_list
 from .annotations import RAW_OBJECT, SPLITS, Dataset, RawImage, Split, checked
-from .beginning import begins_with
+from .sniff import head_matches
 
 NAME_LISTS = ("classes.txt", "obj.names")
 """Files of class names, one a line, that describe a dataset where there is no YAML file."""
@@ -74,7 +74,7 @@ def _has_names(file: Path) -> bool:
     """Whether it could describe a dataset, for all kinds of programs are configured in YAML."""
     if file.stem in ("data", "dataset"):
         return True
-    return begins_with(file, rb"(?m)^names\s*:")
+    return head_matches(file, rb"(?m)^names\s*:")
 
 
 def read_yolo(file: Path, split: Split, *, strict: bool = False) -> Dataset:

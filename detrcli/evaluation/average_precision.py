@@ -15,9 +15,9 @@ from ..datasets import Dataset, Example
 from ..detections import DetectionFilter
 from ..detector import Detector
 from ..errors import DatasetError, ImageError
-from ..images.decode import ImageFile, open_file
+from ..images.decode import ImageFile, open_image_file
+from ..images.sources import CocoId
 from ..inference.batch_size import BatchSize
-from ..outputs.settings import CocoId
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def evaluate(
 
 
 def _open(example: Example) -> ImageFile:
-    return open_file(example.path)
+    return open_image_file(example.path)
 
 
 def _labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
@@ -150,7 +150,7 @@ def average_precision(dataset: Dataset, answers: Sequence[Answer]) -> Evaluation
 def as_results(dataset: Dataset, answers: Sequence[Answer]) -> list[dict[str, Any]]:
     """What was detected, in COCO's results form, with the dataset's own ids."""
     return [
-        _result(example.identity, dataset.category_ids[label], box, score)
+        _result(example.image_id, dataset.category_ids[label], box, score)
         for example, (boxes, scores, labels) in zip(dataset.examples, answers, strict=True)
         for box, score, label in zip(boxes, scores, labels, strict=True)
     ]

@@ -14,8 +14,9 @@ from PIL import ExifTags, Image
 
 from ..errors import ImageError
 from ..timing import Clock
-from .fetch import opened, shown
+from .fetch import open_bytes
 from .header import needed_bytes, open_image
+from .urls import display_name
 
 LOG = logging.getLogger(__name__)
 FULL_SCALES = (1, 255, 65535)
@@ -54,7 +55,7 @@ class ImageFile:
     decode: Callable[[], DecodedImage]
 
 
-def open_file(path: str | os.PathLike[str], clock: Clock | None = None) -> ImageFile:
+def open_image_file(path: str | os.PathLike[str], clock: Clock | None = None) -> ImageFile:
     """Open an image file and read its header.
 
     Args:
@@ -65,9 +66,9 @@ def open_file(path: str | os.PathLike[str], clock: Clock | None = None) -> Image
         ImageError: the file is missing, unreadable, no image, or has too many pixels.
     """
     location, timed = os.fspath(path), clock or Clock()
-    name = shown(location)
+    name = display_name(location)
     with timed.timing("read"):
-        file = opened(location)
+        file = open_bytes(location)
     try:
         with _said_of(name), timed.timing("decode"):
             image = open_image(file, name)
@@ -92,7 +93,7 @@ def read_image(path: str | os.PathLike[str], clock: Clock | None = None) -> Deco
     Raises:
         ImageError: the file is missing, unreadable, no image, damaged or far too large.
     """
-    return open_file(path, clock).decode()
+    return open_image_file(path, clock).decode()
 
 
 def from_pillow(image: Image.Image) -> ImageFile:
@@ -121,7 +122,7 @@ def pixel_limit(most: int | None) -> Iterator[None]:
 @contextmanager
 def _said_of(name: str) -> Iterator[None]:
     """Turn whatever goes wrong with an image into an `ImageError`."""
-    name = shown(name)
+    name = display_name(name)
     try:
         yield
     except ImageError:

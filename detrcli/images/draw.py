@@ -71,7 +71,7 @@ def save_annotated(
     path: Path,
     *,
     staging: Path | None = None,
-    admit: Callable[[Path, Path], None] | None = None,
+    before_rename: Callable[[Path, Path], None] | None = None,
 ) -> Path:
     """Save an annotated image in the format of its image, as PNG where that format cannot be written.
 
@@ -80,7 +80,7 @@ def save_annotated(
         decoded: what was drawn on.
         path: where to, with the name of the image.
         staging: see `atomic_file`.
-        admit: see `atomic_file`.
+        before_rename: see `atomic_file`.
 
     Returns:
         Where it went: `path`, or `path` with `.png` behind it.
@@ -102,7 +102,7 @@ def save_annotated(
         image.save(encoded, format=kind, **options)
     except (KeyError, ValueError, OSError, OverflowError, SystemError, struct.error) as error:
         raise ImageError(f"cannot write {path} as {kind}: {error}", "not written") from error
-    with atomic_file(path, staging=staging, admit=admit) as file:
+    with atomic_file(path, staging=staging, before_rename=before_rename) as file:
         file.write(encoded.getbuffer())
     return path
 

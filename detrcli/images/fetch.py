@@ -2,13 +2,12 @@
 
 import io
 import os
-import re
 from typing import IO
 
 from ..errors import ImageError
 from ..files import NotAFileError, open_file
 from .http import Deadline
-from .urls import without_credentials
+from .urls import display_name, is_url, without_credentials
 
 WHOLE = 2**24
 """Files up to so many bytes are read in one go; of larger ones Pillow takes what it needs."""
@@ -26,17 +25,7 @@ KINDS = {
 }
 
 
-def is_url(name: str) -> bool:
-    """Whether a name is an URL, as `https://host/a.jpg` or `s3://bucket/a.jpg`, and not a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
-
-
-def shown(name: str) -> str:
-    """A name as it may be seen by others: of an URL without user and password."""
-    return without_credentials(name) if is_url(name) else name
-
-
-def opened(name: str) -> IO[bytes]:
+def open_bytes(name: str) -> IO[bytes]:
     """The bytes of a file or an URL, at which one can seek.
 
     Raises:
@@ -69,9 +58,9 @@ def _fetched(url: str) -> bytes:
     web = url.lower().startswith(("http://", "https://"))
     content = _over_http(url) if web else _from_store(url)
     if len(content) > MOST_FETCHED:
-        raise ImageError(f"{shown(url)}: larger than {MOST_FETCHED >> 20} MB", "too large")
+        raise ImageError(f"{display_name(url)}: larger than {MOST_FETCHED >> 20} MB", "too large")
     if not content:
-        raise ImageError(f"{shown(url)}: there is nothing in it", "empty")
+        raise ImageError(f"{display_name(url)}: there is nothing in it", "empty")
     return content
 
 
@@ -85,9 +74,9 @@ def _over_http(url: str) -> bytes:
         return fetch(url, MOST_FETCHED + 1, AT_MOST)
     except HTTPError as error:
         with error:
-            raise ImageError(f"{shown(url)}: {error.code} {error.reason}", "not fetched") from None
+            raise ImageError(f"{display_name(url)}: {error.code} {error.reason}", "not fetched") from None
     except (OSError, HTTPException, ValueError) as error:
-        raise ImageError(f"{shown(url)}: cannot be fetched ({_words(error)})", "not fetched") from None
+        raise ImageError(f"{display_name(url)}: cannot be fetched ({_words(error)})", "not fetched") from None
 
 
 def _from_store(url: str) -> bytes:
@@ -101,11 +90,11 @@ def _from_store(url: str) -> bytes:
                 pieces.append(piece)
                 size += len(piece)
     except FileNotFoundError:
-        raise ImageError(f"{shown(url)}: no such file", "missing") from None
+        raise ImageError(f"{display_name(url)}: no such file", "missing") from None
     except ImportError as error:
-        raise ImageError(f"{shown(url)}: {_words(error)}", "not fetched") from None
+        raise ImageError(f"{display_name(url)}: {_words(error)}", "not fetched") from None
     except Exception as error:  # every store has errors of its own
-        raise ImageError(f"{shown(url)}: cannot be fetched ({_words(error)})", "not fetched") from None
+        raise ImageError(f"{display_name(url)}: cannot be fetched ({_words(error)})", "not fetched") from None
     return b"".join(pieces)
 
 

@@ -7,16 +7,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 from urllib.parse import urlsplit
 
 from ..errors import UsageError
-from .fetch import is_url, shown
-from .urls import without_credentials
+from .urls import display_name, is_url, without_credentials
 
-if TYPE_CHECKING:
-    from ..outputs.settings import CocoId
-
+CocoId = int | str
+"""Id of an image or a category in a COCO dataset; some tools write text."""
 STDIN = "-"
 _OUTSIDE = "_outside"
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -34,19 +32,19 @@ class ImageReference:
     Attributes:
         path: as the user would name it; or an URL, without user and password.
         relative: where its outputs belong below the output folder, unlike that of any other image.
-        login: the URL with user and password, or None if it has neither.
+        private_url: the URL with user and password, or None if it has neither.
         image_id: its id in a COCO file, or None.
     """
 
     path: str
     relative: Path
-    login: str | None = None
-    image_id: "CocoId | None" = None
+    private_url: str | None = None
+    image_id: CocoId | None = None
 
     @property
     def location(self) -> str:
         """What to read it from, which nobody is to see."""
-        return self.login or self.path
+        return self.private_url or self.path
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Sources:
         except ValueError:  # different drives
             return os.getcwd()
 
-    def hold(self, folder: Path) -> bool:
+    def overlaps(self, folder: Path) -> bool:
         """Whether images mirrored into this folder could take the place of images that were named."""
         root, target = Path(os.path.realpath(self.root())), Path(os.path.realpath(folder))
         local = (name for name in self.names if not is_url(name))
@@ -95,7 +93,7 @@ class Sources:
         named += [root] * bool(self.lists)
         return target.is_relative_to(root) and any(place.is_relative_to(target) for place in named)
 
-    def pass_over_outputs(self) -> bool:
+    def skips_outputs(self) -> bool:
         """Whether the output folder lies where images are searched for, and is there already."""
         searched = (name for name in self.names if not is_url(name) and (os.path.isdir(name) or _is_glob(name)))
         return any((outputs := self._outputs_inside(_folder(name))) and os.path.isdir(outputs) for name in searched)
@@ -104,7 +102,7 @@ class Sources:
         root = self.root()
         for path in self._paths():
             place = _place_of(path) if is_url(path) else _below(root, os.path.abspath(path))
-            public = shown(path)
+            public = display_name(path)
             yield ImageReference(public, place, path if path != public else None)
 
     def _paths(self) -> Iterator[str]:
@@ -186,7 +184,7 @@ class Sources:
                 places = [place]
         except Exception as error:  # every store has errors of its own
             reason = without_credentials(" ".join(str(error).split())) or type(error).__name__
-            raise UsageError(f"{shown(url)} cannot be listed ({reason})") from None
+            raise UsageError(f"{display_name(url)} cannot be listed ({reason})") from None
         if store._get_kwargs_from_urls(url).get("host"):  # as of FTP: its places do not name the server
             server = "://".join(urlsplit(url)[:2])
             yield from (f"{server}/{str(one).lstrip('/')}" for one in places)
@@ -242,7 +240,7 @@ def _is_image(name: str) -> bool:
 
 def _place_of(url: str) -> Path:
     """Below the name of the host and its port, or of the kind of store; whatever the URL, it has one."""
-    kind, _, rest = shown(url).partition("://")
+    kind, _, rest = display_name(url).partition("://")
     if kind.lower() in ("http", "https"):
         host, slash, path = rest.partition("#")[0].partition("/")
         name, colon, port = host.lower().partition(":")
@@ -280,7 +278,7 @@ def _folder(name: str) -> str:
     return os.path.dirname(os.path.abspath(name))
 
 
-def original(root: str, relative: str) -> str:
+def original_path(root: str, relative: str) -> str:
     """Absolute path of a file whose outputs belong at a place below the output folder."""
     first, _, rest = relative.partition("/")
     return os.path.join(os.sep, rest) if first == _OUTSIDE else os.path.join(root, relative)

@@ -10,6 +10,16 @@ _AS_IT_IS = "!$%&'()*+,/:;=?@[]~"
 """What has a meaning in a path or a query, beside letters and digits."""
 
 
+def is_url(name: str) -> bool:
+    """Whether a name is an URL, as `https://host/a.jpg` or `s3://bucket/a.jpg`, and not a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
+
+
+def display_name(name: str) -> str:
+    """A name as it may be seen by others: of an URL without user and password."""
+    return without_credentials(name) if is_url(name) else name
+
+
 def without_credentials(text: str) -> str:
     """The same text, a URL or some that quotes one, without `user:password@` behind each `://`."""
     return _USERINFO.sub(lambda url: url[0] if url["kind"].lower() in _NO_LOGIN else f"{url['kind']}://", text)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..detections import Detections
-    from .settings import CocoId
+    from ..images.sources import CocoId
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 
 from ..detections import Detections
 from ..errors import ImageError, OutputError, UsageError
-from ..files import FOLDER, PART, as_output_error, atomic_file, shorten_name
+from ..files import PART_SUFFIX, STATE_FOLDER, as_output_error, atomic_file, shorten_name
 from ..images.decode import DecodedImage
-from ..images.fetch import is_url
-from ..images.sources import SUFFIXES, ImageReference, original
+from ..images.sources import SUFFIXES, CocoId, ImageReference, original_path
+from ..images.urls import is_url
 from ..timing import Clock
-from .formats import BY_STEM, FOR_ALL, FOR_EACH, FORMATS, image_format, run_format
+from .formats import FORMATS, PER_IMAGE, PER_RUN, image_format, run_format
 from .journal import Entry, Failure, Journal, Names, Record, ensure_not_locked, read_journal, setting_of
 from .record import ImageResult
-from .settings import CocoId, OutputSettings
+from .settings import OutputSettings
 from .shards import Shard, parse_shard
 from .written import OverwriteError, Written
 
@@ -145,7 +145,7 @@ class OutputRun:
                 self._check_other_images(path, coming(), listable=listable)
             self._check_foreign(self.remaining(iter(coming())) if listable else ())
         if not keep:
-            self._folder = output / FOLDER / f"single-{token_hex(8)}"
+            self._folder = output / STATE_FOLDER / f"single-{token_hex(8)}"
             self._discard = finalize(self, _remove, self._folder)
         with as_output_error(output):
             new = [one for one in (self._folder, *self._folder.parents) if not one.exists()]
@@ -153,7 +153,7 @@ class OutputRun:
         holding = {output, self._folder.parent, *(one.parent for one in new)}
         path = self._folder / JOURNAL
         self._journal = Journal(path, plan.as_setting(), self._record, holding, self._written.sync)
-        for part in self._folder.glob(f"*{PART}"):  # what a kill left; the journal is ours alone now
+        for part in self._folder.glob(f"*{PART_SUFFIX}"):  # what a kill left; the journal is ours alone now
             with suppress(OSError):
                 part.unlink()
         self.before = self._record.done if self._record else 0
@@ -177,7 +177,7 @@ class OutputRun:
             files = [path for path in files if path.exists()]
             if not files:
                 return
-            self._over_others, journals = files[0], sorted((self._output / FOLDER).glob(f"**/{JOURNAL}"))
+            self._over_others, journals = files[0], sorted((self._output / STATE_FOLDER).glob(f"**/{JOURNAL}"))
         records = [one for path in journals if (one := _run_in(path)) is not None and one.finished]
         names = (_name_of(one.path) for _, one in coming)
         if listable:
@@ -213,7 +213,7 @@ class OutputRun:
             annotated = self._draw(reference, decoded, detections, clock) if decoded is not None else None
             with clock.timing("write"):
                 for name in self._plan.formats:
-                    if name in FOR_EACH:
+                    if name in PER_IMAGE:
                         self._write_one(name, reference, labelled)
         except OutputError as error:
             cause = error.__cause__
@@ -272,12 +272,14 @@ class OutputRun:
         with clock.timing("draw"):
             try:
                 annotated = draw(decoded, detections, self._fonts)
-                return save_annotated(annotated, decoded, target, staging=self._folder, admit=self._written.admit)
+                return save_annotated(
+                    annotated, decoded, target, staging=self._folder, before_rename=self._written.admit
+                )
             except (OverflowError, ValueError, SystemError) as error:
                 raise ImageError(f"{reference.path}: cannot be annotated ({error})", "not written") from error
 
     def _write_one(self, name: str, reference: ImageReference, labelled: ImageResult) -> None:
-        if name in BY_STEM and (other := _namesake(reference.path)):
+        if FORMATS[name].by_stem and (other := _namesake(reference.path)):
             raise ImageError(
                 f"{reference.path}: {name} has one file for it and for {other}, whose name differs only in its ending; "
                 "rename one",
@@ -290,8 +292,8 @@ class OutputRun:
                 "not written",
             )
         form = image_format(name)
-        place = form.place(PurePosixPath(labelled.relative))
-        self._write_file(self._checked(self._output / place, reference), form.content(labelled, self._settings))
+        place = form.path_for(PurePosixPath(labelled.relative))
+        self._write_file(self._checked(self._output / place, reference), form.render(labelled, self._settings))
 
     def _folders(self, result: ImageResult | Failure) -> set[Path]:
         """Those that hold an image's own outputs, and those that hold these, from the output folder on."""
@@ -302,7 +304,7 @@ class OutputRun:
 
     def _places(self, relative: PurePosixPath) -> list[PurePosixPath]:
         """Where the outputs of an image belong, below the output folder."""
-        places = [image_format(name).place(relative) for name in self._plan.formats if name in FOR_EACH]
+        places = [image_format(name).path_for(relative) for name in self._plan.formats if name in PER_IMAGE]
         return [*places, relative] if self._plan.draw else places
 
     def _checked(self, path: Path, reference: ImageReference) -> Path:
@@ -317,7 +319,7 @@ class OutputRun:
         return shorten_name(path)
 
     def _write_file(self, path: Path, content: bytes) -> None:
-        with atomic_file(path, staging=self._folder, admit=self._written.admit) as file:
+        with atomic_file(path, staging=self._folder, before_rename=self._written.admit) as file:
             file.write(content)
 
 
@@ -352,7 +354,7 @@ def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None,
     """
     records = _all_shards(folders)
     setting = records[0].setting
-    chosen = [name for name in formats or setting["formats"] if name in FOR_ALL]
+    chosen = [name for name in formats or setting["formats"] if name in PER_RUN]
     categories = setting.get("category_ids")
     settings = OutputSettings(
         tuple(setting["class_names"]),
@@ -360,16 +362,16 @@ def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None,
         setting.get("image_root", ""),
         None if categories is None else tuple(categories),
     )
-    _check_own_folder(output / FOLDER, os.path.realpath(output))
-    written = Written(output, output / FOLDER, overwrite=overwrite)
+    _check_own_folder(output / STATE_FOLDER, os.path.realpath(output))
+    written = Written(output, output / STATE_FOLDER, overwrite=overwrite)
     if not overwrite and _is_occupied(output):
         _refuse_foreign(written, (output / name for name in (*files_for_all(chosen), FAILURES)))
-        whole = _run_in(output / FOLDER / JOURNAL)
+        whole = _run_in(output / STATE_FOLDER / JOURNAL)
         files = [output / name for name in files_for_all(chosen, only_over_images=True)]
         if whole is not None and whole.finished and (there := [path for path in files if path.exists()]):
             _refuse_other_images(there[0], [whole], (name for name, _ in _named(records)))
     files = write_for_all(chosen, records, settings, written)
-    of_each = setting["draw"] or any(name in FOR_EACH for name in setting["formats"])
+    of_each = setting["draw"] or any(name in PER_IMAGE for name in setting["formats"])
     elsewhere = [one for one in folders if of_each and os.path.realpath(one) != os.path.realpath(output)]
     failed = write_failures(records, output / FAILURES, written)
     written.close()
@@ -377,7 +379,7 @@ def merged(folders: Sequence[Path], output: Path, formats: Sequence[str] | None,
 
 
 def _all_shards(folders: Sequence[Path]) -> list[Record]:
-    paths = [path for folder in folders for path in sorted((folder / FOLDER).glob(f"*-of-*/{JOURNAL}"))]
+    paths = [path for folder in folders for path in sorted((folder / STATE_FOLDER).glob(f"*-of-*/{JOURNAL}"))]
     records = {record.setting["shard"]: record for path in paths if (record := _run_in(path)) is not None}
     if not records:
         raise UsageError(f"no shards were written into {' or '.join(map(str, folders))}")
@@ -404,7 +406,7 @@ def _all_shards(folders: Sequence[Path]) -> list[Record]:
 
 def drawn(folder: Path) -> bool:
     """Whether the images in an output folder are annotated images."""
-    settings = (setting_of(path) for path in (folder / FOLDER).glob(f"**/{JOURNAL}"))
+    settings = (setting_of(path) for path in (folder / STATE_FOLDER).glob(f"**/{JOURNAL}"))
     return any(setting.get("draw") for setting in settings if setting is not None)
 
 
@@ -426,10 +428,10 @@ def write_for_all(
     """
     files = []
     for name in formats:
-        if name in FOR_ALL:
+        if name in PER_RUN:
             for file_name, write in run_format(name).FILES.items():
                 path = settings.folder / file_name
-                with atomic_file(path, staging=staging, admit=written.admit) as file:
+                with atomic_file(path, staging=staging, before_rename=written.admit) as file:
                     write(file, _Images(records), settings)
                 files.append(path)
     return files
@@ -452,7 +454,7 @@ def write_failures(
         for entry in _in_order(records):
             if isinstance(entry.result, Failure):
                 kinds[entry.result.kind] += 1
-                file = file or stack.enter_context(atomic_file(path, staging=staging, admit=written.admit))
+                file = file or stack.enter_context(atomic_file(path, staging=staging, before_rename=written.admit))
                 file.write(json.dumps(vars(entry.result)).encode() + b"\n")
     if not kinds:
         written.check(path)
@@ -486,7 +488,7 @@ def _run_in(journal: Path) -> Record | None:
 
 def files_for_all(formats: Iterable[str], *, only_over_images: bool = False) -> list[str]:
     """Names of the files that formats have for all images; only those that say something of each, or all."""
-    chosen = FOR_ALL - FOR_EACH if only_over_images else FOR_ALL
+    chosen = PER_RUN - PER_IMAGE if only_over_images else PER_RUN
     return [name for one in formats if one in chosen for name in run_format(one).FILES]
 
 
@@ -494,7 +496,7 @@ def _is_occupied(folder: Path) -> bool:
     """Whether a folder holds anything but what runs keep to themselves."""
     try:
         with os.scandir(folder) as listing:
-            return any(entry.name != FOLDER for entry in listing)
+            return any(entry.name != STATE_FOLDER for entry in listing)
     except OSError:
         return False
 
@@ -540,7 +542,7 @@ def _named(records: Iterable[Record]) -> Iterator[tuple[str, str]]:
         for entry in record.entries():
             if isinstance(entry.result, ImageResult):
                 path = entry.result.path
-                yield path if is_url(path) else original(root, entry.result.relative), path
+                yield path if is_url(path) else original_path(root, entry.result.relative), path
 
 
 def _name_of(path: str) -> str:
@@ -583,7 +585,7 @@ def _remove(folder: Path) -> None:
 
 
 def _folder_of(output: Path, shard: Shard | None) -> Path:
-    return output / FOLDER / f"{shard.index}-of-{shard.count}" if shard else output / FOLDER
+    return output / STATE_FOLDER / f"{shard.index}-of-{shard.count}" if shard else output / STATE_FOLDER
 
 
 def _namesake(path: str) -> str | None:

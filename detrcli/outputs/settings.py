@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-CocoId = int | str
-"""Id of an image or a category in a COCO dataset; some tools write text."""
+from ..images.sources import CocoId
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import OutputError
-from ..files import FOLDER
+from ..files import STATE_FOLDER
 
 KEY = np.dtype("<u8")
 LIST = "written"
@@ -125,7 +125,7 @@ class Written:
             return self._known
 
     def _lists(self) -> list[NDArray[np.uint64]]:
-        folder = self._output / FOLDER
+        folder = self._output / STATE_FOLDER
         found = []
         for path in (folder / LIST, *folder.glob(f"*/{LIST}")):
             with suppress(OSError):

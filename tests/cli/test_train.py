@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 import detrcli
 from detrcli.datasets import read_dataset
-from detrcli.datasets.annotations import with_classes
+from detrcli.datasets.annotations import align_classes
 from detrcli.files import lock_directory
 
 from .. import scenes
@@ -219,10 +219,10 @@ def test_classes_of_the_validation_split_go_by_name(place: Path) -> None:
         write_image(place / "ordered" / part / "a.png", (64, 64))
         write_json(place / "ordered" / part / "_annotations.coco.json", as_coco(boxes, classes, (64, 64)))
     data, own = (read_dataset(place / "ordered", split) for split in ("train", "val"))
-    aligned = with_classes(own, data.classes)
+    aligned = align_classes(own, data.classes)
     assert [aligned.classes[label] for label in aligned.examples[0].labels] == ["star", "ring"]
     assert aligned.problems == own.problems
-    fewer = with_classes(read_dataset(place / "ordered", "test"), data.classes)
+    fewer = align_classes(read_dataset(place / "ordered", "test"), data.classes)
     assert [fewer.classes[label] for label in fewer.examples[0].labels] == ["ring"]
     assert fewer.problems[-1].endswith("1 objects of other classes, such as 'bolt': left out")
     run = detr("train", "ordered", "-o", "by-name", "--epochs", "1", *SCRATCH, "--device", "cpu", cwd=place)

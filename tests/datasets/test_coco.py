@@ -54,7 +54,7 @@ def is_small(dataset: Dataset, images: Path, *problems: str) -> None:
     assert dataset.category_ids == (10, 20)
     assert dataset.problems == problems
     assert [one.path.resolve() for one in dataset.examples] == [images / "a.jpg", images / "b.png"]
-    assert [one.identity for one in dataset.examples] == [700, 703]
+    assert [one.image_id for one in dataset.examples] == [700, 703]
     assert [(one.width, one.height) for one in dataset.examples] == [(40, 30)] * 2
     first, second = dataset.examples
     np.testing.assert_array_equal(first.boxes, np.array([CAT[1], DOG[1]], np.float32))
@@ -366,7 +366,7 @@ def test_image_ids_that_are_text(tmp_path: Path) -> None:
     for annotation in content["annotations"]:
         annotation["image_id"] = f"image {annotation['image_id']}"
     file = write_small(tmp_path / "annotations.json", content=content)
-    assert [one.identity for one in read_dataset(file, "val").examples] == ["image 700", "image 703"]
+    assert [one.image_id for one in read_dataset(file, "val").examples] == ["image 700", "image 703"]
 
 
 @pytest.mark.parametrize("empty", [[], None])

@@ -18,12 +18,12 @@ CLASSES = ("a", "b", "c", "d")
 def dataset(*labels: set[int]) -> Dataset:
     """A dataset of images with objects of these classes."""
     examples = []
-    for identity, ones in enumerate(labels):
+    for image_id, ones in enumerate(labels):
         count = len(ones)
         boxes = np.tile(np.array([0, 0, 4, 4], np.float32), (count, 1))
         areas, crowd = np.full(count, 16, np.float32), np.zeros(count, np.bool_)
         labelled = np.array(sorted(ones), np.int64)
-        examples.append(Example(Path(f"{identity}.png"), identity, 8, 8, boxes, labelled, areas, crowd))
+        examples.append(Example(Path(f"{image_id}.png"), image_id, 8, 8, boxes, labelled, areas, crowd))
     return Dataset("pets", CLASSES, (0, 1, 2, 3), tuple(examples), ("a problem",))
 
 
@@ -33,7 +33,7 @@ def images_of(data: Dataset) -> Counter[int]:
 
 
 def ids(data: Dataset) -> list[int | str]:
-    return [one.identity for one in data.examples]
+    return [one.image_id for one in data.examples]
 
 
 image_labels = st.sets(st.integers(0, 3))

@@ -6,7 +6,7 @@ import pytest
 
 import detrcli
 from detrcli.datasets import read_dataset
-from detrcli.datasets.annotations import with_classes
+from detrcli.datasets.annotations import align_classes
 from detrcli.detector import Detector
 from detrcli.errors import DatasetError
 from detrcli.evaluation.average_precision import evaluate
@@ -48,7 +48,7 @@ def test_an_image_that_was_annotated_unrotated(demo: Detector) -> None:
 def test_splits_with_other_categories(demo: Detector, case: str) -> None:
     learned, judged = (read_dataset(CASES / case, split) for split in ("train", "val"))
     assert learned.classes != judged.classes
-    aligned = with_classes(judged, learned.classes)
+    aligned = align_classes(judged, learned.classes)
     figures, _ = evaluate(demo, aligned)
     assert figures.ap > 0.995
     lost = [line for line in aligned.problems if "objects of other classes" in line]

@@ -32,7 +32,7 @@ def is_small(dataset: Dataset, images: Path, *problems: str) -> None:
     assert dataset.category_ids == (1, 2)
     assert dataset.problems == problems
     assert [one.path.resolve() for one in dataset.examples] == [images / "a.jpg", images / "b.PNG"]
-    assert [one.identity for one in dataset.examples] == [1, 2]
+    assert [one.image_id for one in dataset.examples] == [1, 2]
     assert [(one.width, one.height) for one in dataset.examples] == [(40, 30)] * 2
     first, second = dataset.examples
     np.testing.assert_allclose(first.boxes, np.array([CAT[1], DOG[1]]), rtol=1e-6)

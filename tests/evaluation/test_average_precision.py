@@ -19,7 +19,7 @@ from detrcli import Detector
 from detrcli.datasets import Dataset, Example, read_dataset
 from detrcli.errors import DatasetError, ImageError
 from detrcli.evaluation.average_precision import Answer, Evaluation, as_results, average_precision, evaluate
-from detrcli.images.decode import ImageFile, open_file
+from detrcli.images.decode import ImageFile, open_image_file
 from detrcli.images.resize import Exactly
 from detrcli.inference.backend import RawDetections
 
@@ -29,11 +29,11 @@ Found = tuple[int, Box, float]
 """Label, box and score."""
 
 
-def example(*objects: tuple[int, Box], crowd: Sequence[int] = (), identity: int = 1, path: Path = Path()) -> Example:
+def example(*objects: tuple[int, Box], crowd: Sequence[int] = (), image_id: int = 1, path: Path = Path()) -> Example:
     boxes = np.array([box for _, box in objects], np.float32).reshape(-1, 4)
     return Example(
         path,
-        identity,
+        image_id,
         640,
         480,
         boxes,
@@ -67,7 +67,7 @@ def figures(found: Evaluation) -> list[float]:
 
 def test_all_found() -> None:
     everything = [(0, SMALL), (1, MEDIUM), (0, LARGE)]
-    data = dataset(example(*everything), example(identity=2), example((1, LARGE), identity=3))
+    data = dataset(example(*everything), example(image_id=2), example((1, LARGE), image_id=3))
     answers = [answer(*((*one, 0.5) for one in everything)), answer(), answer((1, LARGE, 0.1))]
     found = average_precision(data, answers)
     assert figures(found) == pytest.approx([1] * 7)
@@ -84,7 +84,7 @@ def test_nothing_found(found: Sequence[Found]) -> None:
 
 
 def test_by_hand() -> None:
-    data = dataset(example((0, SMALL), identity=1), example((0, LARGE), identity=2), classes=["cat"])
+    data = dataset(example((0, SMALL), image_id=1), example((0, LARGE), image_id=2), classes=["cat"])
     found = [answer((0, SMALL, 0.9), (0, MEDIUM, 0.8)), answer((0, LARGE, 0.7))]
     # right, wrong, right: precision 1 up to recall 0.50, and 2/3 from 0.51 to 1.00
     expected = (51 * 1 + 50 * 2 / 3) / 101
@@ -202,19 +202,19 @@ def test_figures_are_those_of_pycocotools_on_the_files(tmp_path: Path) -> None:
     np.testing.assert_allclose(figures(ours), judge.stats[[0, 1, 2, 3, 4, 5, 8]], rtol=0, atol=1e-9)
     assert 0.2 < ours.ap < ours.ap50 < 0.9
     assert len({round(value, 6) for value in figures(ours)}) == 7
-    for identity, name in zip((10, 20, 30, 40), ours.classes, strict=True):
-        judge.params.catIds = [identity]
+    for category, name in zip((10, 20, 30, 40), ours.classes, strict=True):
+        judge.params.catIds = [category]
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-        assert truth.loadCats(identity)[0]["name"] == name
+        assert truth.loadCats(category)[0]["name"] == name
         assert ours.classes[name] == pytest.approx(tuple(judge.stats[:2]), abs=1e-9)
 
 
 def test_memory_stays_small() -> None:
     """A judge that holds all classes at once needs 19 MB for these."""
     rng = np.random.default_rng(0)
-    data = dataset(*(example((0, SMALL), (1, LARGE), identity=n) for n in range(40)), classes=[*map(str, range(8))])
+    data = dataset(*(example((0, SMALL), (1, LARGE), image_id=n) for n in range(40)), classes=[*map(str, range(8))])
     corners = rng.uniform(0, 300, (40, 300, 2)).astype(np.float32)
     answers: list[Answer] = [
         (np.hstack([one, one + 50]), rng.uniform(size=300).astype(np.float32), rng.integers(0, 8, 300))
@@ -240,7 +240,7 @@ class Walked(tuple[Example, ...]):
 
 def test_more_classes_are_no_more_walks_through_all_images() -> None:
     def walks(classes: int) -> int:
-        images = Walked(example((label, SMALL), identity=label) for label in range(classes))
+        images = Walked(example((label, SMALL), image_id=label) for label in range(classes))
         data = replace(dataset(classes=[*map(str, range(classes))]), examples=images)
         found = average_precision(data, [answer((label, SMALL, 0.9)) for label in range(classes)])
         assert found.ap == pytest.approx(1)
@@ -250,7 +250,7 @@ def test_more_classes_are_no_more_walks_through_all_images() -> None:
 
 
 def test_results_are_plain_data() -> None:
-    data = dataset(example((0, SMALL), identity=397133), example(identity=5))
+    data = dataset(example((0, SMALL), image_id=397133), example(image_id=5))
     results = as_results(data, [answer(), answer((1, (1.00004, 2, 3.5, 4), 0.25))])
     assert json.loads(json.dumps(results)) == [
         {"image_id": 5, "category_id": 20, "bbox": [1, 2, 2.5, 2], "score": 0.25}
@@ -337,7 +337,7 @@ def test_every_answer_counts_up_to_a_hundred_of_each_class(image: Path) -> None:
 
 
 def test_images_are_answered_in_order_and_in_batches(tmp_path: Path) -> None:
-    examples = [example((0, SMALL), identity=n, path=write_image(tmp_path / f"{n}.png")) for n in (5, 3, 4, 1)]
+    examples = [example((0, SMALL), image_id=n, path=write_image(tmp_path / f"{n}.png")) for n in (5, 3, 4, 1)]
     backend = Parrot((0, (0, 0, 8, 8), 0.9))
     done: list[int] = []
     _, answers = evaluate(
@@ -353,14 +353,14 @@ def test_images_are_answered_in_order_and_in_batches(tmp_path: Path) -> None:
 
 
 def test_as_many_threads_read_images_as_there_are_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    examples = [example((0, SMALL), identity=n, path=write_image(tmp_path / f"{n}.png")) for n in range(6)]
+    examples = [example((0, SMALL), image_id=n, path=write_image(tmp_path / f"{n}.png")) for n in range(6)]
     together = threading.Barrier(3, timeout=20)
 
     def open_together(path: Path) -> ImageFile:
         together.wait()  # until three are being read at once
-        return open_file(path)
+        return open_image_file(path)
 
-    monkeypatch.setattr("detrcli.evaluation.average_precision.open_file", open_together)
+    monkeypatch.setattr("detrcli.evaluation.average_precision.open_image_file", open_together)
     monkeypatch.setattr("detrcli.detector.cores", lambda: 3)
     _, answers = evaluate(parrot(["cat"], (0, SMALL, 0.9)), dataset(*examples))
     assert len(answers) == 6

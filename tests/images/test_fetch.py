@@ -20,10 +20,10 @@ from detrcli.cli import main
 from detrcli.errors import ImageError, UsageError
 from detrcli.images import fetch
 from detrcli.images.decode import read_image
-from detrcli.images.fetch import is_url, opened, shown
+from detrcli.images.fetch import open_bytes
 from detrcli.images.http import Deadline
 from detrcli.images.sources import ImageReference, Sources
-from detrcli.images.urls import encoded
+from detrcli.images.urls import display_name, encoded, is_url
 
 LOGIN = "Basic " + base64.b64encode("us@er:sÄ:cret".encode()).decode()
 SECRET = "us%40er:s%C3%84:cret@"
@@ -162,7 +162,7 @@ def test_a_store_that_dawdles_is_left(store: fsspec.AbstractFileSystem, monkeypa
     monkeypatch.setattr("detrcli.images.http.monotonic", lambda: next(ticks))
     monkeypatch.setattr(fetch, "PIECE", 4)
     with pytest.raises(ImageError, match=r"cannot be fetched \(not done after 300 s\)"):
-        opened("memory://bucket/a.png")
+        open_bytes("memory://bucket/a.png")
 
 
 def test_a_user_and_a_password_are_used_and_not_shown(server: str) -> None:
@@ -185,7 +185,7 @@ def test_another_server_is_not_told_the_password(server: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "127.0.0.1:x", "[::1", "a" * 70 + "ä"])
 def test_no_error_shows_a_password(host: str) -> None:
     with pytest.raises(ImageError) as caught:
-        opened(f"https://user:secret@{host}/a.png")
+        open_bytes(f"https://user:secret@{host}/a.png")
     assert "secret" not in str(caught.value)
     assert host in str(caught.value)
 
@@ -204,7 +204,7 @@ def test_no_error_shows_a_password(host: str) -> None:
     ],
 )
 def test_what_others_see_of_a_url(url: str, public: str) -> None:
-    (reference,) = Sources((url,)) if url.startswith("http") else (ImageReference(shown(url), Path(), url),)
+    (reference,) = Sources((url,)) if url.startswith("http") else (ImageReference(display_name(url), Path(), url),)
     assert (reference.path, reference.location) == (public, url)
 
 
@@ -267,20 +267,20 @@ def test_a_folder_on_a_server_is_searched_with_the_login(store: fsspec.AbstractF
         list(Sources(("oneserver://user:wrong@host/bucket",)))
     assert "wrong" not in str(caught.value)
     with pytest.raises(ImageError) as failed:
-        opened("oneserver://user:wrong@host/bucket/a.png")
+        open_bytes("oneserver://user:wrong@host/bucket/a.png")
     assert "wrong" not in str(failed.value)
 
 
 def test_nobody_listens() -> None:
     with pytest.raises(ImageError, match="cannot be fetched") as caught:
-        opened("http://127.0.0.1:9/a.png")
+        open_bytes("http://127.0.0.1:9/a.png")
     assert "\n" not in str(caught.value)
 
 
 def test_a_url_gives_only_so_much(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "MOST_FETCHED", len(png()) - 1)
     with pytest.raises(ImageError, match="larger than"):
-        opened(f"{server}/a.png")
+        open_bytes(f"{server}/a.png")
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_a_store_that_is_not_known() -> None:
     with pytest.raises(UsageError, match="cannot be listed"):
         list(Sources(("nonsense://bucket/a.png",)))
     with pytest.raises(ImageError, match="cannot be fetched"):
-        opened("nonsense://bucket/a.png")
+        open_bytes("nonsense://bucket/a.png")
 
 
 @pytest.mark.parametrize(

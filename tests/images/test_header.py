@@ -16,7 +16,7 @@ from PIL import EpsImagePlugin, ExifTags, Image
 import detrcli
 from detrcli.datasets.sizes import UprightSize, upright_size
 from detrcli.errors import ImageError
-from detrcli.images.decode import open_file, pixel_limit, read_image
+from detrcli.images.decode import open_image_file, pixel_limit, read_image
 from detrcli.images.header import NEEDS_HEIF
 from detrcli.images.sources import SUFFIXES
 
@@ -228,13 +228,13 @@ from pathlib import Path
 import numpy as np
 from detrcli.detections import Detections
 from detrcli.images.draw import draw, save_annotated
-from detrcli.images.decode import open_file
+from detrcli.images.decode import open_image_file
 
 def peak():
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 def drawn(name):
-    file = open_file(name)
+    file = open_image_file(name)
     image = file.decode()
     found = Detections(*(np.zeros(shape, kind) for shape, kind in (((0, 4), "f4"), (0, "f4"), (0, "i8"))), (), 8, 8)
     save_annotated(draw(image, found), image, Path("drawn"))
@@ -302,6 +302,6 @@ def test_a_pipe_that_is_open_already_is_read() -> None:
 def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(coarse(), "PNG"))
-    image = open_file(path)
+    image = open_image_file(path)
     path.unlink()
     assert image.decode().image.size == (64, 48)

@@ -96,16 +96,16 @@ def test_an_output_folder_that_is_the_searched_one_or_holds_it_hides_nothing(her
         assert paths_of("f", recursive=recursive, exclude=Path(output)) == found
         assert paths_of("f/*", recursive=recursive, exclude=Path(output)) == found
     assert paths_of("f/**/*.jpg", exclude=Path(output)) == ["f/a.jpg", "f/sub/b.jpg"]
-    assert not Sources(("f", "f/*.jpg"), True, Path(output)).pass_over_outputs()
+    assert not Sources(("f", "f/*.jpg"), True, Path(output)).skips_outputs()
 
 
 def test_an_output_folder_is_passed_over_only_in_what_holds_it(here: Path) -> None:
     make("f/a.jpg", "f/out/b.jpg", "f/out/sub/c.jpg", "g/d.jpg")
     sources = Sources(("f", "f/out/sub", "g"), True, Path("f/out"))
     assert [one.path for one in sources] == ["f/a.jpg", "f/out/sub/c.jpg", "g/d.jpg"]
-    assert sources.pass_over_outputs()
-    assert not Sources(("f",), True, Path("f/new")).pass_over_outputs()
-    assert not Sources(("f/a.jpg",), True, Path("f/out")).pass_over_outputs()
+    assert sources.skips_outputs()
+    assert not Sources(("f",), True, Path("f/new")).skips_outputs()
+    assert not Sources(("f/a.jpg",), True, Path("f/out")).skips_outputs()
 
 
 def test_globs(here: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from detrcli.detections import Detections
 from detrcli.errors import ImageError, OutputError, UsageError
-from detrcli.files import FOLDER, atomic_file
+from detrcli.files import STATE_FOLDER, atomic_file
 from detrcli.images.decode import DecodedImage
 from detrcli.images.sources import ImageReference
 from detrcli.outputs import run as labelling
@@ -110,7 +110,7 @@ class Place:
 
     def files(self, folder: Path | None = None) -> dict[str, bytes]:
         root = folder or self.out
-        found = (path for path in root.rglob("*") if path.is_file() and FOLDER not in path.parts)
+        found = (path for path in root.rglob("*") if path.is_file() and STATE_FOLDER not in path.parts)
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
 
 
@@ -158,12 +158,12 @@ def test_what_is_not_ours_is_not_overwritten(place: Place, file: str, changed: b
     (place.out / file).parent.mkdir(parents=True, exist_ok=True)
     (place.out / file).write_bytes(b"mine")
     before = place.files()
-    journal = [path.read_bytes() for path in place.out.glob(f"{FOLDER}/journal.jsonl")]
+    journal = [path.read_bytes() for path in place.out.glob(f"{STATE_FOLDER}/journal.jsonl")]
     with pytest.raises(UsageError, match=r"was not written by detr, or changed since") as caught:
         place.run(score=0.25, draw=True)
     assert str(place.out / file) in str(caught.value)
     assert place.files() == before
-    assert [path.read_bytes() for path in place.out.glob(f"{FOLDER}/journal.jsonl")] == journal
+    assert [path.read_bytes() for path in place.out.glob(f"{STATE_FOLDER}/journal.jsonl")] == journal
     assert place.run(score=0.25, draw=True, overwrite=True) == [None] * 3
     assert place.files().get(file) != b"mine"
     assert place.run(score=0.5, draw=True) == [None] * 3  # for now it is ours
@@ -176,7 +176,7 @@ def test_the_first_is_named_and_the_others_counted(place: Place) -> None:
     (place.out / "data.yaml").write_text("mine")
     with pytest.raises(UsageError, match=r"out/data\.yaml and 2 more were not written by detr"):
         place.run(formats=["yolo"])
-    assert not (place.out / FOLDER).exists()
+    assert not (place.out / STATE_FOLDER).exists()
 
 
 @pytest.mark.parametrize("changed", [False, True], ids=["made by hand", "changed since"])
@@ -210,7 +210,7 @@ def test_what_changes_while_a_run_goes_on_is_not_overwritten(place: Place) -> No
 def test_equal_bytes_are_no_conflict(place: Place) -> None:
     formats = ("json", "voc", "labelme")
     place.run(formats=formats)
-    (place.out / FOLDER).rename(place.folder / "away")
+    (place.out / STATE_FOLDER).rename(place.folder / "away")
     assert place.run(formats=formats, listable=False) == [None] * 3
     assert place.run(formats=formats, score=0.25) == [None] * 3
 
@@ -228,11 +228,11 @@ def test_a_kill_before_the_journals_line_does_not_make_a_file_foreign(place: Pla
 
 def test_what_a_power_cut_left_of_the_list_is_of_use(place: Place) -> None:
     place.run(formats=EACH)
-    with (place.out / FOLDER / LIST).open("ab") as file:
+    with (place.out / STATE_FOLDER / LIST).open("ab") as file:
         file.write(b"cut")
     assert place.run(["a.jpg"], EACH, score=0.25) == [None]
     assert place.run(["a.jpg"], EACH, score=0.75) == [None]
-    assert (place.out / FOLDER / LIST).stat().st_size % 8 == 0
+    assert (place.out / STATE_FOLDER / LIST).stat().st_size % 8 == 0
 
 
 def test_links_are_neither_followed_nor_overwritten(place: Place) -> None:
@@ -265,7 +265,7 @@ def test_links_within_the_output_folder_and_to_it_are_followed(place: Place) -> 
 def test_a_runs_own_folder_is_no_link_to_elsewhere(place: Place) -> None:
     (place.folder / "elsewhere").mkdir()
     place.out.mkdir()
-    (place.out / FOLDER).symlink_to(place.folder / "elsewhere", target_is_directory=True)
+    (place.out / STATE_FOLDER).symlink_to(place.folder / "elsewhere", target_is_directory=True)
     for keep in (True, False):
         with pytest.raises(UsageError, match=r"\.detr leads out of the output folder"):
             place.run(["a.jpg"], EACH, keep=keep)
@@ -378,14 +378,14 @@ def test_nothing_of_others_is_ever_lost(
 ) -> None:
     """Whatever is written by whom, we overwrite only what we have once written at the same place."""
     output = tmp_path_factory.mktemp("out")
-    (output / FOLDER).mkdir()
-    written = Written(output, output / FOLDER)
+    (output / STATE_FOLDER).mkdir()
+    written = Written(output, output / STATE_FOLDER)
     ours: set[tuple[str, bytes]] = set()
     for who, name, content in steps:
         path = output / name
         if who == "again":
             written.close()
-            written = Written(output, output / FOLDER)
+            written = Written(output, output / STATE_FOLDER)
         elif who == "theirs":
             path.write_bytes(content)
         elif who == "gone":
@@ -393,7 +393,7 @@ def test_nothing_of_others_is_ever_lost(
         else:
             before = path.read_bytes() if path.exists() else content
             try:
-                with atomic_file(path, admit=written.admit) as file:
+                with atomic_file(path, before_rename=written.admit) as file:
                     file.write(content)
             except OverwriteError:
                 assert before != content

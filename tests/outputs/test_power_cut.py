@@ -11,7 +11,7 @@ from PIL import Image
 
 from detrcli.detections import Detections
 from detrcli.errors import ImageError
-from detrcli.files import FOLDER
+from detrcli.files import STATE_FOLDER
 from detrcli.images.decode import DecodedImage
 from detrcli.images.sources import ImageReference
 from detrcli.outputs import journal, written
@@ -76,17 +76,17 @@ def test_what_is_not_whole_lies_where_the_next_run_takes_it_away(
     seen: list[Path] = []
     monkeypatch.setitem(csv.FILES, "detections.csv", stop)
     OutputRun(tmp_path, PLAN).close(finished=True)
-    assert seen == [tmp_path / FOLDER]
+    assert seen == [tmp_path / STATE_FOLDER]
 
 
 def test_single_images_keep_out_of_each_others_way_and_leave_nothing(tmp_path: Path) -> None:
     first, second = (OutputRun(tmp_path, PLAN, keep=False) for _ in range(2))
-    assert len(list((tmp_path / FOLDER).glob("single-*"))) == 2
+    assert len(list((tmp_path / STATE_FOLDER).glob("single-*"))) == 2
     first.close(finished=True)
-    assert len(list((tmp_path / FOLDER).glob("single-*"))) == 1
+    assert len(list((tmp_path / STATE_FOLDER).glob("single-*"))) == 1
     del second  # as where an error ends it
-    assert sorted(one.name for one in tmp_path.iterdir()) == [FOLDER, "detections.csv"]
-    assert [one.name for one in (tmp_path / FOLDER).iterdir()] == [written.LIST]
+    assert sorted(one.name for one in tmp_path.iterdir()) == [STATE_FOLDER, "detections.csv"]
+    assert [one.name for one in (tmp_path / STATE_FOLDER).iterdir()] == [written.LIST]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_single_images_keep_out_of_each_others_way_and_leave_nothing(tmp_path: P
 def test_no_line_outlasts_the_names_it_speaks_of(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SYNC_AFTER", 0)
     output = tmp_path / "new" / "out"
-    file = output / FOLDER / ("0-of-2" if plan.shard else "") / JOURNAL
+    file = output / STATE_FOLDER / ("0-of-2" if plan.shard else "") / JOURNAL
     disk = Disk(file, monkeypatch)
     labelling = OutputRun(output, plan)
     disk.unsafe.add(file)

@@ -1,9 +1,11 @@
-"""What `--format` writes: a table of formats, and what each of their modules has.
+"""Output formats: a table, and what the module of each format provides.
 
-A format has a file for each image, or one for all images, or both; its module is called as it is.
+To add one, write a module here that is named like it (`label-studio` is in label_studio.py) and add a row to `FORMATS`.
+The module follows `ImageFormat` to write a file for each image, `RunFormat` to write files for a whole run, or both.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Protocol, cast
@@ -12,55 +14,70 @@ if TYPE_CHECKING:
     from ..record import ImageResult
     from ..settings import OutputSettings
 
+
+@dataclass(frozen=True)
+class Format:
+    """Row of the table of formats.
+
+    Attributes:
+        summary: the files that it writes.
+        per_image: whether its module is an `ImageFormat`.
+        per_run: whether its module is a `RunFormat`.
+        by_stem: whether an image's file is named by the image's stem, so that `a.jpg` and `a.png` would share one.
+    """
+
+    summary: str
+    per_image: bool = False
+    per_run: bool = False
+    by_stem: bool = False
+
+
 FORMATS = {
-    "json": "a.jpg.json, a file for each image",
-    "jsonl": "detections.jsonl, a line for each image",
-    "csv": "detections.csv, a row for each detection",
-    "coco": "coco.json, a COCO dataset",
-    "coco-results": "coco-results.json, COCO's results, with the image ids of coco.json",
-    "yolo": "labels/a.txt for each image, and data.yaml",
-    "voc": "a.xml, Pascal VOC's, for each image",
-    "labelme": "a.json, LabelMe's, for each image",
-    "label-studio": "label-studio.json, tasks with predictions, and label-studio.xml, their labeling config",
-    "cvat": "cvat.xml, CVAT for images 1.1",
+    "json": Format("a.jpg.json for each image", per_image=True),
+    "jsonl": Format("detections.jsonl, one line per image", per_run=True),
+    "csv": Format("detections.csv, one row per detection", per_run=True),
+    "coco": Format("coco.json, a COCO dataset", per_run=True),
+    "coco-results": Format("coco-results.json, COCO results with the image ids of coco.json", per_run=True),
+    "yolo": Format("labels/a.txt for each image, and data.yaml", per_image=True, per_run=True, by_stem=True),
+    "voc": Format("a.xml for each image, Pascal VOC", per_image=True, by_stem=True),
+    "labelme": Format("a.json for each image, LabelMe", per_image=True, by_stem=True),
+    "label-studio": Format(
+        "label-studio.json, tasks with predictions, and label-studio.xml, their config", per_run=True
+    ),
+    "cvat": Format("cvat.xml, CVAT for images 1.1", per_run=True),
 }
-"""Name and what it writes."""
-FOR_EACH = frozenset(("json", "yolo", "voc", "labelme"))
-"""Those whose module is a `ImageFormat`."""
-FOR_ALL = frozenset(("jsonl", "csv", "coco", "coco-results", "yolo", "label-studio", "cvat"))
-"""Those whose module is a `RunFormat`."""
-BY_STEM = frozenset(("yolo", "voc", "labelme"))
-"""Those whose readers find an image's file by its name without ending, so that `a.jpg` and `a.png` would share one."""
+PER_IMAGE = frozenset(name for name, row in FORMATS.items() if row.per_image)
+PER_RUN = frozenset(name for name, row in FORMATS.items() if row.per_run)
 
 
 class ImageFormat(Protocol):
-    """Writes a file for each image."""
+    """Writes one file per image."""
 
-    def place(self, relative: PurePosixPath) -> PurePosixPath:
-        """Where an image's file belongs below the output folder."""
+    def path_for(self, relative: PurePosixPath) -> PurePosixPath:
+        """Path of an image's file below the output folder, from the path of the image's outputs there."""
 
-    def content(self, result: "ImageResult", settings: "OutputSettings") -> bytes:
-        """What it holds."""
+    def render(self, result: "ImageResult", settings: "OutputSettings") -> bytes:
+        """Contents of the file."""
 
 
 Writer = Callable[[IO[bytes], "Iterable[ImageResult]", "OutputSettings"], None]
-"""Writes all images, which can be iterated as often as it takes, and are never held in memory all at once."""
+"""Writes the results of a run to an open file. They may be iterated repeatedly, and are never in memory all at once."""
 
 
 class RunFormat(Protocol):
-    """Writes one or more files for all images together."""
+    """Writes one or more files per run."""
 
     FILES: Mapping[str, Writer]
-    """Name of each file, and what writes it."""
+    """Writer of each file, by its name."""
 
 
 def image_format(name: str) -> ImageFormat:
-    """The module of one of `FOR_EACH`."""
+    """Load the module of a format in `PER_IMAGE`."""
     return cast("ImageFormat", _module(name))
 
 
 def run_format(name: str) -> RunFormat:
-    """The module of one of `FOR_ALL`."""
+    """Load the module of a format in `PER_RUN`."""
     return cast("RunFormat", _module(name))
 
 

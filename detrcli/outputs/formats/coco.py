@@ -10,8 +10,9 @@ from itertools import chain, repeat
 from typing import IO, Any
 
 from ...classes import used_labels
+from ...images.sources import CocoId
 from ..record import ImageResult
-from ..settings import CocoId, OutputSettings
+from ..settings import OutputSettings
 
 
 def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:

@@ -7,11 +7,11 @@ from ..record import ImageResult
 from ..settings import OutputSettings
 
 
-def place(relative: PurePosixPath) -> PurePosixPath:
-    """Where an image's file belongs."""
+def path_for(relative: PurePosixPath) -> PurePosixPath:
+    """Path of an image's file below the output folder."""
     return relative.with_name(f"{relative.name}.json")
 
 
-def content(result: ImageResult, settings: OutputSettings) -> bytes:
+def render(result: ImageResult, settings: OutputSettings) -> bytes:
     """The record that goes to stdout, indented."""
     return json.dumps(result.as_record(), indent=2).encode() + b"\n"

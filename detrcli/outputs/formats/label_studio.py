@@ -10,7 +10,7 @@ from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ...classes import used_labels
-from ...images.fetch import is_url
+from ...images.urls import is_url
 from ..record import Found, ImageResult
 from ..settings import OutputSettings
 from ..xml_text import xml_text

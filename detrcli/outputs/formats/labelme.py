@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path, PurePosixPath
 
-from ...images.fetch import is_url
+from ...images.urls import is_url
 from ..record import Found, ImageResult
 from ..settings import OutputSettings
 
@@ -12,12 +12,12 @@ VERSION = "5.5.0"
 """Of LabelMe, whose files look so."""
 
 
-def place(relative: PurePosixPath) -> PurePosixPath:
-    """Where an image's file belongs."""
+def path_for(relative: PurePosixPath) -> PurePosixPath:
+    """Path of an image's file below the output folder."""
     return relative.with_suffix(".json")
 
 
-def content(result: ImageResult, settings: OutputSettings) -> bytes:
+def render(result: ImageResult, settings: OutputSettings) -> bytes:
     """A rectangle for each object, its score as the description."""
     record: dict[str, object] = {
         "version": VERSION,

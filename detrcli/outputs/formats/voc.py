@@ -12,12 +12,12 @@ from ..settings import OutputSettings
 from ..xml_text import xml_text
 
 
-def place(relative: PurePosixPath) -> PurePosixPath:
-    """Where an image's file belongs."""
+def path_for(relative: PurePosixPath) -> PurePosixPath:
+    """Path of an image's file below the output folder."""
     return relative.with_suffix(".xml")
 
 
-def content(result: ImageResult, settings: OutputSettings) -> bytes:
+def render(result: ImageResult, settings: OutputSettings) -> bytes:
     """The annotation of an image."""
     relative = PurePosixPath(result.relative)
     root = Element("annotation")

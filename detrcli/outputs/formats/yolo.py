@@ -13,12 +13,12 @@ from ..record import ImageResult
 from ..settings import OutputSettings
 
 
-def place(relative: PurePosixPath) -> PurePosixPath:
-    """Where an image's file belongs."""
+def path_for(relative: PurePosixPath) -> PurePosixPath:
+    """Path of an image's file below the output folder."""
     return "labels" / relative.with_suffix(".txt")
 
 
-def content(result: ImageResult, settings: OutputSettings) -> bytes:
+def render(result: ImageResult, settings: OutputSettings) -> bytes:
     """A line for each object, none for an image without any."""
     number = _numbers(settings.class_names)
     lines = []

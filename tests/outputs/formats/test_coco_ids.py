@@ -184,11 +184,11 @@ def test_an_image_is_found_by_the_end_of_its_path(tmp_path: Path, path: str, exp
 
 def test_the_first_of_several_images_has_the_id(tmp_path: Path) -> None:
     ids = coco_ids(tmp_path, [{"file_name": "a.jpg", "id": 0}])
-    one, two = ids.assigned([ImageReference("x/a.jpg", Path("x/a.jpg")), ImageReference("y/a.jpg", Path("y/a.jpg"))])
+    one, two = ids.with_ids([ImageReference("x/a.jpg", Path("x/a.jpg")), ImageReference("y/a.jpg", Path("y/a.jpg"))])
     assert (one.image_id, two.image_id) == (0, None)
-    ids.check(one)
+    ids.require_id(one)
     with pytest.raises(ImageError, match=r"y/a\.jpg: .* lists one image for it and for another \(0\)"):
-        ids.check(two)
+        ids.require_id(two)
 
 
 def test_categories_go_by_name(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from torchvision.datasets import VOCDetection
 
 import detrcli.outputs.formats
 from detrcli.datasets import read_dataset
-from detrcli.outputs.formats import BY_STEM, FOR_ALL, FOR_EACH, FORMATS, image_format, run_format
+from detrcli.outputs.formats import FORMATS, PER_IMAGE, PER_RUN, image_format, run_format
 from detrcli.outputs.record import Found, ImageResult
 from detrcli.outputs.settings import OutputSettings
 
@@ -67,7 +67,7 @@ PLAIN = [image("b.png"), image("a.png", USED[:2]), image("c.png", ())]
 
 
 def content(name: str, one: ImageResult, names: tuple[str, ...] = NAMES) -> bytes:
-    return image_format(name).content(one, OutputSettings(names))
+    return image_format(name).render(one, OutputSettings(names))
 
 
 def whole(
@@ -88,20 +88,20 @@ def written(folder: Path, name: str, images: Iterable[ImageResult]) -> Path:
 def test_the_table_lists_exactly_the_formats_that_there_are() -> None:
     modules = {module.name for module in pkgutil.iter_modules(detrcli.outputs.formats.__path__)}
     assert {name.replace("-", "_") for name in FORMATS} == modules
-    assert set(FORMATS) == FOR_EACH | FOR_ALL
-    assert BY_STEM <= FOR_EACH
-    for name in FOR_EACH:
-        assert image_format(name).content(IMAGES[0], OutputSettings(NAMES))
-    places = [file for name in FOR_ALL for file in run_format(name).FILES]
+    assert set(FORMATS) == PER_IMAGE | PER_RUN
+    assert all(FORMATS[name].per_image for name in FORMATS if FORMATS[name].by_stem)
+    for name in PER_IMAGE:
+        assert image_format(name).render(IMAGES[0], OutputSettings(NAMES))
+    places = [file for name in PER_RUN for file in run_format(name).FILES]
     assert len(set(places)) == len(places)
 
 
-@pytest.mark.parametrize("name", sorted(FOR_EACH))
+@pytest.mark.parametrize("name", sorted(PER_IMAGE))
 def test_each_image_has_a_place_of_its_own_kind(name: str) -> None:
-    places = {str(image_format(name).place(PurePosixPath(path))) for path in PATHS}
+    places = {str(image_format(name).path_for(PurePosixPath(path))) for path in PATHS}
     assert len(places) == len(PATHS)
-    shared = len({image_format(name).place(PurePosixPath(path)) for path in ("d/a.jpg", "d/a.png")}) == 1
-    assert shared == (name in BY_STEM)
+    shared = len({image_format(name).path_for(PurePosixPath(path)) for path in ("d/a.jpg", "d/a.png")}) == 1
+    assert shared == (FORMATS[name].by_stem)
 
 
 class Fleeting:
@@ -116,12 +116,12 @@ class Fleeting:
             assert len(alive) <= 2
 
 
-@pytest.mark.parametrize("name", sorted(FOR_ALL))
+@pytest.mark.parametrize("name", sorted(PER_RUN))
 def test_images_are_not_kept_in_memory(name: str) -> None:
     assert (b"19.jpg" in whole(name, Fleeting())) == (name not in ("yolo", "coco-results"))
 
 
-@pytest.mark.parametrize("name", sorted(FOR_ALL - {"yolo"}))
+@pytest.mark.parametrize("name", sorted(PER_RUN - {"yolo"}))
 def test_no_image_is_no_error(name: str) -> None:
     assert "a.jpg" not in whole(name, []).decode()
 
@@ -251,7 +251,7 @@ def test_coco_is_a_data_set_to_train_on(tmp_path: Path) -> None:
 def test_yolo_is_a_data_set_to_train_on(tmp_path: Path) -> None:
     sources(tmp_path / "images")
     for one in PLAIN:
-        place = tmp_path / image_format("yolo").place(PurePosixPath(one.relative))
+        place = tmp_path / image_format("yolo").path_for(PurePosixPath(one.relative))
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(content("yolo", one))
     path = written(tmp_path, "yolo", PLAIN)
@@ -312,7 +312,7 @@ def test_voc_corners_are_pixels_counted_from_1(box: tuple[float, float, float, f
 def test_voc_is_read_by_supervision(tmp_path: Path) -> None:
     sources(tmp_path / "images")
     for one in PLAIN:
-        place = tmp_path / "annotations" / image_format("voc").place(PurePosixPath(one.relative))
+        place = tmp_path / "annotations" / image_format("voc").path_for(PurePosixPath(one.relative))
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(content("voc", one))
     data = DetectionDataset.from_pascal_voc(str(tmp_path / "images"), str(tmp_path / "annotations"))
@@ -346,7 +346,7 @@ def test_labelme_finds_its_image_from_the_json(tmp_path: Path) -> None:
     image.symlink_to(tmp_path / "real.jpg")
     for output in (tmp_path / "out", tmp_path / "photos"):
         one = ImageResult(str(image), "d/a.jpg", 1, 1, MODEL, ())
-        record = json.loads(image_format("labelme").content(one, OutputSettings(NAMES, output)))
+        record = json.loads(image_format("labelme").render(one, OutputSettings(NAMES, output)))
         path = output / "d" / record["imagePath"]
         assert not os.path.isabs(record["imagePath"])
         assert (path.name, path.exists()) == ("a.jpg", True)

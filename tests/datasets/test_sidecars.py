@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detrcli.datasets import Dataset, Split, beginning, read_dataset
+from detrcli.datasets import Dataset, Split, read_dataset, sniff
 from detrcli.errors import DatasetError
 from detrcli.files import open_file
 from detrcli.outputs.formats import image_format
@@ -157,7 +157,7 @@ def test_what_detr_predict_writes_is_read_back(tmp_path: Path, kind: str) -> Non
     write_image(tmp_path / "a.jpg")
     objects = (Found(0, "cat", 0.9, (*CAT[1],)), Found(1, "dog", 0.8, (*DOG[1],)))
     result = ImageResult(str(tmp_path / "a.jpg"), "a.jpg", 40, 30, "demo", objects)
-    content = image_format(kind).content(result, OutputSettings(("cat", "dog"), tmp_path))
+    content = image_format(kind).render(result, OutputSettings(("cat", "dog"), tmp_path))
     (tmp_path / ("a.xml" if kind == "voc" else "a.json")).write_bytes(content)
     (example,) = read_dataset(tmp_path, "val", strict=True).examples
     np.testing.assert_allclose(example.boxes, [CAT[1], DOG[1]])
@@ -235,7 +235,7 @@ def test_files_of_something_else_are_left_out_and_counted(tmp_path: Path, kind: 
     else:
         other = write_json(tmp_path / "a.jpg.json", {"path": "a.jpg", "detections": []})
     dataset = read_dataset(tmp_path, "val")
-    assert [(one.identity, one.path.name) for one in dataset.examples] == [(1, "a.jpg")]
+    assert [(one.image_id, one.path.name) for one in dataset.examples] == [(1, "a.jpg")]
     assert dataset.category_ids == (1,)
     assert dataset.problems == (f"{tmp_path}: 1 files are not annotations of an image, such as {other}: left out",)
 
@@ -308,7 +308,7 @@ def test_to_know_a_format_few_files_are_opened(tmp_path: Path, kind: str, monkey
         opened.append(file)
         return open_file(file)
 
-    monkeypatch.setattr(beginning, "open_file", noting)
+    monkeypatch.setattr(sniff, "open_file", noting)
     assert refusal(tmp_path).startswith(f"{tmp_path} holds")
     assert 0 < len(opened) < 200
 

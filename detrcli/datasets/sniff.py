@@ -5,11 +5,11 @@ from pathlib import Path
 
 from ..files import open_file
 
-BEGINNING = 2**16
+HEAD_BYTES = 2**16
 """Bytes that are looked at."""
 
 
-def begins_with(file: Path, pattern: bytes) -> bool:
+def head_matches(file: Path, pattern: bytes) -> bool:
     """Whether a pattern is found in the beginning of a file; False for what cannot be read.
 
     Args:
@@ -18,6 +18,6 @@ def begins_with(file: Path, pattern: bytes) -> bool:
     """
     try:
         with open_file(file) as opened:
-            return re.search(pattern, opened.read(BEGINNING), re.DOTALL) is not None
+            return re.search(pattern, opened.read(HEAD_BYTES), re.DOTALL) is not None
     except OSError:
         return False

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from .beginning import begins_with
+from .sniff import head_matches
 
 INSTEAD = "export COCO or YOLO instead"
 
@@ -34,13 +34,13 @@ FORMATS = (
 )
 
 
-def named_other(place: Path) -> str | None:
+def describe_unsupported(place: Path) -> str | None:
     """What to say of a folder or file in a format that is not read, or None if it is of no known one."""
     folders = [place, *sorted(one for one in place.glob("*/") if one.name[0] != ".")] if place.is_dir() else []
     for form in FORMATS:
         files = (file for folder in folders for file in sorted(folder.glob(form.files))[:8])
         for file in files if folders else [place] * place.match(form.files):
-            if begins_with(file, form.content):
+            if head_matches(file, form.content):
                 where = "is" if file == place else f"holds {file.relative_to(place)}, which is"
                 return f"{where} {form.name}; it is not read here, so {INSTEAD}"
     return None
