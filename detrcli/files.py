@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes, locks, and reads that cannot block."""
 
 import errno
 import hashlib
@@ -14,35 +14,35 @@ from typing import IO
 from .errors import LockedError, OutputError
 
 LONGEST_NAME = 255
-"""Bytes that a file's name may have."""
+"""Longest file name, in bytes."""
 STATE_FOLDER = ".detr"
-"""Where below the output folder a run keeps its journal, and files that are not whole yet; a shard in one below it."""
+"""Folder below the output folder for a run's journal and unfinished files; each shard has its own folder below it."""
 PART_SUFFIX = ".part"
-"""What the name of a file ends with that is not whole yet."""
+"""Suffix of unfinished files."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a system says of a disk, or of a share of it, that is full."""
+"""Error numbers of a full disk or an exceeded quota."""
 
-NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
-"""What a system says of a folder, as of some networks, whose names it cannot make sure of."""
-OPEN_ALREADY = re.compile(r"/dev/stdin|(/dev|/proc/(self|\d+))/fd/\d+")
-"""Names of what is open already, such as the pipe of a shell's `<(command)`."""
+SYNC_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+"""Error numbers of a folder that cannot be synced, as on some network file systems."""
+OPEN_PIPE = re.compile(r"/dev/stdin|(/dev|/proc/(self|\d+))/fd/\d+")
+"""Paths of open file descriptors, such as the pipe of a shell's `<(command)`."""
 
 
 class NotAFileError(OSError):
-    """What was named is a device, a socket or a pipe, which might block forever."""
+    """The path is a device, a socket or a named pipe, which might block forever."""
 
 
 def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Open a regular file, or a pipe that is open already, for reading bytes; opening never blocks.
+    """Open a regular file, or a pipe that is already open, for reading bytes, without blocking.
 
     Raises:
-        NotAFileError: it is anything else.
-        OSError: it cannot be opened.
+        NotAFileError: the path is anything else.
+        OSError: the file cannot be opened.
     """
-    _check_that_it_is_a_file(path, os.stat(path))  # before it is opened, which has a device do things
+    _check_is_file(path, os.stat(path))  # before opening it, which has side effects on devices
     file = open(path, "rb", opener=_open_without_blocking)  # noqa: SIM115 (the caller closes it)
     try:
-        _check_that_it_is_a_file(path, os.fstat(file.fileno()))
+        _check_is_file(path, os.fstat(file.fileno()))
         if hasattr(os, "O_NONBLOCK"):
             os.set_blocking(file.fileno(), True)
     except BaseException:
@@ -52,10 +52,10 @@ def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """The contents of a file that `open_file` opens.
+    """Read a file that `open_file` can open.
 
     Raises:
-        OSError: it cannot be opened or read.
+        OSError: the file cannot be opened or read.
     """
     with open_file(path) as file:
         return file.read()
@@ -65,12 +65,12 @@ def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 
 
-def _check_that_it_is_a_file(path: str | os.PathLike[str], status: os.stat_result) -> None:
+def _check_is_file(path: str | os.PathLike[str], status: os.stat_result) -> None:
     kind = status.st_mode
-    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):  # opening a folder says by itself that it is one
+    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):  # opening a folder fails with an error of its own
         return
     if stat.S_ISFIFO(kind):
-        if OPEN_ALREADY.fullmatch(os.fspath(path)):
+        if OPEN_PIPE.fullmatch(os.fspath(path)):
             return
         raise NotAFileError(errno.EINVAL, "a pipe, not a file", os.fspath(path))
     raise NotAFileError(errno.EINVAL, "a device or socket, not a file", os.fspath(path))
@@ -80,15 +80,15 @@ def _check_that_it_is_a_file(path: str | os.PathLike[str], status: os.stat_resul
 def atomic_file(
     path: Path, *, staging: Path | None = None, before_rename: Callable[[Path, Path], None] | None = None
 ) -> Iterator[IO[bytes]]:
-    """Open a new file for writing bytes; it takes its name when the block ends, and vanishes if the block fails.
+    """Write a file that appears only when the block ends, and not at all if the block fails.
 
-    Missing folders are made. The bytes go to a hidden file, which is renamed once the disk has it all.
+    Missing folders are created. The bytes go to a hidden file, which is synced to the disk and then renamed.
 
     Args:
-        path: of the file.
-        staging: an existing folder for the hidden file, which a kill leaves behind; None for that of the file, which
-            also serves where the other is on another disk.
-        before_rename: is called with the hidden file and the path before the file takes its name; it may refuse.
+        path: path of the file.
+        staging: existing folder for the hidden file, which a killed process leaves behind. The file's own folder is
+            used if this is None or on another disk.
+        before_rename: called with the paths of the hidden file and of the file; raises an error to reject the file.
 
     Raises:
         OutputError: the file cannot be written.
@@ -114,19 +114,19 @@ def atomic_file(
 
 
 def sync_folder(path: Path) -> None:
-    """See to it that the names in a folder outlast a power cut, as far as its disk can.
+    """Make the file names in a folder survive a power cut, where the file system supports it.
 
     Raises:
         OSError: the disk is broken or full.
     """
     try:
         folder = os.open(path, os.O_RDONLY)
-    except OSError:  # no system opens all of them, and Windows opens none
+    except OSError:  # no permission; Windows cannot open folders at all
         return
     try:
         os.fsync(folder)
     except OSError as error:
-        if error.errno not in NO_SYNC:
+        if error.errno not in SYNC_UNSUPPORTED:
             raise
     finally:
         os.close(folder)
@@ -134,15 +134,15 @@ def sync_folder(path: Path) -> None:
 
 @contextmanager
 def as_output_error(path: Path) -> Iterator[None]:
-    """Around all that is done to write a file.
+    """Turn an `OSError` while writing a file into an `OutputError`.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     try:
         yield
     except OSError as error:
-        # not this file's, but of what the block does beside writing it
+        # raised by something else in the block than writing this file
         if error.errno in (None, errno.EPIPE):
             raise
         advice = "free some space, then run it again" if error.errno in DISK_FULL else "choose another place"
@@ -150,7 +150,7 @@ def as_output_error(path: Path) -> Iterator[None]:
 
 
 def digest_of(*paths: Path) -> str:
-    """A digest of the contents of a file, or of several one after the other."""
+    """Digest of the concatenated contents of files."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -159,7 +159,7 @@ def digest_of(*paths: Path) -> str:
 
 
 def shorten_name(path: Path) -> Path:
-    """A path whose last name is not too long for a file: what is too much gives way to a digest of the name."""
+    """Replace the end of a stem with a digest of the name if the name is too long for a file."""
     name = os.fsencode(path.name)
     if len(name) <= LONGEST_NAME:
         return path
@@ -171,27 +171,27 @@ def shorten_name(path: Path) -> Path:
 
 @contextmanager
 def lock_directory(folder: Path) -> Iterator[None]:
-    """Keep a folder, which is made if need be, for this process as long as this lasts.
+    """Lock a folder for this process while the block runs; create it if necessary.
 
     Raises:
-        UsageError: another process has it for itself.
-        OutputError: it cannot be made.
+        LockedError: another process has locked it.
+        OutputError: it cannot be created.
     """
     with as_output_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with suppress(OSError):  # as in `sync_folder`
-            place = os.open(folder, os.O_RDONLY)
-            held.callback(os.close, place)
-            lock(place, folder)
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            lock(descriptor, folder)
         yield
 
 
 def lock(file: IO[bytes] | int, path: Path) -> None:
-    """Keep an open file, or folder, for this process until it is closed, where the system knows how.
+    """Lock an open file or folder for this process until it is closed, where the system supports it.
 
     Raises:
-        LockedError: another process has it.
+        LockedError: another process has locked it.
     """
     try:
         import fcntl
@@ -201,5 +201,5 @@ def lock(file: IO[bytes] | int, path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise LockedError(f"another run is writing {path}") from error
-    except OSError:  # a disk, as of some networks, that knows no locks
+    except OSError:  # some network file systems have no locks
         return

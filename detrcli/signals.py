@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noticed in the middle of some work and heeded after it, or at once but in good order."""
+"""Ctrl-C and SIGTERM: as exceptions, or recorded so that work in progress is finished first."""
 
 import signal
 import threading
@@ -10,12 +10,12 @@ from typing import NoReturn
 
 @contextmanager
 def sigterm_as_exception() -> Iterator[None]:
-    """While this lasts, SIGTERM stops the work as Ctrl-C does, by an exception, so that it can clear things away.
+    """Raise an exception on SIGTERM while the block runs, as on Ctrl-C, so that the block can clean up.
 
-    If it was ignored before, or is not Python's to handle, it stays so.
+    A SIGTERM that is ignored, or handled outside of Python, stays so.
 
     Raises:
-        SystemExit: it came; the code is what a shell gives for it.
+        SystemExit: on SIGTERM, with the exit code that shells report for it.
     """
     before = signal.getsignal(signal.SIGTERM)
     if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
@@ -30,10 +30,10 @@ def sigterm_as_exception() -> Iterator[None]:
 
 
 class Interruption:
-    """Whether someone wants the work to stop.
+    """Request to stop, by Ctrl-C or SIGTERM.
 
     Attributes:
-        signal: which signal came first, if one did.
+        signal: the first signal received, or None.
     """
 
     def __init__(self) -> None:
@@ -41,32 +41,32 @@ class Interruption:
 
     @contextmanager
     def listen(self, on_first: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Only take note of the first signal; a second one has its usual effect, and a third ends the process at once.
+        """Record the first signal while the block runs; a second one has its usual effect, a third kills the process.
 
-        Signals that were ignored before stay so.
+        Ignored signals stay ignored.
 
         Args:
-            on_first: is called with the first one, in the signal's handler.
+            on_first: called in the handler of the first signal.
         """
         if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread can ask for signals
+            yield  # only the main thread can handle signals
             return
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
-        ending = False
+        stopping = False
 
         def handle_with(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
             for number in before:
                 signal.signal(number, handler)
 
-        def note(number: int, _: FrameType | None) -> None:
+        def record(number: int, _: FrameType | None) -> None:
             self.signal = signal.Signals(number)
-            handle_with(end)
+            handle_with(stop)
             on_first()
 
-        def end(number: int, frame: FrameType | None) -> None:
-            nonlocal ending
-            ending = True
+        def stop(number: int, frame: FrameType | None) -> None:
+            nonlocal stopping
+            stopping = True
             handle_with(signal.SIG_DFL)
             usual = before[signal.Signals(number)]
             if callable(usual):
@@ -74,20 +74,20 @@ class Interruption:
             else:
                 signal.raise_signal(number)
 
-        handle_with(note)
+        handle_with(record)
         try:
             yield
         finally:
-            if not ending:
+            if not stopping:
                 for number, handler in before.items():
                     signal.signal(number, handler)
 
     def reraise(self) -> NoReturn:
-        """Stop as the signal asked to.
+        """Raise the exception of the recorded signal.
 
         Raises:
-            SystemExit: it was SIGTERM; the code is what a shell gives for it.
-            KeyboardInterrupt: it was Ctrl-C, or came to another process.
+            SystemExit: on SIGTERM, with the exit code that shells report for it.
+            KeyboardInterrupt: on Ctrl-C, or if another process received the signal.
         """
         if self.signal is signal.SIGTERM:
             _terminate()

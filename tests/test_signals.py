@@ -1,4 +1,4 @@
-"""Signals, noticed first and heeded after."""
+"""Handling of Ctrl-C and SIGTERM."""
 
 import signal
 import subprocess
@@ -19,13 +19,13 @@ interruption = Interruption()
 
 
 def outcome(script: str) -> tuple[int, list[str]]:
-    """Exit code and words of a script in a process of its own."""
+    """Exit code and printed words of a script in a process of its own."""
     command = [sys.executable, "-uc", HEAD + script]
     run = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     return run.returncode, run.stdout.split()
 
 
-def test_the_second_one_interrupts_and_the_third_ends_the_process() -> None:
+def test_second_signal_interrupts_and_third_kills() -> None:
     script = """
 try:
     with interruption.listen(lambda: print("first")):
@@ -40,7 +40,7 @@ print("never")
     assert outcome(script) == (-signal.SIGINT, ["first", "second"])
 
 
-def test_one_alone_leaves_all_as_it_was() -> None:
+def test_handlers_are_restored_after_one_signal() -> None:
     script = """
 with interruption.listen():
     interrupt()
@@ -53,7 +53,7 @@ except KeyboardInterrupt:
     assert outcome(script) == (0, ["SIGINT", "after"])
 
 
-def test_what_was_ignored_stays_so() -> None:
+def test_ignored_sigint_stays_ignored() -> None:
     script = """
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 with interruption.listen():
@@ -64,7 +64,7 @@ print(interruption.signal)
     assert outcome(script) == (0, ["None"])
 
 
-def test_a_second_sigterm_terminates() -> None:
+def test_second_sigterm_terminates() -> None:
     script = """
 with interruption.listen(lambda: print("first")):
     signal.raise_signal(signal.SIGTERM)
@@ -74,7 +74,7 @@ print("never")
     assert outcome(script) == (-signal.SIGTERM, ["first"])
 
 
-def test_a_sigterm_leaves_nothing_half_written() -> None:
+def test_sigterm_leaves_no_unfinished_file() -> None:
     script = """
 import tempfile
 folder = Path(tempfile.mkdtemp())
@@ -90,7 +90,7 @@ finally:
     assert outcome(script) == (128 + signal.SIGTERM, ["1", "0", "SIG_DFL"])
 
 
-def test_a_sigterm_that_was_ignored_stays_so() -> None:
+def test_ignored_sigterm_stays_ignored() -> None:
     script = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with sigterm_as_exception():
