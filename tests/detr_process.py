@@ -208,7 +208,7 @@ def _serve(way: socket.socket) -> Request | None:
         for child in list(running):
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
-                with running.pop(child) as asking:
+                with running.pop(child) as asking, suppress(BrokenPipeError):  # nobody waits for it
                     asking.sendall(status.to_bytes(8, "big"))
 
 

@@ -1,14 +1,13 @@
 """Real photographs through the real command line, where they are present."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from .detr_process import detr
 from .places import PHOTOGRAPHS
 from .tiny import QUERIES, save_tiny
 
@@ -16,9 +15,9 @@ pytestmark = pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the photograph
 
 
 def predict(model: Path, output: Path, *options: str) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "detrcli", "predict", str(PHOTOGRAPHS), "--model", str(model), *options]
-    command += ["--threshold", "0", "--device", "cpu", "--precision", "fp32", "--output", str(output)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    options = (*options, "--threshold", "0", "--device", "cpu", "--precision", "fp32", "--output", str(output))
+    run = detr("predict", PHOTOGRAPHS, "--model", model, *options)
+    assert run.returncode == 0, run.stderr
     assert "failed" not in run.stderr
     return [json.loads(line) for line in run.stdout.splitlines()]
 

@@ -1,11 +1,11 @@
 """Handling of Ctrl-C and SIGTERM."""
 
 import signal
-import subprocess
-import sys
+
+from .detr_process import python
 
 HEAD = """
-import signal
+import signal, sys
 from pathlib import Path
 from detrcli.files import atomic_file
 from detrcli.signals import Interruption, sigterm_as_exception
@@ -13,15 +13,14 @@ from detrcli.signals import Interruption, sigterm_as_exception
 def interrupt():
     signal.raise_signal(signal.SIGINT)
 
-signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.stdout.reconfigure(line_buffering=True)
 interruption = Interruption()
 """
 
 
 def outcome(script: str) -> tuple[int, list[str]]:
     """Exit code and printed words of a script in a process of its own."""
-    command = [sys.executable, "-uc", HEAD + script]
-    run = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    run = python(HEAD + script)
     return run.returncode, run.stdout.split()
 
 

@@ -19,7 +19,7 @@ from detrcli.training.initial_model import pretrained
 from detrcli.training.initialize import class_heads
 
 from .. import scenes
-from ..cli.running import detr
+from ..detr_process import detr
 from ..tiny import in_hub_layout, save_tiny, tiny_network
 
 NAMES = ("cat", "no", "Große Ente", "d", "e", "f", "g")

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from ..detr_process import python
 from ..hub_server import Hub
 from ..tiny import save_tiny
 
@@ -56,14 +56,7 @@ class User:
         }
         environment |= {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.home), "HF_HUB_DISABLE_TELEMETRY": "1"}
         environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", **settings}
-        return subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        return python(program, *arguments, env=environment)
 
     def find(self, model: str, *, before: str = "", settings: dict[str, str] | None = None, **options: Any) -> Any:
         """What `find` gives: name, weights, config and preprocessor."""

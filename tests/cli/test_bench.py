@@ -1,6 +1,8 @@
 """`detr bench` as people run it: in a process of its own."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from detrcli.cli import benchmark as bench
 from detrcli.cli.benchmark import BenchmarkCase, measure
 from detrcli.host import cpu_name
 
+from ..detr_process import detr
 from ..tiny import save_tiny
-from .running import detr
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,8 @@ def test_models_precisions_and_batches_side_by_side(place: Path) -> None:
 
 
 def test_an_onnx_file_is_timed_without_torch(place: Path) -> None:
-    run = detr("bench", "tiny.onnx", "--rounds", 1, "--device", "cpu", cwd=place)
+    command = [sys.executable, "-m", "detrcli", "bench", "tiny.onnx", "--rounds", "1", "--device", "cpu"]
+    run = subprocess.run(command, cwd=place, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "torch" not in json.loads(run.stdout)["versions"]
 

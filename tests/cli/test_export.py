@@ -2,15 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import onnx
 import pytest
 
+from ..detr_process import detr, python
 from ..tiny import save_tiny
-from .running import ONE_THREAD, detr
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +77,12 @@ from detrcli.cli import main
 home.{work} = lambda *_, **__: signal.raise_signal(signal.SIGTERM)
 main()
 """
-    assert subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path).returncode == 143
+    assert python(script, *arguments, cwd=tmp_path).returncode == 143
 
 
-def test_it_suggests_what_can_be_pasted_and_keeps_folders_to_itself(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(ONE_THREAD, "HOME", str(place))
-    run = detr("export", "my tiny.onnx", "--model", "~/tiny", "--onnx", "--batch", 1, cwd=place)
+def test_it_suggests_what_can_be_pasted_and_keeps_folders_to_itself(place: Path) -> None:
+    command = ("export", "my tiny.onnx", "--model", "~/tiny", "--onnx", "--batch", 1)
+    run = detr(*command, cwd=place, settings={"HOME": str(place)})
     assert run.returncode == 0, run.stderr
     assert run.stderr.splitlines()[-1] == "try it: detr predict IMAGE --model 'my tiny.onnx'"
     told = {entry.key: entry.value for entry in onnx.load(place / "my tiny.onnx").metadata_props}

@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,8 @@ from detrcli.cli.console import Console
 from detrcli.cli.progress import counting
 
 from ..datasets.written import as_coco, write_image, write_json
+from ..detr_process import PIPES, PythonProcess, detr, python
 from ..tiny import save_tiny
-from .running import ONE_THREAD, detr
 
 WITHIN = """
 import os, subprocess, sys
@@ -35,7 +33,7 @@ def events(stderr: str) -> list[dict[str, Any]]:
 
 def written(code: str) -> tuple[int, list[dict[str, Any]]]:
     """The exit code and the events of Python code that runs in a process whose stderr is JSON lines."""
-    run = subprocess.run([sys.executable, "-c", WITHIN, code], capture_output=True, text=True, timeout=60)
+    run = python(WITHIN, code)
     return run.returncode, events(run.stderr)
 
 
@@ -177,8 +175,7 @@ def test_a_process_that_is_killed_leaves_what_was_said() -> None:
 def test_a_child_that_goes_on_does_not_keep_it_from_ending(tmp_path: Path) -> None:
     child = f"import time, pathlib\nwhile not pathlib.Path({str(tmp_path / 'end')!r}).exists(): time.sleep(0.01)"
     code = f"subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.DEVNULL)"
-    command = [sys.executable, "-c", WITHIN, code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ONE_THREAD) as process:
+    with PythonProcess(["-c", WITHIN, code], **PIPES) as process:
         try:
             assert process.wait(60) == 0
         finally:

@@ -1,10 +1,6 @@
 """Help and tables on terminals of few columns."""
 
-import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,8 @@ from detrcli.cli.app import app
 from detrcli.cli.narrow import print_fitting
 from detrcli.cli.table import print_table
 from detrcli.outputs.record import Found, ImageResult
+
+from ..detr_process import on_a_terminal
 
 COMMANDS = [[], ["predict"], ["merge"], ["models"], ["train"], ["eval"], ["export"], ["bench"]]
 
@@ -44,15 +42,7 @@ def test_help_on_a_wide_terminal_has_descriptions_beside_the_options() -> None:
 
 
 def test_models_on_a_narrow_terminal(tmp_path: Path) -> None:
-    outer, inner = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "40", "TERM": "xterm", "HF_HOME": str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-m", "detrcli", "models"], stdout=inner, env=environment):
-        os.close(inner)
-        pieces = []
-        while piece := _read(outer):
-            pieces.append(piece)
-    os.close(outer)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", b"".join(pieces).decode()).replace("\r\n", "\n")
+    text = on_a_terminal("models", cwd=tmp_path, settings={"COLUMNS": "40", "HF_HOME": str(tmp_path)})
     *rows, note = re.split(r"\n *\n", text.rstrip())
     assert "is the default" in note
     assert max(map(len, "\n".join(rows).splitlines())) <= 40
@@ -66,13 +56,6 @@ def test_models_on_a_narrow_terminal(tmp_path: Path) -> None:
         ):
             assert part in " ".join(row.split())
         assert ("AP:" in row) == (model.ap is not None)
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 2**16)
-    except OSError:  # nobody writes any more
-        return b""
 
 
 @pytest.mark.parametrize("columns", [30, 40, 100])

@@ -14,8 +14,8 @@ import detrcli.models
 from detrcli import __version__
 from detrcli.checkpoints.bundled import sample_image
 
+from ..fresh_process import RUN_MAIN, loaded
 from ..tiny import save_tiny
-from .running import RUN_MAIN, loaded
 
 HEAVY = {"torch", "torchvision", "PIL", "numpy", "rich", "huggingface_hub", "safetensors", "onnxruntime"}
 HEAVY |= {"pycocotools", "yaml", "scipy", "matplotlib"}

@@ -23,8 +23,8 @@ from detrcli.files import lock_directory
 
 from .. import scenes
 from ..datasets.written import as_coco, write_image, write_json
+from ..detr_process import SETTINGS, PythonProcess, detr, detr_until
 from ..tiny import save_tiny
-from .running import ONE_THREAD, detr, detr_until
 
 SCRATCH = ("--from-scratch", "--model", "lwdetr-nano", "--image-size", "128", "--batch-size", "2", "--no-multi-scale")
 
@@ -99,7 +99,7 @@ def test_transformers_finds_the_same(place: Path) -> None:
 def test_killed_and_resumed_it_is_the_unbroken_training(place: Path) -> None:
     arguments = ("train", "shapes", "--epochs", 3, *SCRATCH)
     assert detr(*arguments, "--output", "unbroken", cwd=place).returncode == 0
-    detr_until("epoch   2", subprocess.Popen.kill, *arguments, "--output", "broken", cwd=place)
+    detr_until("epoch   2", PythonProcess.kill, *arguments, "--output", "broken", cwd=place)
     run = detr(*arguments, "--output", "broken", cwd=place)
     assert run.returncode == 2
     assert run.stderr.strip() == "detr: broken holds a training; go on with --resume, or name another --output"
@@ -163,7 +163,7 @@ def test_several_processes_train_one_network(place: Path) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "detrcli")
     arguments = ("train", "shapes", "--epochs", "1", *SCRATCH, "--device", "cpu", "--precision", "fp32")
     command = [sys.executable, *launcher, *arguments, "-o", "both"]
-    run = subprocess.run(command, cwd=place, capture_output=True, text=True, env=ONE_THREAD)
+    run = subprocess.run(command, cwd=place, capture_output=True, text=True, env={**os.environ, **SETTINGS})
     assert run.returncode == 0, run.stderr
     assert run.stderr.count("epoch   1 of 1") == 1
     assert run.stderr.count("have no object") == 2  # said by one process, for each split
@@ -182,10 +182,10 @@ def test_several_processes_stop_and_go_on_as_one(tmp_path: Path) -> None:
     def train(*arguments: str) -> subprocess.CompletedProcess[str]:
         launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
         command = [sys.executable, *launcher, "-m", "tests.training.several", *arguments]
-        run = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
+        run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **SETTINGS})
         if run.returncode and "--stop-at" not in arguments and "torch.distributed.Dist" in run.stderr:
             # the launcher did not find a free port, or its own store
-            run = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
+            run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **SETTINGS})
         assert "RuntimeError" not in run.stderr, run.stderr
         return run
 
@@ -230,7 +230,7 @@ def test_classes_of_the_validation_split_go_by_name(place: Path) -> None:
 
 
 def test_a_killed_loading_process_is_said_in_a_line(place: Path) -> None:
-    def kill_children(process: subprocess.Popen[str]) -> None:
+    def kill_children(process: PythonProcess) -> None:
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             os.kill(int(child), signal.SIGKILL)
 

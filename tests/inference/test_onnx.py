@@ -26,7 +26,7 @@ from detrcli.images.resize import Exactly, ShortestEdge
 from detrcli.inference import onnx as backend
 
 from .. import fill
-from ..cli.running import RUN_MAIN, loaded
+from ..fresh_process import RUN_MAIN, loaded
 from ..tiny import save_tiny
 
 

@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from detrcli.outputs.shards import Shard
 from detrcli.outputs.written import LIST, OverwriteError, Written
 from detrcli.timing import Clock
 
+from ..detr_process import detr
 from ..tiny import save_tiny
 from .folders import encoded, small_image
 
@@ -406,11 +405,8 @@ def test_nothing_of_others_is_ever_lost(
     written.close()
 
 
-def detr(folder: Path, *arguments: object) -> tuple[int, str]:
-    command = [sys.executable, "-m", "detrcli", "predict", *map(str, arguments), "--model", "model", "--device", "cpu"]
-    run = subprocess.run(
-        command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
+def predict(folder: Path, *arguments: object) -> tuple[int, str]:
+    run = detr("predict", *arguments, "--model", "model", "--device", "cpu", cwd=folder)
     assert "Traceback" not in run.stderr
     return run.returncode, run.stderr
 
@@ -442,16 +438,16 @@ def test_labels_made_by_hand_are_left_as_they_are(tmp_path: Path) -> None:
         (tmp_path / "w" / name).write_text("by hand")
     before = {path: path.read_bytes() for path in (tmp_path / "w").rglob("*") if path.is_file()}
     command = ("w/images", "-o", "w", "-f", "yolo", "--no-draw", "--threshold", "0")
-    code, said = detr(tmp_path, *command)
+    code, said = predict(tmp_path, *command)
     assert code == 2
     assert said.splitlines()[-1] == (
         "detr: w/data.yaml and 1 more were not written by detr, or changed since; replace with --overwrite, "
         "or name another --output"
     )
     assert {path: path.read_bytes() for path in (tmp_path / "w").rglob("*") if path.is_file()} == before
-    assert detr(tmp_path, *command, "--overwrite")[0] == 0
+    assert predict(tmp_path, *command, "--overwrite")[0] == 0
     assert (tmp_path / "w/labels/a.txt").read_text() != "by hand"
-    assert detr(tmp_path, *command, "--threshold", "0.5")[0] == 0
+    assert predict(tmp_path, *command, "--threshold", "0.5")[0] == 0
 
 
 def test_batches_of_a_list_do_not_overwrite_each_other(tmp_path: Path) -> None:
@@ -462,7 +458,7 @@ def test_batches_of_a_list_do_not_overwrite_each_other(tmp_path: Path) -> None:
     for output, options, codes in (("out", [], [0, 2, 2]), ("added", ["--resume"], [0, 0, 0])):
         batches = (["p/0.jpg", "p/1.jpg"], ["p/2.jpg", "p/3.jpg"], ["p/4.jpg"])  # as xargs -n 2 gives them
         runs = [
-            detr(tmp_path, *batch, "-o", output, "-f", "jsonl", "--no-draw", *options, "--threshold", "0")
+            predict(tmp_path, *batch, "-o", output, "-f", "jsonl", "--no-draw", *options, "--threshold", "0")
             for batch in batches
         ]
         assert [code for code, _ in runs] == codes
@@ -474,4 +470,4 @@ def test_batches_of_a_list_do_not_overwrite_each_other(tmp_path: Path) -> None:
         ]
     for number, code in ((0, 0), (1, 2), (0, 0)):  # one by one
         arguments = (f"p/{number}.jpg", "-o", "single", "-f", "jsonl", "--no-draw", "--threshold", "0")
-        assert detr(tmp_path, *arguments)[0] == code
+        assert predict(tmp_path, *arguments)[0] == code

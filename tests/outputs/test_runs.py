@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -17,14 +17,14 @@ import pytest
 
 from detrcli.outputs.formats import FORMATS
 
+from ..detr_process import PATIENCE, PIPES, SETTINGS, PythonProcess, detr, start
 from ..tiny import save_tiny
 from .folders import encoded, small_image, write_folder
 
 COUNT = 60
-PATIENCE = 120
 ALL = [argument for name in FORMATS for argument in ("--format", name)]
 OPTIONS = ["--recursive", "--model", "model", "--threshold", "0.3", "--device", "cpu", "--precision", "fp32"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONDONTWRITEBYTECODE": "1"}
+TWO_THREADS = {"OMP_NUM_THREADS": "2"}
 
 
 class Place:
@@ -33,40 +33,18 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def command(self, *arguments: object) -> list[str]:
-        return [sys.executable, "-m", "detrcli", *map(str, arguments)]
+    def detr(self, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        run = detr(*arguments, cwd=self.folder, settings=TWO_THREADS, **options)
+        assert "Traceback" not in run.stderr, run.stderr
+        return run
 
-    def detr(
-        self, *arguments: object, stdin: bytes = b"", prepare: Callable[[], None] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        run = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=ENVIRONMENT,
-            input=stdin,
-            capture_output=True,
-            timeout=PATIENCE,
-            preexec_fn=prepare,
-        )
-        assert b"Traceback" not in run.stderr, run.stderr.decode()
-        return subprocess.CompletedProcess(run.args, run.returncode, run.stdout.decode(), run.stderr.decode())
+    def label(self, output: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        return self.detr("predict", "images", *OPTIONS, "--output", output, *arguments, **options)
 
-    def label(self, output: str, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-        return self.detr("predict", "images", *OPTIONS, "--output", output, *arguments, **more)
-
-    def start(self, output: str, *arguments: object) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            self.command("predict", "images", *OPTIONS, "--output", output, *arguments),
-            cwd=self.folder,
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,  # what is read ahead would be lost to `communicate`
-        )
-
-    def start_until(self, lines: int, output: str, *arguments: object) -> subprocess.Popen[bytes]:
+    def start_until(self, lines: int, output: str, *arguments: object) -> PythonProcess:
         """A run that has printed so many lines, and may print more."""
-        process = self.start(output, *arguments)
+        command = ("predict", "images", *OPTIONS, "--output", output, *arguments)
+        process = start(*command, cwd=self.folder, settings=TWO_THREADS, bufsize=0, **PIPES)
         assert process.stdout is not None
         for _ in range(lines):
             process.stdout.readline()
@@ -75,18 +53,11 @@ class Place:
     @contextmanager
     def on_a_list(
         self, output: str, *, pass_fds: Sequence[int] = ()
-    ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]]:
+    ) -> Iterator[tuple[PythonProcess, IO[bytes], IO[bytes]]]:
         """A run over a list that is still being written: the process, its stdin and its stdout."""
-        with subprocess.Popen(
-            self.command("predict", "-", *OPTIONS, "--output", output),
-            cwd=self.folder,
-            env=ENVIRONMENT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            pass_fds=pass_fds,
-        ) as process:
+        command = ("predict", "-", *OPTIONS, "--output", output)
+        options = {"cwd": self.folder, "settings": TWO_THREADS, "bufsize": 0, "pass_fds": pass_fds, **PIPES}
+        with start(*command, **options) as process:
             assert process.stdin is not None
             assert process.stdout is not None
             yield process, process.stdin, process.stdout
@@ -117,8 +88,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def whole(place: Place) -> dict[str, bytes]:
-    """What an unbroken run writes in every format."""
-    run = place.label("whole", *ALL)
+    """What an unbroken run of a fresh interpreter, with other hashes than all others, writes in every format."""
+    command = [sys.executable, "-m", "detrcli", "predict", "images", *OPTIONS, "--output", "whole", *ALL]
+    environment = {**os.environ, **SETTINGS, **TWO_THREADS}
+    run = subprocess.run(command, cwd=place.folder, env=environment, capture_output=True, text=True)
     assert run.returncode == 1
     assert len(run.stdout.splitlines()) == COUNT - 1
     return place.outputs("whole")
@@ -331,10 +304,7 @@ def test_shards_that_are_not_all_there_are_not_merged(place: Place) -> None:
 
 
 def test_a_full_disk_stops_a_run_that_can_go_on(place: Place, whole: dict[str, bytes]) -> None:
-    def leave_a_little() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
-
-    run = place.label("full", *ALL, prepare=leave_a_little)
+    run = place.label("full", *ALL, limits={resource.RLIMIT_FSIZE: 12_000})
     assert run.returncode == 2
     complaint = run.stderr.splitlines()[-1]
     assert complaint.startswith("detr: cannot write full/")
@@ -461,16 +431,9 @@ def test_images_that_would_share_a_file_otherwise(
 
 def test_stdout_on_a_full_disk(place: Place) -> None:
     with open("/dev/full", "wb") as full:
-        run = subprocess.run(
-            place.command("predict", "images", *OPTIONS, "--output", "full-stdout"),
-            cwd=place.folder,
-            env=ENVIRONMENT,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            timeout=PATIENCE,
-        )
+        run = place.label("full-stdout", stdout=full)
     assert run.returncode == 2
-    assert run.stderr.decode().splitlines()[-1] == (
+    assert run.stderr.splitlines()[-1] == (
         "detr: cannot write stdout: No space left on device; free some space, then run it again; "
         "--resume goes on from there"
     )

@@ -15,7 +15,7 @@ from detrcli.datasets.coco_ids import CocoIds, read_coco_ids
 from detrcli.errors import DatasetError, ImageError, UsageError
 from detrcli.images.sources import ImageReference
 
-from ...cli.running import detr
+from ...detr_process import detr
 from ...tiny import save_tiny
 from ..folders import encoded, small_image
 
