@@ -1,7 +1,7 @@
-"""A COCO dataset, its annotations with scores.
+"""COCO dataset whose annotations have scores.
 
-Image ids count the images from 1, unless each image has an id of its own. Category ids are the model's labels, or one
-more if label 0 is a class, for many readers take 0 for the background; or those of the settings.
+Images are numbered from 1 unless they have ids already. Category ids are those of the settings, or else the model's
+label ids; these are shifted by one if label 0 is a class, because many readers take 0 for the background.
 """
 
 import json
@@ -16,33 +16,35 @@ from ..settings import OutputSettings
 
 
 def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
-    """Write all images; they are iterated twice."""
+    """Write the results, which are iterated twice."""
     categories = _category_ids(settings)
     names = settings.class_names
     file.write(b'{"info": {}, "licenses": [], "categories": ')
-    write_array(file, ({"id": one, "name": names[label], "supercategory": ""} for label, one in categories.items()))
+    write_array(
+        file, ({"id": category, "name": names[label], "supercategory": ""} for label, category in categories.items())
+    )
     file.write(b', "images": ')
-    write_array(file, (_image(identity, result) for identity, result in _identified(results)))
+    write_array(file, (_image(image_id, result) for image_id, result in _with_ids(results)))
     file.write(b', "annotations": ')
     annotations = map(_annotation, coco_results(results, settings))
-    write_array(file, ({"id": number, **one} for number, one in enumerate(annotations, start=1)))
+    write_array(file, ({"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)))
     file.write(b"}\n")
 
 
 def coco_results(results: Iterable[ImageResult], settings: OutputSettings) -> Iterator[dict[str, Any]]:
-    """The detections of all classes that have a category id, in COCO's results format."""
+    """Yield the detections whose class has a category id, in COCO's results format."""
     categories = _category_ids(settings)
-    for identity, result in _identified(results):
+    for image_id, result in _with_ids(results):
         for one in result.found:
             if one.label_id in categories:
                 x1, y1, x2, y2 = one.box
                 box = [x1, y1, round(x2 - x1, 4), round(y2 - y1, 4)]
                 category = categories[one.label_id]
-                yield {"image_id": identity, "category_id": category, "bbox": box, "score": one.score}
+                yield {"image_id": image_id, "category_id": category, "bbox": box, "score": one.score}
 
 
 def write_array(file: IO[bytes], items: Iterable[dict[str, Any]]) -> None:
-    """Write a JSON array, an item a line, without holding it all."""
+    """Write a JSON array, one item per line, without holding it in memory."""
     separators = chain([b"[\n"], repeat(b",\n"))
     empty = True
     for item in items:
@@ -52,22 +54,22 @@ def write_array(file: IO[bytes], items: Iterable[dict[str, Any]]) -> None:
 
 
 def _category_ids(settings: OutputSettings) -> dict[int, CocoId]:
-    """Category id of each label that has one."""
+    """Category id by label, for the labels that have one."""
     labels = [label for label, _ in used_labels(settings.class_names)]
     if settings.category_ids is not None:
-        given = settings.category_ids
-        return {label: one for label in labels if (one := given[label]) is not None}
+        ids = settings.category_ids
+        return {label: category for label in labels if (category := ids[label]) is not None}
     shift = int(0 in labels)
     return {label: label + shift for label in labels}
 
 
-def _identified(results: Iterable[ImageResult]) -> Iterator[tuple[CocoId, ImageResult]]:
+def _with_ids(results: Iterable[ImageResult]) -> Iterator[tuple[CocoId, ImageResult]]:
     for number, result in enumerate(results, start=1):
         yield number if result.image_id is None else result.image_id, result
 
 
-def _image(identity: CocoId, result: ImageResult) -> dict[str, Any]:
-    return {"id": identity, "file_name": result.relative, "width": result.width, "height": result.height}
+def _image(image_id: CocoId, result: ImageResult) -> dict[str, Any]:
+    return {"id": image_id, "file_name": result.relative, "width": result.width, "height": result.height}
 
 
 def _annotation(result: dict[str, Any]) -> dict[str, Any]:

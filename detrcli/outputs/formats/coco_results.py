@@ -1,4 +1,4 @@
-"""COCO's results format, with the ids of `coco.json`."""
+"""COCO's results format, with the ids of coco.json."""
 
 from collections.abc import Iterable
 from typing import IO
@@ -9,7 +9,7 @@ from .coco import coco_results, write_array
 
 
 def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
-    """Write all images."""
+    """Write the detections of all images."""
     write_array(file, coco_results(results, settings))
     file.write(b"\n")
 

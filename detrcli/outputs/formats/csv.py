@@ -1,7 +1,7 @@
-"""One table, a row a detection.
+"""One CSV table with a row per detection.
 
-A spreadsheet takes a cell that begins with `=` and the like for a formula. Text cells that begin so, or with an
-apostrophe, get an apostrophe in front; a reader takes one away.
+Spreadsheets read a cell that begins with `=` and the like as a formula. Such text cells, and those that begin with an
+apostrophe, are written with an apostrophe in front, which a reader removes.
 """
 
 import csv
@@ -14,12 +14,12 @@ from ..record import ImageResult
 from ..settings import OutputSettings
 
 FORMULA = re.compile("['=+\\-@＝＋－＠\\x00-\\x1f\\x7f]")
-"""First characters of text that a spreadsheet may not keep as it is."""
+"""First characters of text that a spreadsheet may not keep as text."""
 COLUMNS = ("path", "width", "height", "label_id", "label", "score", "x1", "y1", "x2", "y2")
 
 
 def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
-    """Write all images."""
+    """Write the detections of all images."""
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
     table = csv.writer(text)
     table.writerow(COLUMNS)

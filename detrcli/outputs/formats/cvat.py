@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: one XML file for all images."""
+"""CVAT for images 1.1, one XML file."""
 
 from collections.abc import Iterable
 from typing import IO
@@ -11,7 +11,7 @@ from ..xml_text import xml_text
 
 
 def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
-    """Write all images, one after the other."""
+    """Write the images one by one."""
     file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
     meta = Element("meta")
     labels = SubElement(SubElement(meta, "task"), "labels")

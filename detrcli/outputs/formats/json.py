@@ -1,4 +1,4 @@
-"""One JSON file an image, beside where its annotated image goes: `a.jpg` → `a.jpg.json`."""
+"""One JSON file per image, beside the annotated image: `a.jpg` → `a.jpg.json`."""
 
 import json
 from pathlib import PurePosixPath
@@ -13,5 +13,5 @@ def path_for(relative: PurePosixPath) -> PurePosixPath:
 
 
 def render(result: ImageResult, settings: OutputSettings) -> bytes:
-    """The record that goes to stdout, indented."""
+    """Render the record of an image, indented."""
     return json.dumps(result.as_record(), indent=2).encode() + b"\n"

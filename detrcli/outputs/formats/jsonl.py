@@ -1,4 +1,4 @@
-"""One file of JSON lines, a line an image, as they go to stdout."""
+"""JSON lines, one record per image."""
 
 import json
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from ..settings import OutputSettings
 
 
 def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
-    """Write all images."""
+    """Write the records of all images."""
     file.writelines(json.dumps(result.as_record()).encode() + b"\n" for result in results)
 
 

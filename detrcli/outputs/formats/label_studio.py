@@ -1,6 +1,6 @@
-"""Tasks with predictions for Label Studio, in one JSON array, and the labeling config that they go with.
+"""Label Studio tasks with predictions, in one JSON array, and the labeling config for them.
 
-Boxes are in percent of the image. The labelling interface has an image called `image` with rectangles called `label`.
+Boxes are in percent of the image. In the labeling config, the image is called `image` and the rectangles `label`.
 """
 
 import os
@@ -18,13 +18,13 @@ from .coco import write_array
 
 
 def write_tasks(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
-    """Write all images."""
+    """Write the tasks of all images."""
     write_array(file, (_task(result, settings.image_root) for result in results))
     file.write(b"\n")
 
 
 def write_config(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
-    """Write the labeling config: one label for each class name."""
+    """Write the labeling config: one label per class name."""
     view = Element("View")
     SubElement(view, "Image", name="image", value="$image")
     labels = SubElement(view, "RectangleLabels", name="label", toName="image")
@@ -38,7 +38,7 @@ def _task(result: ImageResult, image_root: str) -> dict[str, Any]:
     scores = [one.score for one in result.found]
     prediction = {
         "model_version": result.model,
-        "score": min(scores, default=0.0),  # by which the least certain images are found
+        "score": min(scores, default=0.0),  # for sorting tasks by the least confident detection
         "result": [_region(number, one, result) for number, one in enumerate(result.found)],
     }
     return {"data": {"image": _image_url(result, image_root)}, "predictions": [prediction]}
@@ -68,7 +68,7 @@ def _region(number: int, one: Found, result: ImageResult) -> dict[str, Any]:
             "width": round(100 * (x2 - x1) / result.width, 6),
             "height": round(100 * (y2 - y1) / result.height, 6),
             "rotation": 0,
-            "rectanglelabels": [xml_text(one.label)],  # as the labeling config has it
+            "rectanglelabels": [xml_text(one.label)],  # as in the labeling config
         },
     }
 

@@ -1,4 +1,4 @@
-"""LabelMe's JSON, a file an image: `a.jpg` → `a.json`, which names its image by the path from there."""
+"""LabelMe, one JSON file per image: `a.jpg` → `a.json`, with the path of the image relative to it."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from ..record import Found, ImageResult
 from ..settings import OutputSettings
 
 VERSION = "5.5.0"
-"""Of LabelMe, whose files look so."""
+"""Version of LabelMe that writes such files."""
 
 
 def path_for(relative: PurePosixPath) -> PurePosixPath:
@@ -18,7 +18,7 @@ def path_for(relative: PurePosixPath) -> PurePosixPath:
 
 
 def render(result: ImageResult, settings: OutputSettings) -> bytes:
-    """A rectangle for each object, its score as the description."""
+    """Render the detections as rectangles, with the score as description."""
     record: dict[str, object] = {
         "version": VERSION,
         "flags": {},
@@ -32,7 +32,7 @@ def render(result: ImageResult, settings: OutputSettings) -> bytes:
 
 
 def _from_json(result: ImageResult, output: Path) -> str:
-    """Path of the image from the folder of the JSON file, links to folders resolved."""
+    """Path of the image relative to the folder of the JSON file, with links to folders resolved."""
     folder, name = os.path.split(os.path.abspath(result.path))
     path = os.path.join(os.path.realpath(folder), name)
     try:

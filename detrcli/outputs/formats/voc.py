@@ -1,7 +1,7 @@
-"""Pascal VOC's XML, a file an image: `a.jpg` → `a.xml`.
+"""Pascal VOC, one XML file per image: `a.jpg` → `a.xml`.
 
-Corners are 1-based and inclusive, as in the original dataset: the pixels of the first column have x = 1, those of the
-last one x = width, and a box holds both its corners.
+Corners are 1-based and inclusive, as in the original dataset: pixels of the first column have x = 1, those of the last
+column x = width, and a box contains both of its corners.
 """
 
 from pathlib import PurePosixPath
@@ -18,7 +18,7 @@ def path_for(relative: PurePosixPath) -> PurePosixPath:
 
 
 def render(result: ImageResult, settings: OutputSettings) -> bytes:
-    """The annotation of an image."""
+    """Render the annotation of an image."""
     relative = PurePosixPath(result.relative)
     root = Element("annotation")
     _add(root, "folder", relative.parent.name)
@@ -45,7 +45,7 @@ def render(result: ImageResult, settings: OutputSettings) -> bytes:
 
 
 def _pixels(start: float, end: float, count: int) -> tuple[int, int]:
-    """First and last of a side's pixels, counted from 1, that lie between two positions; at least the middle one."""
+    """First and last pixel, counted from 1, between two positions on a side; at least the one in the middle."""
     first, last = round(start) + 1, round(end)
     if last < first:
         first = last = min(int((start + end) / 2) + 1, count)

@@ -1,6 +1,6 @@
-"""YOLO's labels: `labels/a.txt`, a line `class cx cy w h` for each object, relative to the image, and `data.yaml`.
+"""YOLO labels: `labels/a.txt`, a line `class cx cy w h` per object, relative to the image size, and `data.yaml`.
 
-YOLO's classes have no gaps: they are counted over the labels that have a name. The images belong into `images/`.
+YOLO's class numbers have no gaps: the labels that have a name are renumbered from 0. Images belong in `images/`.
 """
 
 from collections.abc import Iterable
@@ -19,28 +19,28 @@ def path_for(relative: PurePosixPath) -> PurePosixPath:
 
 
 def render(result: ImageResult, settings: OutputSettings) -> bytes:
-    """A line for each object, none for an image without any."""
-    number = _numbers(settings.class_names)
+    """Render one line per detection."""
+    numbers = _class_numbers(settings.class_names)
     lines = []
     for one in result.found:
         x1, y1, x2, y2 = one.box
-        centre = (x1 + x2) / 2 / result.width, (y1 + y2) / 2 / result.height
+        center = (x1 + x2) / 2 / result.width, (y1 + y2) / 2 / result.height
         size = (x2 - x1) / result.width, (y2 - y1) / result.height
-        lines.append(" ".join((str(number[one.label_id]), *(f"{value:.6f}" for value in (*centre, *size)))) + "\n")
+        lines.append(" ".join((str(numbers[one.label_id]), *(f"{value:.6f}" for value in (*center, *size)))) + "\n")
     return "".join(lines).encode()
 
 
 def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:
-    """Write the names of the classes, and where images belong."""
+    """Write the class names and the folder of the images."""
     import yaml
 
     names = dict(enumerate(name for _, name in used_labels(settings.class_names)))
-    described = {"train": "images", "val": "images", "names": names}  # beside the file itself, wherever that is
-    file.write(yaml.safe_dump(described, sort_keys=False, allow_unicode=True).encode())
+    description = {"train": "images", "val": "images", "names": names}  # relative to this file
+    file.write(yaml.safe_dump(description, sort_keys=False, allow_unicode=True).encode())
 
 
 @lru_cache(maxsize=1)
-def _numbers(class_names: tuple[str, ...]) -> dict[int, int]:
+def _class_numbers(class_names: tuple[str, ...]) -> dict[int, int]:
     return {label: number for number, (label, _) in enumerate(used_labels(class_names))}
 
 

@@ -1,4 +1,4 @@
-"""COCO ids: written ones agree with pycocotools and our own reader, or are those of a user's COCO file."""
+"""COCO ids of outputs: numbered as pycocotools and `detr eval` expect, or taken from a COCO file."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ NAMES = [f"{number}.png" for number in range(6)]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose label 0 is a class, images, and what an unbroken run writes beside them."""
+    """Folder with a model whose label 0 is a class, images, and the outputs of a run."""
     folder = tmp_path_factory.mktemp("ids")
     save_tiny(folder / "model")
     (folder / "images").mkdir()
@@ -40,11 +40,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def average_precision(truth: Path, results: Path) -> float:
     with contextlib.redirect_stdout(io.StringIO()):
         real = COCO(str(truth))
-        judge = COCOeval(real, real.loadRes(str(results)), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return float(judge.stats[0])
+        evaluation = COCOeval(real, real.loadRes(str(results)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[0])
 
 
 def read(path: Path) -> Any:
@@ -52,7 +52,7 @@ def read(path: Path) -> Any:
 
 
 def user_file(place: Path, name: str, images: Mapping[str, int | str]) -> Path:
-    """The run's coco.json as a user's own: other ids, other order, and one class that the user does not have."""
+    """Write coco.json with other ids, in another order, and without one of the classes."""
     coco = read(place / "own" / "coco.json")
     kept = [one for one in coco["categories"] if one["name"] != "thing 6"]
     categories = {one["id"]: 100 - 7 * one["id"] for one in kept}
@@ -75,7 +75,7 @@ def user_file(place: Path, name: str, images: Mapping[str, int | str]) -> Path:
     return path
 
 
-def test_ids_start_at_1_and_eval_and_pycocotools_agree(place: Path) -> None:
+def test_ids_start_at_1_and_agree_with_eval_and_pycocotools(place: Path) -> None:
     coco = read(place / "own" / "coco.json")
     assert [(one["id"], one["name"]) for one in coco["categories"]] == [(n + 1, f"thing {n}") for n in range(7)]
     assert {one["id"] for one in coco["images"]} == set(range(1, len(NAMES) + 1))
@@ -91,7 +91,7 @@ def test_ids_start_at_1_and_eval_and_pycocotools_agree(place: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", [range(600, 594, -1), "fedcba"], ids=["numbers", "text"])
-def test_ids_are_those_of_a_users_file(place: Path, ids: Iterable[int | str]) -> None:
+def test_ids_are_taken_from_a_file(place: Path, ids: Iterable[int | str]) -> None:
     images = dict(zip(NAMES, ids, strict=True))
     truth = user_file(place, "instances.json", images)
     run = detr("predict", "images", *OPTIONS, "-o", "given", "--image-ids", truth, "--no-resume", cwd=place)
@@ -106,7 +106,7 @@ def test_ids_are_those_of_a_users_file(place: Path, ids: Iterable[int | str]) ->
     assert titles == {one["id"]: one["name"] for one in read(truth)["categories"]}
 
 
-def test_shards_are_merged_with_the_ids_and_another_file_is_refused(place: Path) -> None:
+def test_shards_are_merged_with_ids_and_another_file_is_refused(place: Path) -> None:
     truth = user_file(place, "sharded.json", dict(zip(NAMES, range(10, 16), strict=True)))
     for shard in ("0/2", "1/2"):
         arguments = ("-o", "shards", "--image-ids", truth, "--shard", shard)
@@ -126,7 +126,7 @@ def test_shards_are_merged_with_the_ids_and_another_file_is_refused(place: Path)
     assert "began with image_ids = " in run.stderr
 
 
-def test_an_image_without_an_id_fails_and_the_others_go_on(place: Path) -> None:
+def test_image_without_id_fails_alone(place: Path) -> None:
     truth = user_file(place, "short.json", {name: number for number, name in enumerate(NAMES[:5])})
     (place / "twice" / "a").mkdir(parents=True)
     for path in ("0.png", "a/0.png", "5.png"):
@@ -143,16 +143,16 @@ def test_an_image_without_an_id_fails_and_the_others_go_on(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--image-ids", "own/coco.json", "-f", "csv"), "--image-ids goes with --format coco or coco-results"),
         (("--image-ids", "none.json", "-f", "coco"), "none.json: No such file or directory"),
         (("--image-root", "/data", "-f", "csv"), "--image-root goes with --format label-studio"),
     ],
 )
-def test_wrong_usage(place: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_usage(place: Path, arguments: tuple[str, ...], message: str) -> None:
     run = detr("predict", "images", *arguments, cwd=place)
-    assert (run.returncode, run.stderr) == (2, f"detr: {said}\n")
+    assert (run.returncode, run.stderr) == (2, f"detr: {message}\n")
 
 
 def coco_ids(folder: Path, images: object, categories: object = ()) -> CocoIds:
@@ -166,7 +166,7 @@ def coco_ids(folder: Path, images: object, categories: object = ()) -> CocoIds:
     [
         ("photos/train/a.jpg", 1),
         ("photos/val/a.jpg", 2),
-        ("a.jpg", None),  # two have this name
+        ("a.jpg", None),  # ambiguous
         ("elsewhere/b.jpg", "x"),
         ("photos/val\\a.jpg", None),
         ("https://host/val/a.jpg?width=9", 2),
@@ -176,13 +176,13 @@ def coco_ids(folder: Path, images: object, categories: object = ()) -> CocoIds:
         ("ab.jpg", None),
     ],
 )
-def test_an_image_is_found_by_the_end_of_its_path(tmp_path: Path, path: str, expected: int | str | None) -> None:
+def test_image_id_by_the_end_of_the_path(tmp_path: Path, path: str, expected: int | str | None) -> None:
     names = {"train/a.jpg": 1, "val\\a.jpg": 2, "deep/er/b.jpg": "x", "./c d.jpg": 4}
-    ids = coco_ids(tmp_path, [{"file_name": name, "id": identity} for name, identity in names.items()])
+    ids = coco_ids(tmp_path, [{"file_name": name, "id": image_id} for name, image_id in names.items()])
     assert ids.image_id(path) == expected
 
 
-def test_the_first_of_several_images_has_the_id(tmp_path: Path) -> None:
+def test_first_of_several_images_gets_the_id(tmp_path: Path) -> None:
     ids = coco_ids(tmp_path, [{"file_name": "a.jpg", "id": 0}])
     one, two = ids.with_ids([ImageReference("x/a.jpg", Path("x/a.jpg")), ImageReference("y/a.jpg", Path("y/a.jpg"))])
     assert (one.image_id, two.image_id) == (0, None)
@@ -191,7 +191,7 @@ def test_the_first_of_several_images_has_the_id(tmp_path: Path) -> None:
         ids.require_id(two)
 
 
-def test_categories_go_by_name(tmp_path: Path) -> None:
+def test_category_ids_by_name(tmp_path: Path) -> None:
     categories = [{"id": 90, "name": " Dog "}, {"id": 0, "name": "cat"}, {"id": 3, "name": "N/A"}]
     ids = coco_ids(tmp_path, [], categories)
     assert ids.category_ids(("N/A", "cat", "bird", "dog")) == (None, 0, None, 90)
@@ -200,7 +200,7 @@ def test_categories_go_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"{", "is not JSON"),
         (b"\xff\xfe", "is not JSON"),
@@ -214,8 +214,8 @@ def test_categories_go_by_name(tmp_path: Path) -> None:
         (b'{"images": [{"id": true, "file_name": "a"}], "categories": []}', "is not a COCO file"),
     ],
 )
-def test_another_file_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(DatasetError, match=message):
         read_coco_ids(path)

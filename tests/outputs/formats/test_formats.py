@@ -1,4 +1,4 @@
-"""What each output format writes is read again by its own well-known reader, where a package has one."""
+"""Output formats are read back, by well-known readers where a package has one."""
 
 import contextlib
 import csv
@@ -30,8 +30,8 @@ from detrcli.outputs.formats import FORMATS, PER_IMAGE, PER_RUN, image_format, r
 from detrcli.outputs.record import Found, ImageResult
 from detrcli.outputs.settings import OutputSettings
 
-Read = Sequence[tuple[str, Sequence[float]]]
-"""Names and boxes that a format gave back."""
+Boxes = Sequence[tuple[str, Sequence[float]]]
+"""Class names and boxes that were read back."""
 MODEL = "facebook/detr-resnet-50"
 NAMES = (
     "N/A",
@@ -58,19 +58,19 @@ def image(path: str, labels: Sequence[int] = USED) -> ImageResult:
         width, height = rng.uniform(20, 150, 2).tolist()
         score = round(1 - 0.01 * len(found), 6)
         found.append(Found(label, NAMES[label], score, (x1, y1, round(x1 + width, 4), round(y1 + height, 4))))
-    return ImageResult(f"images of mine/{path}", path, WIDTH, HEIGHT, MODEL, tuple(found))
+    return ImageResult(f"my images/{path}", path, WIDTH, HEIGHT, MODEL, tuple(found))
 
 
 IMAGES = [image(path, () if index == 1 else USED) for index, path in enumerate(PATHS)]
 PLAIN = [image("b.png"), image("a.png", USED[:2]), image("c.png", ())]
-"""Images that a dataset on a disk can have."""
+"""Images whose names any dataset on disk can have."""
 
 
-def content(name: str, one: ImageResult, names: tuple[str, ...] = NAMES) -> bytes:
+def rendered(name: str, one: ImageResult, names: tuple[str, ...] = NAMES) -> bytes:
     return image_format(name).render(one, OutputSettings(names))
 
 
-def whole(
+def written_bytes(
     name: str, images: Iterable[ImageResult], names: tuple[str, ...] = NAMES, settings: OutputSettings | None = None
 ) -> bytes:
     (_, write), *_ = run_format(name).FILES.items()
@@ -81,31 +81,30 @@ def whole(
 
 def written(folder: Path, name: str, images: Iterable[ImageResult]) -> Path:
     path = folder / next(iter(run_format(name).FILES))
-    path.write_bytes(whole(name, images))
+    path.write_bytes(written_bytes(name, images))
     return path
 
 
-def test_the_table_lists_exactly_the_formats_that_there_are() -> None:
+def test_table_lists_exactly_the_modules() -> None:
     modules = {module.name for module in pkgutil.iter_modules(detrcli.outputs.formats.__path__)}
     assert {name.replace("-", "_") for name in FORMATS} == modules
     assert set(FORMATS) == PER_IMAGE | PER_RUN
     assert all(FORMATS[name].per_image for name in FORMATS if FORMATS[name].by_stem)
     for name in PER_IMAGE:
         assert image_format(name).render(IMAGES[0], OutputSettings(NAMES))
-    places = [file for name in PER_RUN for file in run_format(name).FILES]
-    assert len(set(places)) == len(places)
+    files = [file for name in PER_RUN for file in run_format(name).FILES]
+    assert len(set(files)) == len(files)
 
 
 @pytest.mark.parametrize("name", sorted(PER_IMAGE))
-def test_each_image_has_a_place_of_its_own_kind(name: str) -> None:
-    places = {str(image_format(name).path_for(PurePosixPath(path))) for path in PATHS}
-    assert len(places) == len(PATHS)
+def test_each_image_has_its_own_file(name: str) -> None:
+    assert len({image_format(name).path_for(PurePosixPath(path)) for path in PATHS}) == len(PATHS)
     shared = len({image_format(name).path_for(PurePosixPath(path)) for path in ("d/a.jpg", "d/a.png")}) == 1
-    assert shared == (FORMATS[name].by_stem)
+    assert shared == FORMATS[name].by_stem
 
 
-class Fleeting:
-    """Images that are made as they are asked for, and should be forgotten as soon."""
+class Transient:
+    """Results created on demand, which must not be kept."""
 
     def __iter__(self) -> Iterator[ImageResult]:
         alive: weakref.WeakSet[ImageResult] = weakref.WeakSet()
@@ -117,28 +116,28 @@ class Fleeting:
 
 
 @pytest.mark.parametrize("name", sorted(PER_RUN))
-def test_images_are_not_kept_in_memory(name: str) -> None:
-    assert (b"19.jpg" in whole(name, Fleeting())) == (name not in ("yolo", "coco-results"))
+def test_results_are_not_kept_in_memory(name: str) -> None:
+    assert (b"19.jpg" in written_bytes(name, Transient())) == (name not in ("yolo", "coco-results"))
 
 
 @pytest.mark.parametrize("name", sorted(PER_RUN - {"yolo"}))
-def test_no_image_is_no_error(name: str) -> None:
-    assert "a.jpg" not in whole(name, []).decode()
+def test_no_images(name: str) -> None:
+    assert "a.jpg" not in written_bytes(name, []).decode()
 
 
 def test_json_is_the_record() -> None:
     for one in IMAGES:
-        assert json.loads(content("json", one)) == one.as_record()
+        assert json.loads(rendered("json", one)) == one.as_record()
 
 
-def test_jsonl_is_a_line_for_each_image() -> None:
-    lines = whole("jsonl", IMAGES).splitlines()
+def test_jsonl_has_a_line_per_image() -> None:
+    lines = written_bytes("jsonl", IMAGES).splitlines()
     assert [json.loads(line) for line in lines] == [one.as_record() for one in IMAGES]
-    assert os.fsencode(json.loads(lines[-1])["path"]) == b"images of mine/raw\xff\xe9.jpg"
+    assert os.fsencode(json.loads(lines[-1])["path"]) == b"my images/raw\xff\xe9.jpg"
 
 
-def test_csv_is_a_row_for_each_detection() -> None:
-    raw = whole("csv", IMAGES)
+def test_csv_has_a_row_per_detection() -> None:
+    raw = written_bytes("csv", IMAGES)
     reader = csv.DictReader(io.StringIO(raw.decode("utf-8", "surrogateescape"), newline=""))
     rows = list(reader)
     assert reader.fieldnames == "path width height label_id label score x1 y1 x2 y2".split()
@@ -150,17 +149,17 @@ def test_csv_is_a_row_for_each_detection() -> None:
         assert row["label"].removeprefix("'") == found.label
         assert tuple(float(row[side]) for side in ("x1", "y1", "x2", "y2")) == found.box
     assert b"raw\xff\xe9.jpg" in raw
-    assert "ünï 🦊.png" in whole("csv", [image("sub dir/ünï 🦊.png")]).decode()
+    assert "ünï 🦊.png" in written_bytes("csv", [image("sub dir/ünï 🦊.png")]).decode()
 
 
-def test_coco_is_judged_perfect_by_coco_itself(tmp_path: Path) -> None:
+def test_pycocotools_finds_coco_results_perfect(tmp_path: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(written(tmp_path, "coco", IMAGES))
-        judge = COCOeval(truth, truth.loadRes(str(written(tmp_path, "coco-results", IMAGES))), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    assert judge.stats[0] == pytest.approx(1)
+        evaluation = COCOeval(truth, truth.loadRes(str(written(tmp_path, "coco-results", IMAGES))), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1)
     assert [truth.imgs[identity]["file_name"] for identity in sorted(truth.imgs)] == list(PATHS)
     assert {label: one["name"] for label, one in truth.cats.items()} == {label: NAMES[label] for label in USED}
     found = [one for each in IMAGES for one in each.found]
@@ -177,15 +176,15 @@ def test_coco_ids_start_at_1(tmp_path: Path) -> None:
     one = ImageResult(
         "a.jpg", "a.jpg", 9, 9, MODEL, (Found(0, "cat", 0.9, (0, 0, 5, 5)), Found(2, "dog", 0.8, (1, 1, 5, 5)))
     )
-    written = json.loads(whole("coco", [one], names))
+    written = json.loads(written_bytes("coco", [one], names))
     assert [(each["id"], each["name"]) for each in written["categories"]] == [(1, "cat"), (3, "dog")]
-    for annotations in (written["annotations"], json.loads(whole("coco-results", [one], names))):
+    for annotations in (written["annotations"], json.loads(written_bytes("coco-results", [one], names))):
         assert [each["category_id"] for each in annotations] == [1, 3]
-    published = json.loads(whole("coco", [one], ("N/A", "person", "dog")))
+    published = json.loads(written_bytes("coco", [one], ("N/A", "person", "dog")))
     assert [(each["id"], each["name"]) for each in published["categories"]] == [(1, "person"), (2, "dog")]
 
 
-def test_coco_has_what_pycocotools_draws(tmp_path: Path) -> None:
+def test_pycocotools_draws_coco_annotations(tmp_path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -202,14 +201,14 @@ def test_coco_has_what_pycocotools_draws(tmp_path: Path) -> None:
     assert {tuple(one) for one in truth.dataset["categories"]} == {("id", "name", "supercategory")}
 
 
-def test_coco_takes_the_ids_of_the_settings() -> None:
+def test_coco_uses_the_ids_of_the_settings() -> None:
     found = tuple(Found(label, str(label), 0.5, (0, 0, 1, 1)) for label in range(3))
     images = [ImageResult(path, path, 1, 1, MODEL, found, image_id) for path, image_id in (("a", 0), ("b", "b7"))]
     settings = OutputSettings(("0", "1", "2"), category_ids=(90, None, 0))
-    coco = json.loads(whole("coco", images, settings=settings))
+    coco = json.loads(written_bytes("coco", images, settings=settings))
     assert [(one["id"], one["name"]) for one in coco["categories"]] == [(90, "0"), (0, "2")]
     assert [one["id"] for one in coco["images"]] == [0, "b7"]
-    for read in (coco["annotations"], json.loads(whole("coco-results", images, settings=settings))):
+    for read in (coco["annotations"], json.loads(written_bytes("coco-results", images, settings=settings))):
         assert [(one["image_id"], one["category_id"]) for one in read] == [(0, 90), (0, 0), ("b7", 90), ("b7", 0)]
 
 
@@ -218,67 +217,67 @@ CELLS = st.text(st.sampled_from("=+-@＝\t\r\n'\"a,;0 \x00\x07"), max_size=4)
 
 @settings(deadline=None)
 @given(CELLS, CELLS)
-def test_csv_text_is_no_formula_and_is_read_back(path: str, label: str) -> None:
+def test_csv_text_is_never_a_formula(path: str, label: str) -> None:
     one = ImageResult(path, "a.jpg", 9, 9, MODEL, (Found(0, label, 0.5, (-0.0, 0, 1, 1)),))
-    (row,) = csv.DictReader(io.StringIO(whole("csv", [one]).decode(), newline=""))
+    (row,) = csv.DictReader(io.StringIO(written_bytes("csv", [one]).decode(), newline=""))
     assert (row["path"].removeprefix("'"), row["label"].removeprefix("'")) == (path, label)
     for cell in (row["path"], row["label"]):
         assert cell[:1] not in set("=+-@＝\t\r\n\x00\x07")
     assert (row["score"], row["label_id"], row["x2"]) == ("0.5", "0", "1")
 
 
-def sources(folder: Path) -> None:
+def save_images(folder: Path) -> None:
     folder.mkdir(parents=True)
     for one in PLAIN:
         Image.new("RGB", (one.width, one.height)).save(folder / one.relative)
 
 
-def check_dataset(path: Path, within: float) -> None:
+def check_dataset(path: Path, tolerance: float) -> None:
     data = read_dataset(path, "train")
     truth = {one.relative: one for one in PLAIN}
     assert {example.path.name for example in data.examples} == set(truth)
     for example in data.examples:
         found = truth[example.path.name].found
         assert [data.classes[label] for label in example.labels] == [one.label for one in found]
-        np.testing.assert_allclose(example.boxes, np.array([one.box for one in found]).reshape(-1, 4), atol=within)
+        np.testing.assert_allclose(example.boxes, np.array([one.box for one in found]).reshape(-1, 4), atol=tolerance)
 
 
-def test_coco_is_a_data_set_to_train_on(tmp_path: Path) -> None:
-    sources(tmp_path / "images")
+def test_coco_is_a_training_dataset(tmp_path: Path) -> None:
+    save_images(tmp_path / "images")
     check_dataset(written(tmp_path / "images", "coco", PLAIN), 1e-3)
 
 
-def test_yolo_is_a_data_set_to_train_on(tmp_path: Path) -> None:
-    sources(tmp_path / "images")
+def test_yolo_is_a_training_dataset(tmp_path: Path) -> None:
+    save_images(tmp_path / "images")
     for one in PLAIN:
-        place = tmp_path / image_format("yolo").path_for(PurePosixPath(one.relative))
-        place.parent.mkdir(exist_ok=True)
-        place.write_bytes(content("yolo", one))
+        file = tmp_path / image_format("yolo").path_for(PurePosixPath(one.relative))
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(rendered("yolo", one))
     path = written(tmp_path, "yolo", PLAIN)
     assert list(yaml.safe_load(path.read_text())["names"].values()) == [NAMES[label] for label in USED]
     check_dataset(tmp_path, 1e-3)
     assert len(read_dataset(tmp_path, "val").examples) == len(PLAIN)
 
 
-def test_a_label_that_no_class_has_is_listed_nowhere() -> None:
-    assert [line.split()[0] for line in content("yolo", image("a.jpg", [1, 2])).splitlines()] == [b"0", b"1"]
+def test_unused_labels_are_not_listed() -> None:
+    assert [line.split()[0] for line in rendered("yolo", image("a.jpg", [1, 2])).splitlines()] == [b"0", b"1"]
     for listed in (
-        yaml.safe_load(whole("yolo", []))["names"].values(),
-        [one["name"] for one in json.loads(whole("coco", []))["categories"]],
-        [name.text or "" for name in ElementTree.fromstring(whole("cvat", [])).iter("name")],
+        yaml.safe_load(written_bytes("yolo", []))["names"].values(),
+        [one["name"] for one in json.loads(written_bytes("coco", []))["categories"]],
+        [name.text or "" for name in ElementTree.fromstring(written_bytes("cvat", [])).iter("name")],
         [label.attrib["value"] for label in _label_studio_config(NAMES).iter("Label")],
     ):
         assert [escaped(name) for name in listed] == [escaped(NAMES[label]) for label in USED]
 
 
 def escaped(text: str) -> str:
-    """As XML has it: control characters and carriage returns spelt out."""
+    """Text as the XML formats write it."""
     return text.replace("\a", r"\x07").replace("\r", r"\r").replace("\udcff\udce9", r"\udcff\udce9")
 
 
 @pytest.mark.parametrize("one", IMAGES)
-def test_voc_is_read_by_torchvision(one: ImageResult) -> None:
-    tree = ElementTree.fromstring(content("voc", one))
+def test_torchvision_reads_voc(one: ImageResult) -> None:
+    tree = ElementTree.fromstring(rendered("voc", one))
     if len(one.found) > 1:
         read = VOCDetection.parse_voc_xml(tree)["annotation"]
         assert (int(read["size"]["width"]), int(read["size"]["height"])) == (WIDTH, HEIGHT)
@@ -289,7 +288,7 @@ def test_voc_is_read_by_torchvision(one: ImageResult) -> None:
     assert tree.findtext("filename") == escaped(PurePosixPath(one.relative).name)
     assert tree.findtext("folder") == PurePosixPath(one.relative).parent.name
     assert tree.findtext("path") == escaped(one.path)
-    assert {each.findtext("difficult") for each in tree.iter("object")} <= {"0"}  # those that are do not count
+    assert {each.findtext("difficult") for each in tree.iter("object")} <= {"0"}  # evaluations ignore difficult objects
     assert len(tree.findall("object")) == len(one.found)
 
 
@@ -303,18 +302,18 @@ def test_voc_is_read_by_torchvision(one: ImageResult) -> None:
         ((639.9, 479.9, 640.0, 480.0), [640, 480, 640, 480]),
     ],
 )
-def test_voc_corners_are_pixels_counted_from_1(box: tuple[float, float, float, float], corners: list[int]) -> None:
+def test_voc_corners_are_1_based_and_inclusive(box: tuple[float, float, float, float], corners: list[int]) -> None:
     one = ImageResult("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, (Found(1, NAMES[1], 0.9, box),))
-    sides = ElementTree.fromstring(content("voc", one)).iterfind("object/bndbox/*")
+    sides = ElementTree.fromstring(rendered("voc", one)).iterfind("object/bndbox/*")
     assert [int(side.text or "") for side in sides] == corners
 
 
-def test_voc_is_read_by_supervision(tmp_path: Path) -> None:
-    sources(tmp_path / "images")
+def test_supervision_reads_voc(tmp_path: Path) -> None:
+    save_images(tmp_path / "images")
     for one in PLAIN:
-        place = tmp_path / "annotations" / image_format("voc").path_for(PurePosixPath(one.relative))
-        place.parent.mkdir(exist_ok=True)
-        place.write_bytes(content("voc", one))
+        file = tmp_path / "annotations" / image_format("voc").path_for(PurePosixPath(one.relative))
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(rendered("voc", one))
     data = DetectionDataset.from_pascal_voc(str(tmp_path / "images"), str(tmp_path / "annotations"))
     truth = {one.relative: one for one in PLAIN}
     assert len(data) == len(PLAIN)
@@ -326,7 +325,7 @@ def test_voc_is_read_by_supervision(tmp_path: Path) -> None:
 
 def test_labelme() -> None:
     for one in IMAGES:
-        record = json.loads(content("labelme", one))
+        record = json.loads(rendered("labelme", one))
         assert (record["imageWidth"], record["imageHeight"], record["imageData"]) == (WIDTH, HEIGHT, None)
         assert record["imagePath"] == os.path.relpath(one.path, PurePosixPath(one.relative).parent)
         for shape, found in zip(record["shapes"], one.found, strict=True):
@@ -334,13 +333,13 @@ def test_labelme() -> None:
             assert float(shape["description"]) == found.score
             assert (*shape["points"][0], *shape["points"][1]) == found.box
     url = ImageResult("https://host/a.jpg", "host/a.jpg", 1, 1, MODEL, ())
-    assert json.loads(content("labelme", url))["imagePath"] == "https://host/a.jpg"
+    assert json.loads(rendered("labelme", url))["imagePath"] == "https://host/a.jpg"
 
 
-def test_labelme_finds_its_image_from_the_json(tmp_path: Path) -> None:
+def test_labelme_image_path_leads_to_the_image(tmp_path: Path) -> None:
     (tmp_path / "disk" / "deep" / "d").mkdir(parents=True)
     (tmp_path / "photos" / "d").mkdir(parents=True)
-    (tmp_path / "out").symlink_to(tmp_path / "disk" / "deep")  # from which .. leads elsewhere
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "deep")  # its .. is not tmp_path
     (tmp_path / "real.jpg").touch()
     image = tmp_path / "photos" / "d" / "a.jpg"
     image.symlink_to(tmp_path / "real.jpg")
@@ -364,7 +363,7 @@ def test_label_studio_config_has_the_labels_and_tags_of_the_tasks() -> None:
     names = ("N/A", 'a < b & "c"', "it's", "a", "a", "bell\a", "日本 🦊")
     view = _label_studio_config(names)
     one = ImageResult("a.jpg", "a.jpg", 9, 9, MODEL, tuple(Found(i, n, 0.5, (0, 0, 1, 1)) for i, n in enumerate(names)))
-    (task,) = json.loads(whole("label-studio", [one], names))
+    (task,) = json.loads(written_bytes("label-studio", [one], names))
     regions = task["predictions"][0]["result"][1:]
     image, labels = view.find("Image"), view.find("RectangleLabels")
     assert image is not None
@@ -391,7 +390,7 @@ def test_label_studio_image_root(root: str, url: str) -> None:
     paths = ["a b/100% #1?+&=.jpg", "ünï.png", os.fsdecode(b"raw\xff.jpg")]
     images = [ImageResult(f"/photos/{path}", path, 1, 1, MODEL, ()) for path in paths]
     images.append(ImageResult("https://host/a b.jpg", "host/a b.jpg", 1, 1, MODEL, ()))
-    tasks = json.loads(whole("label-studio", images, settings=OutputSettings(NAMES, image_root=root)))
+    tasks = json.loads(written_bytes("label-studio", images, settings=OutputSettings(NAMES, image_root=root)))
     *written, remote = [task["data"]["image"] for task in tasks]
     assert written[0] == f"{url}a%20b/100%25%20%231%3F%2B%26%3D.jpg"
     assert [unquote_to_bytes(one.removeprefix(url)) for one in written] == [os.fsencode(path) for path in paths]
@@ -401,7 +400,7 @@ def test_label_studio_image_root(root: str, url: str) -> None:
 
 
 def test_label_studio() -> None:
-    tasks = json.loads(whole("label-studio", IMAGES))
+    tasks = json.loads(written_bytes("label-studio", IMAGES))
     for task, one in zip(tasks, IMAGES, strict=True):
         assert task["data"] == {"image": one.path}
         (prediction,) = task["predictions"]
@@ -418,7 +417,7 @@ def test_label_studio() -> None:
 
 
 def test_cvat() -> None:
-    root = ElementTree.fromstring(whole("cvat", IMAGES))
+    root = ElementTree.fromstring(written_bytes("cvat", IMAGES))
     assert root.findtext("version") == "1.1"
     assert {label.findtext("type") for label in root.iter("label")} == {"rectangle"}
     assert [label.findtext("name") for label in root.iter("label")] == [escaped(NAMES[label]) for label in USED]
@@ -438,8 +437,8 @@ def test_cvat() -> None:
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def _coco(boxes: Iterable[dict[str, Any]], names: tuple[str, ...]) -> Read:
-    titles = {one["id"]: one["name"] for one in json.loads(whole("coco", [], names))["categories"]}
+def _coco(boxes: Iterable[dict[str, Any]], names: tuple[str, ...]) -> Boxes:
+    titles = {one["id"]: one["name"] for one in json.loads(written_bytes("coco", [], names))["categories"]}
     return [
         (titles[one["category_id"]], (x, y, x + width, y + height))
         for one in boxes
@@ -447,19 +446,19 @@ def _coco(boxes: Iterable[dict[str, Any]], names: tuple[str, ...]) -> Read:
     ]
 
 
-def _records(detections: Iterable[dict[str, Any]]) -> Read:
+def _records(detections: Iterable[dict[str, Any]]) -> Boxes:
     return [(one["label"], one["box"]) for one in detections]
 
 
-def _csv(raw: bytes) -> Read:
+def _csv(raw: bytes) -> Boxes:
     rows = csv.DictReader(io.StringIO(raw.decode(), newline=""))
     return [(row["label"].removeprefix("'"), [float(row[side]) for side in ("x1", "y1", "x2", "y2")]) for row in rows]
 
 
-def _yolo(one: ImageResult, names: tuple[str, ...]) -> Read:
-    classes = yaml.safe_load(whole("yolo", [one], names))["names"]
+def _yolo(one: ImageResult, names: tuple[str, ...]) -> Boxes:
+    classes = yaml.safe_load(written_bytes("yolo", [one], names))["names"]
     read = []
-    for line in content("yolo", one, names).decode().splitlines():
+    for line in rendered("yolo", one, names).decode().splitlines():
         number, *values = line.split()
         x, y, width, height = (float(value) for value in values)
         box = np.array((x - width / 2, y - height / 2, x + width / 2, y + height / 2)) * (WIDTH, HEIGHT, WIDTH, HEIGHT)
@@ -467,7 +466,7 @@ def _yolo(one: ImageResult, names: tuple[str, ...]) -> Read:
     return read
 
 
-def _voc(raw: bytes) -> Read:
+def _voc(raw: bytes) -> Boxes:
     return [
         (
             one.findtext("name") or "",
@@ -477,11 +476,11 @@ def _voc(raw: bytes) -> Read:
     ]
 
 
-def _labelme(raw: bytes) -> Read:
+def _labelme(raw: bytes) -> Boxes:
     return [(shape["label"], [*shape["points"][0], *shape["points"][1]]) for shape in json.loads(raw)["shapes"]]
 
 
-def _label_studio(raw: bytes) -> Read:
+def _label_studio(raw: bytes) -> Boxes:
     read = []
     for region in json.loads(raw)[0]["predictions"][0]["result"]:
         value, width, height = region["value"], region["original_width"] / 100, region["original_height"] / 100
@@ -492,30 +491,30 @@ def _label_studio(raw: bytes) -> Read:
     return read
 
 
-def _cvat(raw: bytes) -> Read:
+def _cvat(raw: bytes) -> Boxes:
     boxes = ElementTree.fromstring(raw).iter("box")
     return [(box.attrib["label"], [float(box.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr")]) for box in boxes]
 
 
-READERS: dict[str, tuple[float, Callable[[ImageResult, tuple[str, ...]], Read]]] = {
-    "json": (0, lambda one, names: _records(json.loads(content("json", one, names))["detections"])),
-    "jsonl": (0, lambda one, names: _records(json.loads(whole("jsonl", [one], names))["detections"])),
-    "csv": (0, lambda one, names: _csv(whole("csv", [one], names))),
-    "coco": (1e-6, lambda one, names: _coco(json.loads(whole("coco", [one], names))["annotations"], names)),
-    "coco-results": (1e-6, lambda one, names: _coco(json.loads(whole("coco-results", [one], names)), names)),
+READERS: dict[str, tuple[float, Callable[[ImageResult, tuple[str, ...]], Boxes]]] = {
+    "json": (0, lambda one, names: _records(json.loads(rendered("json", one, names))["detections"])),
+    "jsonl": (0, lambda one, names: _records(json.loads(written_bytes("jsonl", [one], names))["detections"])),
+    "csv": (0, lambda one, names: _csv(written_bytes("csv", [one], names))),
+    "coco": (1e-6, lambda one, names: _coco(json.loads(written_bytes("coco", [one], names))["annotations"], names)),
+    "coco-results": (1e-6, lambda one, names: _coco(json.loads(written_bytes("coco-results", [one], names)), names)),
     "yolo": (5e-4, _yolo),
-    "voc": (1, lambda one, names: _voc(content("voc", one, names))),
-    "labelme": (0, lambda one, names: _labelme(content("labelme", one, names))),
-    "label-studio": (2e-5, lambda one, names: _label_studio(whole("label-studio", [one], names))),
-    "cvat": (0, lambda one, names: _cvat(whole("cvat", [one], names))),
+    "voc": (1, lambda one, names: _voc(rendered("voc", one, names))),
+    "labelme": (0, lambda one, names: _labelme(rendered("labelme", one, names))),
+    "label-studio": (2e-5, lambda one, names: _label_studio(written_bytes("label-studio", [one], names))),
+    "cvat": (0, lambda one, names: _cvat(written_bytes("cvat", [one], names))),
 }
-"""How far off a format may put a side, in pixels, and a reader of it."""
+"""Tolerance of the box sides in pixels, and a reader, for each format."""
 XS, YS = (st.integers(0, size * 10_000).map(lambda value: value / 10_000) for size in (WIDTH, HEIGHT))
 BOXES = st.tuples(XS, YS, XS, YS).map(lambda box: (min(box[::2]), min(box[1::2]), max(box[::2]), max(box[1::2])))
 TEXT = st.text(
     st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff", include_characters="\n\t")
 )
-"""What every format can hold as it is."""
+"""Text that every format can represent unchanged."""
 
 
 @settings(deadline=None)
@@ -527,8 +526,10 @@ def test_names_and_boxes_survive(names: list[str], data: st.DataObject) -> None:
     found = st.builds(lambda label, score, box: Found(label, classes[label], score, box), labels, scores, BOXES)
     one = ImageResult("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, tuple(data.draw(st.lists(found, max_size=4))))
     assert set(READERS) == set(FORMATS)
-    for name, (within, read) in READERS.items():
+    for name, (tolerance, read) in READERS.items():
         again = read(one, classes)
         assert [label for label, _ in again] == [each.label for each in one.found], name
         boxes = np.array([each.box for each in one.found]).reshape(-1, 4)
-        np.testing.assert_allclose(np.array([box for _, box in again]).reshape(-1, 4), boxes, 0, within, err_msg=name)
+        np.testing.assert_allclose(
+            np.array([box for _, box in again]).reshape(-1, 4), boxes, 0, tolerance, err_msg=name
+        )
