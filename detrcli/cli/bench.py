@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -15,6 +14,7 @@ from .console import Console, printable, show_warnings
 from .hub import quiet_hub_logging_for
 from .narrow import print_fitting
 from .options import ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, at_home, each_of, parse_size
+from .progress import show_progress
 
 if TYPE_CHECKING:
     from ..inference.torch import Precision
@@ -63,7 +63,6 @@ def bench(
     from ..host import keep_freed_memory
     from ..inference.backend import Measurable
     from .benchmark import BenchmarkCase, measure
-    from .progress import counting
 
     keep_freed_memory()
     contenders = []
@@ -74,9 +73,10 @@ def bench(
                 model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
             )
             contenders += [BenchmarkCase(detector, batch) for batch in batch_sizes or [1]]
-    with ExitStack() as stack:
-        count = stack.enter_context(counting(console, "round", rounds))
-        speeds = measure(contenders, image or sample_image(), rounds, count)
+    with show_progress(console) as progress:
+        speeds = measure(
+            contenders, image or sample_image(), rounds, lambda done: progress.update(done, rounds, "round")
+        )
     backends = {one.detector.backend.description: one.detector.backend for one in contenders}
     places = {
         name: {"processor": one.processor(), "product_gflops": one.product_gflops()}

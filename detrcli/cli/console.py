@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Mapping
 from math import isfinite
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DetrWarning
@@ -15,8 +14,6 @@ from .hints import with_hint
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
-PROGRESS_INTERVAL = 60.0
-"""Seconds between two lines on progress where no progress bar is shown."""
 LONGEST_LINE = 4000
 """Characters of a line on stderr; longer ones are cut off."""
 
@@ -51,7 +48,6 @@ class Console:
         self.as_json = as_json
         self.live: RichConsole | None = None
         """Console of the progress bar on display; messages are printed above the bar."""
-        self._last_progress = monotonic()
 
     @property
     def shows_progress(self) -> bool:
@@ -62,12 +58,6 @@ class Console:
         """Write a line unless quiet; the fields appear in JSON only."""
         if not self.quiet:
             self._print(text, event, fields)
-
-    def progress(self, text: str, **fields: Any) -> None:
-        """Write a line on progress, at most once a minute and only where no progress bar is shown."""
-        if self.live is None and monotonic() - self._last_progress > PROGRESS_INTERVAL:
-            self._last_progress = monotonic()
-            self.info(text, "progress", **fields)
 
     def detail(self, text: str) -> None:
         """Write a line if verbose."""

@@ -32,6 +32,7 @@ from .options import (
     parse_size,
 )
 from .packages import require
+from .progress import show_progress
 
 if TYPE_CHECKING:
     from ..evaluation.average_precision import Evaluation
@@ -105,17 +106,15 @@ def evaluate(
     console.info(printable(f"{detector.name}, {len(data.examples)} images, on {detector.backend.description}"))
     for note in detector.notes:
         console.detail(printable(f"{detector.name}: {note}"))
-    from .progress import counting
-
     with ExitStack() as stack:
         file = stack.enter_context(atomic_file(save_predictions)) if save_predictions is not None else None
-        with counting(console, "evaluating", len(data.examples)) as count:
+        with show_progress(console) as progress:
             evaluation, answers = judge(
                 detector,
                 data,
                 batch_size=batch_size or detector.backend.batch_size,
                 workers=workers,
-                on_progress=count,
+                on_progress=lambda done: progress.update(done, len(data.examples), "evaluating"),
             )
         if file is not None:
             file.write(json.dumps(as_results(data, answers)).encode())

@@ -5,7 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -16,10 +16,9 @@ from ..files import as_output_error
 from ..images.header import INSTALL_HEIF, NEEDS_HEIF
 from ..outputs.journal import Failure
 from .console import Console, counted, give_up_stdout, printable
+from .progress import Progress, show_progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from ..outputs.record import ImageResult
     from ..timing import Clock
 
@@ -55,6 +54,7 @@ class Report:
     def __init__(self, console: Console, output: Path | None, *, many: bool, before: int) -> None:
         self._console, self._output, self._many, self._before = console, output, many, before
         self._progress: Progress | None = None
+        self._total: int | None = None
         self._done = 0
         self._failed: Counter[str] = Counter()
         self._found: Counter[str] = Counter()
@@ -72,18 +72,13 @@ class Report:
         Args:
             count: gives the number of images; it may take its time. None if they cannot be counted.
         """
-        with ExitStack() as stack:
-            if self._many and self._console.shows_progress:
-                from .progress import progress_bar
-
-                self._progress = stack.enter_context(progress_bar())
-                self._console.live = self._progress.console
-                if count is not None:
-                    Thread(target=self._count_up, args=(self._progress, count), daemon=True).start()
-            try:
-                yield
-            finally:
-                self._console.live = self._progress = None
+        if not self._many:
+            yield
+            return
+        if count is not None and self._console.shows_progress:
+            Thread(target=self._count_up, args=(count,), daemon=True).start()
+        with show_progress(self._console) as self._progress:
+            yield
 
     def take(self, done: Done) -> None:
         """Show what came of an image."""
@@ -97,13 +92,13 @@ class Report:
             self._done += 1
             self._found.update(one.label for one in result.found)
         if self._progress is not None:
-            failed = f"{self.failed} failed" if self._failed else ""
-            self._progress.update(self._progress.task_ids[0], advance=1, description=failed)
-        elif self._many:
             count = self._done + self.failed
             rate = count / (time.perf_counter() - self._began)
-            self._console.progress(
-                f"{counted(count, 'image')}, {self.failed} failed, {rate:.1f} a second",
+            self._progress.update(
+                count,
+                self._total,
+                note=f"{self.failed} failed" if self._failed else "",
+                line=f"{counted(count, 'image')}, {self.failed} failed, {rate:.1f} a second",
                 images=self._done,
                 failed=self.failed,
                 rate=rate,
@@ -172,8 +167,8 @@ class Report:
         else:
             print(text)
 
-    def _count_up(self, progress: "Progress", count: Callable[[], int]) -> None:
-        progress.update(progress.task_ids[0], total=count())
+    def _count_up(self, count: Callable[[], int]) -> None:
+        self._total = count()
 
 
 def _most(found: Counter[str]) -> str:

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -34,10 +34,9 @@ from .options import (
     parse_size,
 )
 from .packages import require
+from .progress import Progress, show_progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from ..datasets import Dataset, Split
     from ..training.loop import Training
 
@@ -204,6 +203,7 @@ def train(
         init_distributed(device_named(device)) as processes,
         enough_memory(processes.device, too_small),
         lock_directory(output) if processes.is_main else nullcontext(),
+        show_progress(console) as progress,
     ):
         steps = epochs * steps_in_epoch(len(data.examples), batch_size * processes.count)
         if (warmup_steps or 0) > steps:
@@ -223,7 +223,6 @@ def train(
             validate_every=val_interval,
             seed=seed,
         )
-        watcher = _Watcher(console, epochs)
         training = Training(
             start,
             data,
@@ -232,7 +231,7 @@ def train(
             output,
             processes,
             workers=_workers() if workers is None else workers,
-            watcher=watcher,
+            watcher=_Watcher(console, progress, epochs),
         )
         if resume:
             training.resume()
@@ -242,8 +241,7 @@ def train(
             f"on {processes.device} in {recipe.precision}"
         )
         try:
-            with watcher.showing():
-                training.run()
+            training.run()
         except (KeyboardInterrupt, SystemExit):
             if os.path.exists(output / STATE):
                 console.info("stopped; the same command with --resume goes on")
@@ -339,34 +337,17 @@ def _conclude(console: Console, training: "Training", output: Path) -> None:
 class _Watcher:
     """Shows how a training goes: a bar for the epoch on a terminal, and a line for each that is done."""
 
-    def __init__(self, console: Console, epochs: int) -> None:
-        self._console, self._epochs = console, epochs
-        self._bar: Progress | None = None
-        self._what = ""
+    def __init__(self, console: Console, progress: Progress, epochs: int) -> None:
+        self._console, self._progress, self._epochs = console, progress, epochs
         self._began = time.monotonic()
-
-    @contextmanager
-    def showing(self) -> Iterator[None]:
-        """Show the bar, if there is someone to see it."""
-        if not self._console.shows_progress:
-            yield
-            return
-        from .progress import progress_bar
-
-        with progress_bar() as self._bar:
-            self._console.live = self._bar.console
-            try:
-                yield
-            finally:
-                self._console.live = None
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """A step is done."""
-        self._show(step, steps, f"epoch {epoch} of {self._epochs}", f", loss {loss:.3g}")
+        self._progress.update(step, steps, f"epoch {epoch} of {self._epochs}", note=f", loss {loss:.3g}")
 
     def on_evaluation(self, done: int, of: int) -> None:
         """Images of the validation are done."""
-        self._show(done, of, "validating")
+        self._progress.update(done, of, "validating")
 
     def on_epoch(self, record: Mapping[str, Any]) -> None:
         """An epoch is done."""
@@ -378,13 +359,3 @@ class _Watcher:
             "progress",
             **record,
         )
-
-    def _show(self, done: int, of: int, what: str, how: str = "") -> None:
-        if self._bar is not None:
-            task = self._bar.task_ids[0]
-            if what != self._what:
-                self._what = what
-                self._bar.reset(task)
-            self._bar.update(task, completed=done, total=of, description=what + how)
-        else:
-            self._console.progress(f"{what}{how}: {done} of {of}", done=done, total=of)

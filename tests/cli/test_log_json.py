@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from detrcli.cli.console import Console
-from detrcli.cli.progress import counting
+from detrcli.cli.progress import show_progress
 
 from ..datasets.written import as_coco, write_image, write_json
 from ..detr_process import PIPES, PythonProcess, detr, python
@@ -124,11 +124,11 @@ def test_events_stay_as_they_are() -> None:
 
 
 def test_progress_comes_with_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("detrcli.cli.console.PROGRESS_INTERVAL", -1)
+    monkeypatch.setattr("detrcli.cli.progress.INTERVAL", -1)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     console = Console(quiet=False, verbose=False, as_json=True)
-    with counting(console, "evaluating", 7) as count:
-        count(3)
+    with show_progress(console) as progress:
+        progress.update(3, 7, "evaluating")
     console.info("done", loss=float("nan"))
     going, done = events(capsys.readouterr().err)
     assert (going["event"], going["done"], going["total"]) == ("progress", 3, 7)

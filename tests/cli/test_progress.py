@@ -1,10 +1,10 @@
-"""What a long run says where no bar can be seen."""
+"""Progress of long commands."""
 
 import pytest
 
-from detrcli.cli import console
+from detrcli.cli import progress
 from detrcli.cli.console import Console
-from detrcli.cli.progress import counting
+from detrcli.cli.progress import show_progress
 
 
 @pytest.mark.parametrize("quiet", [False, True])
@@ -12,10 +12,10 @@ def test_without_a_terminal_a_line_a_minute(
     quiet: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     times = [1000.0]
-    monkeypatch.setattr(console, "monotonic", lambda: times[-1])
-    with counting(Console(quiet=quiet, verbose=False), "evaluating", 7) as count:
+    monkeypatch.setattr(progress, "monotonic", lambda: times[-1])
+    with show_progress(Console(quiet=quiet, verbose=False)) as shown:
         for time in (1000.5, 1059, 1061, 1119, 1122, 1130, 1300):
             times.append(time)
-            count(len(times) - 1)
+            shown.update(len(times) - 1, 7, "evaluating")
     said = ["evaluating: 3 of 7", "evaluating: 5 of 7", "evaluating: 7 of 7"]
     assert capsys.readouterr().err.splitlines() == ([] if quiet else said)
