@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .detector import Detector, load
     from .errors import DetrError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Detections", "Detector", "DetrError", "__version__", "load", "load_model"]
 
 # ONNX Runtime reports to its maker which files it runs, unless it is told not to before it starts

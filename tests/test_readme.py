@@ -1,26 +1,29 @@
-"""What the README shows works as it is written there."""
+"""What the documents show works as it is written there."""
 
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
 import detrcli
 from detrcli.checkpoints.bundled import sample_image
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
+from detrcli.cli.app import app
 from detrcli.export.onnx import export_onnx
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 
-def test_a_foreign_program_gets_the_same_boxes_from_an_onnx_file(tmp_path: Path) -> None:
-    (script,) = (
-        block
-        for block in re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-        if "onnxruntime" in block
-    )
+def test_the_example_gives_the_detections_of_the_exported_model(tmp_path: Path) -> None:
+    text = (ROOT / "weights" / "README.md").read_text("utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     export_onnx(load_checkpoint(find("demo")), tmp_path / "lwdetr-small.onnx", source="demo")
     (tmp_path / "photo.jpg").write_bytes(sample_image().read_bytes())
     script = script.replace(
@@ -29,11 +32,54 @@ def test_a_foreign_program_gets_the_same_boxes_from_an_onnx_file(tmp_path: Path)
     assert "detrcli" not in script
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    found = sorted(json.loads(line) for line in run.stdout.splitlines())
+    printed = sorted(json.loads(line) for line in run.stdout.splitlines())
     (detections,) = detrcli.load("demo", device="cpu", precision="fp32").predict(sample_image())
     rows = zip(detections.names, detections.scores, detections.boxes, strict=True)
     expected = sorted([name, float(score), *map(float, box)] for name, score, box in rows)
-    assert len(found) == len(expected) >= 3
-    for mine, theirs in zip(found, expected, strict=True):
-        assert mine[0] == theirs[0]
-        assert max(abs(a - b) for a, b in zip(mine[1:], theirs[1:], strict=True)) < 0.5
+    assert len(printed) == len(expected) >= 3
+    for one, other in zip(printed, expected, strict=True):
+        assert one[0] == other[0]
+        assert max(abs(a - b) for a, b in zip(one[1:], other[1:], strict=True)) < 0.5
+
+
+COMMANDS = {
+    name: {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+    for name, command in cast("TyperGroup", get_command(app)).commands.items()
+}
+DOCUMENTS = (
+    "README.md",
+    "weights/README.md",
+    "weights/demo/README.md",
+    "tests/bench/README.md",
+    ".github/CONTRIBUTING.md",
+)
+OTHERS = {
+    "--help",
+    "--no-postprocess",
+    "--group",
+    "--no-deps",
+    "--batch",
+    "--rounds",
+    "--train",
+    "--val",
+    "--seed",
+    "--slow",
+    "--hub",
+    "--dist",
+}
+"""Options of pip, pytest and the programs in tests/."""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_option_and_link_exists(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8").replace("\\\n", " ")
+    text = re.sub(r"## Changes in .*?(?=\n## )", "", text, flags=re.DOTALL)
+    assert set(re.findall(r"--[a-z][a-z0-9-]+", text)) <= OTHERS.union(*COMMANDS.values())
+    for command, arguments in re.findall(r"\bdetr ([a-z]+) ([^|`#&\n]+)", text):
+        assert set(re.findall(r"(?<!\S)--?[a-z][a-z0-9-]*", arguments)) <= COMMANDS.get(command, set()), command
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert ((ROOT / document).parent / target).exists(), target
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 200
