@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = ["Detections", "Detector", "DetrError", "__version__", "load", "load_model"]
 
-# ONNX Runtime reports to its maker which files it runs, unless it is told not to before it starts
+# ONNX Runtime sends telemetry unless this is set before it is imported
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {

@@ -1,38 +1,38 @@
-"""What can go wrong for a user, each as one or two plain lines that say what to do next."""
+"""Errors and warnings for the user: each text says in one or two plain lines what is wrong."""
 
 LONGEST = 1000
-"""Characters that a message may have; a damaged file can put a million into a name that the message quotes."""
-CUT = " … "
-"""What stands for the middle of a longer one."""
+"""Most characters of a message; it may quote a damaged file that has a million in a name."""
+ELLIPSIS = " … "
+"""Replacement for the middle of a longer message."""
 
 
 class DetrError(Exception):
-    """Anything that a user can cause or mend; its text is what the user reads, cut in the middle if far too long."""
+    """Base of all errors that a user can cause or fix."""
 
     def __str__(self) -> str:
         text = super().__str__()
-        half = (LONGEST - len(CUT)) // 2
-        return text if len(text) <= LONGEST else text[:half] + CUT + text[-half:]
+        half = (LONGEST - len(ELLIPSIS)) // 2
+        return text if len(text) <= LONGEST else text[:half] + ELLIPSIS + text[-half:]
 
 
 class ModelError(DetrError):
-    """A model cannot be found, downloaded, read or built."""
+    """A model that cannot be found, downloaded, read or built."""
 
 
 class DeviceError(DetrError):
-    """A device is not there, or cannot do what was asked of it."""
+    """A device that is missing, or cannot run the model as requested."""
 
 
 class DeviceMemoryError(DeviceError):
-    """A device's memory does not hold what was asked of it at once."""
+    """A device without enough memory."""
 
 
 class ImageError(DetrError):
-    """One image cannot be read, or its outputs not written. Others are not concerned.
+    """An image that cannot be read, or whose outputs cannot be written; a run goes on with the next image.
 
     Args:
-        text: what a user reads.
-        kind: what went wrong, in a word or two that all such errors share.
+        text: the message.
+        kind: kind of failure in a word or two, for counting.
     """
 
     def __init__(self, text: str, kind: str = "damaged") -> None:
@@ -45,44 +45,44 @@ class ClassError(DetrError):
 
 
 class UsageError(DetrError):
-    """What was asked for makes no sense together, or names nothing."""
+    """Arguments that contradict each other, or that name nothing."""
 
 
 class LockedError(UsageError):
-    """Another process is writing to the same place."""
+    """A directory that another process is writing to."""
 
 
 class OutputError(DetrError):
-    """An output cannot be written."""
+    """An output that cannot be written."""
 
 
 class DatasetError(DetrError):
-    """A labelled dataset cannot be read, or would spoil what is done with it."""
+    """A dataset that cannot be read, or is unfit for training or evaluation."""
 
 
 class SplitError(DatasetError):
-    """A dataset has parts, but not the one asked for."""
+    """A split that the dataset does not have."""
 
 
 class TrainingError(DetrError):
-    """A training cannot begin, go on or be resumed."""
+    """A training run that cannot start, continue or be resumed."""
 
 
 class ExportError(DetrError):
-    """A model cannot be exported, or not so that it gives the same answers."""
+    """A model that cannot be exported, or whose exported file gives other detections."""
 
 
 class DetrWarning(UserWarning):
-    """Something that a user should know, but that stops nothing."""
+    """Base of all warnings for the user."""
 
 
 class DeviceWarning(DetrWarning):
-    """A device that could not be used, and what is used instead."""
+    """A device that cannot be used, and its replacement."""
 
 
 class ModelWarning(DetrWarning):
-    """Something that a model's files do not say, and what is assumed instead."""
+    """A property that is missing from a model's files, and the value assumed."""
 
 
 class FontWarning(DetrWarning):
-    """A class name that cannot be drawn as it is written."""
+    """A class name with letters that no font here can draw."""

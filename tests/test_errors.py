@@ -1,11 +1,11 @@
-"""What a user reads when something is wrong."""
+"""Texts of errors."""
 
 import pytest
 
 from detrcli.errors import ImageError, ModelError
 
 
-def test_a_message_that_quotes_a_damaged_file_stays_readable() -> None:
+def test_long_messages_are_cut_in_the_middle() -> None:
     error = ModelError(f"model/config.json says layers = {'9' * 1_000_000}; get it again")
     assert len(str(error)) <= 1000
     assert str(error).startswith("model/config.json says layers = 999")
@@ -13,5 +13,5 @@ def test_a_message_that_quotes_a_damaged_file_stays_readable() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 999, 1000])
-def test_a_message_is_whole_otherwise(length: int) -> None:
+def test_other_messages_are_whole(length: int) -> None:
     assert str(ImageError("é" * length)) == "é" * length
