@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import DatasetError, ImageError
 from ..images.header import INSTALL_HEIF
 from ..images.sources import CocoId
-from .sizes import UprightSize, upright_size
+from ..images.upright import UprightSize, upright_size
 
 Split = Literal["train", "val", "test"]
 SPLITS: Mapping[Split, tuple[str, ...]] = {

@@ -1,1 +1,1 @@
-"""From what a user named to the pixels that a network takes."""
+"""Images: where they come from, decoding, resizing, and drawing on them."""

@@ -1,4 +1,4 @@
-"""Detections drawn onto an image."""
+"""Annotated images: detections drawn on an image."""
 
 import colorsys
 import io
@@ -19,46 +19,46 @@ from .fonts import Font, Fonts
 Box = tuple[float, float, float, float]
 GOLDEN_RATIO = 0.618034
 LONGEST = 100
-"""Letters of a class name that are drawn."""
+"""Maximum number of characters of a class name that are drawn."""
 
 
 def draw(decoded: DecodedImage, detections: Detections, fonts: Fonts | None = None) -> Image.Image:
-    """A copy of an image with a box and a label for each detection, the best on top.
+    """Draw the boxes and labels of detections on a copy of an image, the best on top.
 
-    Line width and text scale with the image. A label stands at the first corner of its box where it stays inside the
-    image and covers no other label, or where it covers the least. A class name with letters that no font has gives
-    way to the class's number.
+    Line width and text scale with the image. A label goes to the first corner of its box where it is inside the image
+    and overlaps no other label, or else where it overlaps least. A class name that no font can draw is replaced by the
+    class id.
     """
     image = decoded.image.copy()
-    image.info = {}  # Pillow would save by it: a grey image's color profile, a fax's compression
+    image.info = {}  # which Pillow uses when saving: a gray profile, the compression of a fax
     canvas = ImageDraw.Draw(image)
     short, long = sorted(image.size)
     scale = min(long / 55, short / 12)
     line = max(1, round(scale / 7))
     size = max(8, round(scale))
     fonts = fonts or Fonts()
-    placed: list[Box] = []
-    plates = []
+    labels: list[Box] = []
+    annotations = []
     for index in range(len(detections)):
         box = _on_pixels(detections.boxes[index].tolist(), image.size)
-        label, score = int(detections.labels[index]), f" {detections.scores[index]:.2f}"
-        text = _laid_out(_visible(detections.names[index]), label, score, fonts, size)
-        plate = _place(box, (text.width + 4 * line, text.ascent + text.descent + 2 * line), image.size, placed)
-        placed.append(plate)
-        plates.append((box, text, plate, class_color(label)))
-    for box, _, _, color in reversed(plates):
+        label_id, score = int(detections.labels[index]), f" {detections.scores[index]:.2f}"
+        text = _layout(_one_line(detections.names[index]), label_id, score, fonts, size)
+        label_size = text.width + 4 * line, text.ascent + text.descent + 2 * line
+        labels.append(_place_label(box, label_size, image.size, labels))
+        annotations.append((box, text, labels[-1], class_color(label_id)))
+    for box, _, _, color in reversed(annotations):
         canvas.rectangle(box, outline=color, width=line)
-    for _, text, plate, color in reversed(plates):
-        canvas.rectangle(plate, fill=color)
-        x, y = plate[0] + 2 * line, plate[1] + line + text.ascent
+    for _, text, label, color in reversed(annotations):
+        canvas.rectangle(label, fill=color)
+        x, y = label[0] + 2 * line, label[1] + line + text.ascent
         for part, font in text.runs:
-            canvas.text((x, y), part, fill=_ink_on(color), font=font, anchor="ls")
+            canvas.text((x, y), part, fill=_text_color(color), font=font, anchor="ls")
             x += font.getlength(part)
     return image
 
 
 def class_color(label: int) -> tuple[int, int, int]:
-    """The color of a class, always the same, far in hue from those of neighbouring classes."""
+    """Return the fixed color of a class, whose hue differs clearly from those of neighboring classes."""
     hue = (label * GOLDEN_RATIO + 0.58) % 1
     saturation, value = ((0.85, 0.95), (0.55, 1.0), (0.95, 0.70))[label % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -73,21 +73,21 @@ def save_annotated(
     staging: Path | None = None,
     before_rename: Callable[[Path, Path], None] | None = None,
 ) -> Path:
-    """Save an annotated image in the format of its image, as PNG where that format cannot be written.
+    """Save an annotated image in the format of the original, or as PNG if that format cannot be written.
 
     Args:
         image: the annotated image.
-        decoded: what was drawn on.
-        path: where to, with the name of the image.
+        decoded: the original image.
+        path: path with the name of the original.
         staging: see `atomic_file`.
         before_rename: see `atomic_file`.
 
     Returns:
-        Where it went: `path`, or `path` with `.png` behind it.
+        The path of the file: `path`, or `path` with `.png` appended.
 
     Raises:
-        ImageError: the format cannot hold it.
-        OutputError: it cannot be written.
+        ImageError: the image cannot be encoded.
+        OutputError: the file cannot be written.
     """
     kind = {"MPO": "JPEG", None: "PNG"}.get(decoded.format, decoded.format)
     if kind not in _writable():
@@ -97,7 +97,7 @@ def save_annotated(
         options["quality"] = 90
     if decoded.icc_profile and kind in ("JPEG", "PNG", "TIFF", "WEBP"):
         options["icc_profile"] = decoded.icc_profile
-    encoded = io.BytesIO()  # given a file, Pillow's encoders take a write cut short by a full disk for a whole one
+    encoded = io.BytesIO()  # in memory, because Pillow's encoders miss short writes on a full disk
     try:
         image.save(encoded, format=kind, **options)
     except (KeyError, ValueError, OSError, OverflowError, SystemError, struct.error) as error:
@@ -112,14 +112,14 @@ def _writable() -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class _Text:
-    """One line of text in several fonts.
+class _TextLine:
+    """Line of text in one or more fonts.
 
     Attributes:
-        runs: its pieces, each with its font.
-        width: in pixels.
-        ascent: pixels above the baseline, as many for all texts of one font.
-        descent: pixels below it.
+        runs: pieces of text, each with its font.
+        width: width in pixels.
+        ascent: pixels above the baseline, the same for all texts of one font.
+        descent: pixels below the baseline.
     """
 
     runs: list[tuple[str, Font]]
@@ -128,21 +128,21 @@ class _Text:
     descent: float
 
 
-def _visible(name: str) -> str:
-    """A name in one line, not too long, with a mark in place of what no font can have."""
-    whole = " ".join(name[: 4 * LONGEST].split())
-    marked = "".join("\ufffd" if unicodedata.category(one) in ("Cc", "Cs") else one for one in whole)
-    letters = unicodedata.normalize("NFC", marked)
-    return letters if len(letters) <= LONGEST else letters[:LONGEST] + "…"
+def _one_line(name: str) -> str:
+    """Normalize and shorten a name to one line; replace characters that no font can have."""
+    line = " ".join(name[: 4 * LONGEST].split())
+    replaced = "".join("\ufffd" if unicodedata.category(one) in ("Cc", "Cs") else one for one in line)
+    text = unicodedata.normalize("NFC", replaced)
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 
-def _laid_out(name: str, label: int, score: str, fonts: Fonts, size: int) -> _Text:
+def _layout(name: str, label_id: int, score: str, fonts: Fonts, size: int) -> _TextLine:
     base = fonts.base(size)
-    runs = fonts.runs(name, score, size) or [(f"#{label}{score}", base)]
+    runs = fonts.runs(name, score, size) or [(f"#{label_id}{score}", base)]
     ends = [font.getbbox(part, anchor="ls") for part, font in (*runs, ("Âgjp|", base))]
     lengths = [font.getlength(part) for part, font in runs]
     width = max(sum(lengths), sum(lengths[:-1]) + ends[len(runs) - 1][2])
-    return _Text(runs, width, -min(end[1] for end in ends), max(end[3] for end in ends))
+    return _TextLine(runs, width, -min(end[1] for end in ends), max(end[3] for end in ends))
 
 
 def _on_pixels(box: Sequence[float], size: tuple[int, int]) -> Box:
@@ -152,18 +152,18 @@ def _on_pixels(box: Sequence[float], size: tuple[int, int]) -> Box:
     return left, top, max(left, min(round(x2), last_column)), max(top, min(round(y2), last_row))
 
 
-def _place(box: Box, plate: tuple[float, float], size: tuple[int, int], placed: Sequence[Box]) -> Box:
+def _place_label(box: Box, label_size: tuple[float, float], image_size: tuple[int, int], others: Sequence[Box]) -> Box:
     x1, y1, x2, y2 = box
-    width, height = plate
+    width, height = label_size
     corners = ((x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x2 - width, y1),
                (x1, y2), (x1, y2 - height), (x2 - width, y2), (x2 - width, y2 - height))  # fmt: skip
     candidates = []
     for left, top in corners:
-        inside_left = max(0.0, min(left, size[0] - width))
-        inside_top = max(0.0, min(top, size[1] - height))
+        inside_left = max(0.0, min(left, image_size[0] - width))
+        inside_top = max(0.0, min(top, image_size[1] - height))
         candidate = (inside_left, inside_top, inside_left + width, inside_top + height)
         moved = abs(inside_left - left) + abs(inside_top - top)
-        candidates.append((sum(_overlap(candidate, other) for other in placed), moved > 0, candidate))
+        candidates.append((sum(_overlap(candidate, other) for other in others), moved > 0, candidate))
     return min(candidates, key=lambda item: item[:2])[2]
 
 
@@ -173,6 +173,6 @@ def _overlap(a: Box, b: Box) -> float:
     return width * height if width > 0 and height > 0 else 0.0
 
 
-def _ink_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
-    red, green, blue = color
+def _text_color(background: tuple[int, int, int]) -> tuple[int, int, int]:
+    red, green, blue = background
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)

@@ -1,4 +1,4 @@
-"""Fonts that have the letters of a text, whatever its script."""
+"""Fonts for class names in any script."""
 
 import os
 import shutil
@@ -16,26 +16,26 @@ from ..errors import FontWarning, UsageError
 from ..files import open_file
 
 NO_CHARACTER = "\U0010ffff"
-"""Unicode has no letter here, so a font draws what it has for letters that it lacks."""
-PATIENCE = 20
-"""Seconds that fontconfig may take; it reads all fonts when it is called for the first time."""
+"""Code point without a character, for which a font draws its glyph for missing characters."""
+FONTCONFIG_TIMEOUT = 20
+"""Timeout of fontconfig in seconds; its first call reads all fonts."""
 VARIATIONS = frozenset(map(chr, range(0xFE00, 0xFE10)))
-"""Marks that choose between forms of the letter before them."""
-SHAPED = ((0x0590, 0x109F), (0x1780, 0x18AF), (0xFB1D, 0xFEFC))
-"""Letters that are written from right to left, or change their form or place beside others: Hebrew to Myanmar, Khmer,
-Mongolian, and what Unicode has for the forms of Hebrew's and Arabic's."""
+"""Variation selectors."""
+NEEDS_SHAPING = ((0x0590, 0x109F), (0x1780, 0x18AF), (0xFB1D, 0xFEFC))
+"""Code points of scripts that need text shaping: Hebrew to Myanmar, Khmer to Mongolian, and the presentation forms of
+Hebrew and Arabic."""
 
 Font = ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True)
 class Face:
-    """A font at any size.
+    """Font of any size.
 
     Attributes:
-        path: of the file.
-        index: of the font in the file.
-        ranges: first and last of each row of letters that it has, in order, or None if it has to be asked.
+        path: path of the font file.
+        index: index of the font in the file.
+        ranges: first and last code point of each range that it has, or None if unknown.
     """
 
     path: str
@@ -43,23 +43,23 @@ class Face:
     ranges: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
 
     def has(self, letter: str) -> bool:
-        """Whether it has a letter; all have what only changes how others look."""
+        """Whether the font has a character; format characters count as present."""
         if unicodedata.category(letter) == "Cf" or letter in VARIATIONS:
             return True
         if self.ranges is not None:
             return any(first <= ord(letter) <= last for first, last in self.ranges)
-        return _drawn(self, letter) != _drawn(self, NO_CHARACTER)
+        return _rasterize(self, letter) != _rasterize(self, NO_CHARACTER)
 
     def at(self, size: int) -> Font:
-        """The font at a size in pixels.
+        """Return the font at a size in pixels.
 
         Raises:
-            OSError: its file is missing or no font.
+            OSError: the file is missing or not a font.
         """
         return _loaded(self.path, self.index, size)
 
     def usable(self) -> bool:
-        """Whether it can be loaded."""
+        """Whether the font can be loaded."""
         try:
             self.at(16)
         except OSError:
@@ -68,53 +68,53 @@ class Face:
 
 
 DEJAVU_SANS = Face(str(Path(__file__).with_name("DejaVuSans.ttf")))
-"""The font that comes with this package: Latin, Greek and Cyrillic letters, and many symbols."""
+"""Font of this package, with Latin, Greek and Cyrillic letters and many symbols."""
 
 
 class Fonts:
-    """Finds fonts for names: the user's own, DejaVu Sans, and what fontconfig finds on this system.
+    """Fonts to choose from: a given file, DejaVu Sans, and the system's fonts according to fontconfig.
 
-    A name that none of them has all letters of is told of once, by a warning. May be used by several threads.
+    Warns once about a name with a character that no font has. Thread-safe.
 
     Args:
-        file: a font to look into first, or None.
+        file: font file to prefer, or None.
 
     Raises:
-        UsageError: the file holds no font that can be used.
+        UsageError: the file cannot be read as a font.
     """
 
     def __init__(self, file: str | None = None) -> None:
         self._own: tuple[Face, ...] = (Face(file),) if file is not None else ()
         self._faces_of: dict[str, Face | None] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         for face in self._own:
             try:
-                if file is not None and os.path.exists(file):  # else Pillow looks for it among the system's
+                if file is not None and os.path.exists(file):  # otherwise Pillow searches the system fonts
                     open_file(file).close()
                 face.at(16)
             except OSError as error:
                 raise UsageError(f"cannot read the font {file}: {error.strerror or error}") from error
 
     def base(self, size: int) -> Font:
-        """The font of most letters."""
+        """Return the preferred font."""
         return next(self._faces()).at(size)
 
     def runs(self, name: str, score: str, size: int) -> list[tuple[str, Font]] | None:
-        """Split a name and what is behind it into pieces, each with a font that has its letters.
+        """Split a name and its score into pieces, each with a font that has all of its characters.
 
         Returns:
-            The pieces from left to right, or None if there are letters that no font has.
+            The pieces from left to right, or None if no font has one of the characters.
         """
         found: list[tuple[str, Face]] = []
         for letter in name + score:
             last = found[-1] if found else ("", None)
-            joins = letter.isspace() or unicodedata.category(letter)[0] in "MC"  # belongs to the letter before it
+            joins = letter.isspace() or unicodedata.category(letter)[0] in "MC"  # stays with the previous character
             face = last[1] if joins and last[1] is not None and last[1].has(letter) else self._face_for(letter)
             if face is None:
-                self._tell(
+                self._warn_once(
                     "letters",
-                    f"no font here has all letters of {name!r}; annotated images show numbers in place of such names. "
-                    "Install a font for the script, as Noto's, or name a font file",
+                    f"no font has all letters of {name!r}; annotated images show class ids instead of such names. "
+                    "Install a font for the script, such as Noto, or choose a font file",
                 )
                 return None
             if face is last[1]:
@@ -122,10 +122,11 @@ class Fonts:
             else:
                 found.append((letter, face))
         if not features.check_feature("raqm") and any(
-            first <= ord(one) <= last for one in name for first, last in SHAPED
+            first <= ord(one) <= last for one in name for first, last in NEEDS_SHAPING
         ):
-            self._tell(
-                "raqm", f"Pillow has no Raqm here, so the letters of {name!r} are drawn one by one, left to right"
+            self._warn_once(
+                "raqm",
+                f"Pillow lacks Raqm; the letters of {name!r} are drawn one by one from left to right",
             )
         return [(part, face.at(size)) for part, face in found]
 
@@ -140,9 +141,9 @@ class Fonts:
         yield DEJAVU_SANS
         yield from _installed()
 
-    def _tell(self, what: str, text: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
+    def _warn_once(self, kind: str, text: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
             warnings.warn(text, FontWarning, stacklevel=2)
 
 
@@ -152,7 +153,7 @@ def _loaded(path: str, index: int, size: int) -> Font:
 
 
 @lru_cache(maxsize=4096)
-def _drawn(face: Face, letter: str) -> tuple[tuple[int, int], bytes]:
+def _rasterize(face: Face, letter: str) -> tuple[tuple[int, int], bytes]:
     font = ImageFont.truetype(face.path, 16, face.index, layout_engine=ImageFont.Layout.BASIC)
     mask = font.getmask(letter)
     return mask.size, bytes(mask)
@@ -160,14 +161,14 @@ def _drawn(face: Face, letter: str) -> tuple[tuple[int, int], bytes]:
 
 @lru_cache(maxsize=1)
 def _installed() -> tuple[Face, ...]:
-    """The fonts that fontconfig knows, the fittest for plain text first."""
+    """Return the fonts that fontconfig lists for plain text, best match first."""
     program = shutil.which("fc-match")
     if program is None:
         return ()
     form = "%{file}\t%{index}\t%{scalable}\t%{color}\t%{charset}\n"
     try:
-        run = subprocess.run(  # noqa: S603 — its arguments are ours
-            [program, "--sort", "--format", form, "sans"], capture_output=True, timeout=PATIENCE, check=True
+        run = subprocess.run(  # noqa: S603 (fixed arguments)
+            [program, "--sort", "--format", form, "sans"], capture_output=True, timeout=FONTCONFIG_TIMEOUT, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return ()

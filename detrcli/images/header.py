@@ -1,7 +1,6 @@
-"""What an image file's header says, of formats alone whose decoders run no program and open no other file."""
+"""Opening images, restricted to formats whose decoders run no program and open no other file."""
 
 import io
-import os
 from typing import IO
 
 from PIL import Image, UnidentifiedImageError
@@ -9,12 +8,12 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import ImageError
 
 FORMATS = (
-    *("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM"),  # which Pillow knows before it loads all of its plugins
+    *("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM"),  # which Pillow knows before loading all plugins
     *("WEBP", "AVIF", "TIFF", "JPEG2000", "ICO", "PCX", "PSD", "QOI", "SGI"),
-    "TGA",  # has no signature, so it comes last
+    "TGA",  # last, because it has no signature
 )
-"""What Pillow may take a file for. Any other, such as EPS, would start a program or open further files."""
-NOT_READ = (
+"""Formats that Pillow may try. Others, such as EPS, would start a program or open further files."""
+UNSUPPORTED = (
     (b"%!PS", "EPS and PostScript are"),
     (b"\xc5\xd0\xd3\xc6", "EPS is"),
     (b"%PDF", "PDF is"),
@@ -22,30 +21,30 @@ NOT_READ = (
     (b"\xff\x0a", "JPEG XL is"),
     (b"\0\0\0\x0cJXL ", "JPEG XL is"),
 )
-"""How files of formats begin that people take for images."""
+"""First bytes of unsupported formats, for error messages."""
 NEEDS_HEIF = "needs pillow-heif"
-"""The kind of error for HEIC images where pillow-heif is not installed."""
+"""Kind of the error for HEIC images if pillow-heif is not installed."""
 INSTALL_HEIF = "pip install 'detrcli[heif]'"
 HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
 AVIF_BRANDS = frozenset((b"avif", b"avis"))
 BYTES_PER_PIXEL = {"JPEG": 10, "MPO": 10, "WEBP": 24, "AVIF": 36, "GIF": 36, "JPEG2000": 48}
-"""Memory that decoding, annotating and encoding take at once, as measured with Pillow 13."""
-USUAL_BYTES_PER_PIXEL = 16
-"""The same of all other formats."""
+"""Peak memory of decoding, annotating and encoding, measured with Pillow 13."""
+DEFAULT_BYTES_PER_PIXEL = 16
+"""The same for all other formats."""
 BYTES_PER_SIDE = 32
-"""Memory for each row and column: the weights that resizing needs."""
+"""Memory per row and column for the filter weights of resizing."""
 
 
 def open_image(file: IO[bytes], name: str) -> Image.Image:
-    """Open an image file that can seek; closing it is left to the caller.
+    """Open an image from a seekable file, which the caller closes.
 
     Args:
-        file: its bytes.
-        name: of the file, for messages.
+        file: the contents.
+        name: name for error messages.
 
     Raises:
-        ImageError: its format is not read, or its header cannot be true.
-        Exception: as Pillow does for damaged files and for those with too many pixels.
+        ImageError: the format is not supported, or the header cannot be right.
+        Exception: errors of Pillow for damaged files and for too many pixels.
     """
     start = file.read(64)
     file.seek(0)
@@ -54,16 +53,16 @@ def open_image(file: IO[bytes], name: str) -> Image.Image:
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: {_what_it_is(start)}", "not an image") from None
+        raise ImageError(f"{name}: {_describe(start)}", "not an image") from None
     if image.format in ("JPEG", "MPO"):
-        _check_that_it_can_be_whole(image, file, name)
+        _check_jpeg_length(image, file, name)
     return image
 
 
 def needed_bytes(image: Image.Image) -> int:
-    """About the most memory that decoding, resizing, annotating and encoding an image take at once."""
+    """Estimate the peak memory of decoding, resizing, annotating and encoding an image."""
     width, height = image.size
-    each = BYTES_PER_PIXEL.get(image.format or "", USUAL_BYTES_PER_PIXEL)
+    each = BYTES_PER_PIXEL.get(image.format or "", DEFAULT_BYTES_PER_PIXEL)
     return width * height * each + (width + height) * BYTES_PER_SIDE
 
 
@@ -77,28 +76,28 @@ def _is_heif(start: bytes) -> bool:
 
 def _open_heif(file: IO[bytes], name: str) -> Image.Image:
     try:
-        from pillow_heif import HeifImageFile  # used as it is: registered with Pillow, it would read for others, too
+        from pillow_heif import HeifImageFile  # not registered with Pillow, which would affect other code
     except ImportError:
         raise ImageError(f"{name}: HEIC needs pillow-heif: {INSTALL_HEIF}", NEEDS_HEIF) from None
     image: Image.Image = HeifImageFile(file)
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > 2 * limit:  # as Pillow checks what it opens itself
+    if limit is not None and image.width * image.height > 2 * limit:  # the check of Image.open
         raise Image.DecompressionBombError(f"{image.width * image.height} pixels exceed the limit of {int(2 * limit)}")
     return image
 
 
-def _what_it_is(start: bytes) -> str:
+def _describe(start: bytes) -> str:
     if start[4:8] == b"ftyp" and start[8:12] in AVIF_BRANDS:
         return "AVIF needs Pillow 11.3 or later"
-    known = next((what for signature, what in NOT_READ if start.startswith(signature)), None)
-    return f"{known} not read; convert it to PNG or JPEG" if known else "not an image, or of a format that is not read"
+    known = next((name for signature, name in UNSUPPORTED if start.startswith(signature)), None)
+    return f"{known} not supported; convert it to PNG or JPEG" if known else "not an image, or in an unsupported format"
 
 
-def _check_that_it_can_be_whole(image: Image.Image, file: IO[bytes], name: str) -> None:
-    """A JPEG has at least a bit for each block of 8 × 8 pixels; where data end early, decoders fill up with grey."""
-    place = file.tell()
+def _check_jpeg_length(image: Image.Image, file: IO[bytes], name: str) -> None:
+    """Refuse a JPEG with less than a bit per block of 8 × 8 pixels; decoders would fill the rest with gray."""
+    position = file.tell()
     length = file.seek(0, io.SEEK_END)
-    file.seek(place, os.SEEK_SET)
+    file.seek(position)
     if length * 8 < image.width * image.height // 64:
         raise ImageError(
             f"{name}: damaged image ({length} bytes are too few for {image.width} × {image.height} pixels)"

@@ -1,4 +1,4 @@
-"""Fetch over HTTP, within a time that a slow server cannot stretch."""
+"""HTTP downloads with a deadline for the whole download."""
 
 import base64
 import io
@@ -10,65 +10,65 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from .. import __version__
-from .urls import credentials, encoded
+from .urls import credentials, encode
 
-PATIENCE = 30.0
-"""Seconds to wait for a server's next bytes."""
-AT_MOST = 300.0
-"""Seconds that a download may take, redirects included."""
+READ_TIMEOUT = 30.0
+"""Seconds to wait for the next bytes of a server."""
+TOTAL_TIMEOUT = 300.0
+"""Seconds for a download, including redirects."""
 
 
 class Deadline:
-    """A moment by which a download has to be done.
+    """Time by which a download has to finish.
 
     Args:
-        seconds: from now on.
+        seconds: time from now.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._end = monotonic() + seconds
 
-    def wait(self) -> float:
-        """Seconds that the next bytes may take.
+    def timeout(self) -> float:
+        """Return the timeout in seconds for the next bytes.
 
         Raises:
-            TimeoutError: the moment has come.
+            TimeoutError: the deadline has passed.
         """
         left = self._end - monotonic()
         if left <= 0:
-            raise TimeoutError(f"not done after {self._seconds:g} s")
-        return min(PATIENCE, left)
+            raise TimeoutError(f"timed out after {self._seconds:g} s")
+        return min(READ_TIMEOUT, left)
 
 
-def fetch(url: str, most: int, seconds: float = AT_MOST) -> bytes:
-    """Fetch a URL, with the credentials in it, which no other server is given.
+def fetch(url: str, limit: int, seconds: float = TOTAL_TIMEOUT) -> bytes:
+    """Download a URL, using the credentials in it, which are sent to no other server.
 
     Args:
-        url: of HTTP or HTTPS; it may have spaces and letters beyond ASCII.
-        most: bytes to read; what follows is left out.
-        seconds: that it may take in all.
+        url: HTTP or HTTPS URL, which may contain spaces and non-ASCII characters.
+        limit: maximum number of bytes to read; the rest is dropped.
+        seconds: timeout for the whole download.
 
     Raises:
-        OSError: it cannot be fetched; `urllib.error.HTTPError` if the server says so.
-        http.client.HTTPException: the server does not speak HTTP, or broke off.
-        ValueError: the URL is none.
+        OSError: the download failed; `urllib.error.HTTPError` if the server returned an error.
+        http.client.HTTPException: the server does not speak HTTP, or closed the connection early.
+        ValueError: the URL is invalid.
     """
     deadline = Deadline(seconds)
-    request = Request(encoded(url), headers={"User-Agent": f"detr/{__version__}"})  # noqa: S310 — http or https
-    if (login := credentials(url)) is not None:
-        token = base64.b64encode(":".join(login).encode("utf-8", "surrogateescape")).decode()
+    request = Request(encode(url), headers={"User-Agent": f"detr/{__version__}"})  # noqa: S310 — http or https
+    if (user_and_password := credentials(url)) is not None:
+        token = base64.b64encode(":".join(user_and_password).encode("utf-8", "surrogateescape")).decode()
         request.add_header("Authorization", f"Basic {token}")
-    opener = build_opener(_Http(deadline), _Https(deadline), _Redirects())
-    with opener.open(request, timeout=deadline.wait()) as answer:
-        content: bytes = answer.read(most)
-        if answer.length and len(content) < most:
-            raise ConnectionError("the server broke off")
+    opener = build_opener(_HttpHandler(deadline), _HttpsHandler(deadline), _RedirectHandler())
+    with opener.open(request, timeout=deadline.timeout()) as response:
+        content: bytes = response.read(limit)
+        if response.length and len(content) < limit:
+            raise ConnectionError("the server closed the connection early")
     return content
 
 
-class _InTime(io.RawIOBase):
-    """A socket's bytes, each read within the time that is left."""
+class _SocketReader(io.RawIOBase):
+    """Raw socket stream that applies a deadline to each read."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
         self._raw, self._sock, self._deadline = raw, sock, deadline
@@ -77,7 +77,7 @@ class _InTime(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._deadline.wait())
+        self._sock.settimeout(self._deadline.timeout())
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -85,50 +85,50 @@ class _InTime(io.RawIOBase):
         super().close()
 
 
-def _in_time(kind: type[HTTPConnection], deadline: Deadline) -> type[HTTPConnection]:
-    """A kind of connection whose answers are read, from the first byte, within the time that is left."""
+def _with_deadline(base: type[HTTPConnection], deadline: Deadline) -> type[HTTPConnection]:
+    """Subclass of a connection class that applies a deadline from connecting to the last byte."""
 
     class Response(HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
             super().__init__(sock, *args, **options)
-            self.fp = io.BufferedReader(_InTime(self.fp.detach(), sock, deadline))
+            self.fp = io.BufferedReader(_SocketReader(self.fp.detach(), sock, deadline))
 
-    class Connection(kind):  # type: ignore[valid-type, misc]
+    class Connection(base):  # type: ignore[valid-type, misc]
         response_class = Response
 
         def connect(self) -> None:
-            self.timeout = deadline.wait()
+            self.timeout = deadline.timeout()
             super().connect()
 
     return Connection
 
 
-class _Http(HTTPHandler):
+class _HttpHandler(HTTPHandler):
     def __init__(self, deadline: Deadline) -> None:
         super().__init__()
-        self._connection = _in_time(HTTPConnection, deadline)
+        self._connection = _with_deadline(HTTPConnection, deadline)
 
     def http_open(self, request: Request) -> HTTPResponse:
         return self.do_open(self._connection, request)
 
 
-class _Https(HTTPSHandler):
+class _HttpsHandler(HTTPSHandler):
     def __init__(self, deadline: Deadline) -> None:
         super().__init__()
-        self._connection = _in_time(HTTPSConnection, deadline)
+        self._connection = _with_deadline(HTTPSConnection, deadline)
 
     def https_open(self, request: Request) -> HTTPResponse:
         return self.do_open(self._connection, request)
 
 
-class _Redirects(HTTPRedirectHandler):
-    """Tells another server than the first nothing of the credentials."""
+class _RedirectHandler(HTTPRedirectHandler):
+    """Redirect handler that sends credentials only to the first server."""
 
     def redirect_request(self, request: Request, *args: Any) -> Request | None:
-        following = super().redirect_request(request, *args)
-        if following is not None and _origin(following.full_url) != _origin(request.full_url):
-            following.remove_header("Authorization")
-        return following
+        redirected = super().redirect_request(request, *args)
+        if redirected is not None and _origin(redirected.full_url) != _origin(request.full_url):
+            redirected.remove_header("Authorization")
+        return redirected
 
 
 def _origin(url: str) -> tuple[str, str]:

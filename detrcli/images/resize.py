@@ -1,4 +1,4 @@
-"""From an image to the size that a network takes."""
+"""Resize rules: the size at which a network sees an image."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,25 +10,28 @@ from PIL import Image
 
 
 class ResizeRule(Protocol):
-    """How large a network wants its images."""
+    """Rule for the size of a network's input images.
+
+    `checkpoints/preprocessing.py` reads the rule of a model from its files.
+    """
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height to resize an image of this width and height to."""
+        """Return the new width and height of an image."""
 
 
 @dataclass(frozen=True)
 class ShortestEdge:
-    """Aspect kept: the shorter side becomes `shortest`, unless the longer would pass `longest` (DETR, appendix A.4).
+    """Keep the aspect ratio; scale the shorter side to `shortest`, or the longer one to `longest` (DETR, appendix A.4).
 
-    Then the shorter side is rounded first, as in the original, so that the longer one of a long image may pass
-    `longest` by a few pixels yet.
+    The shorter side is rounded first, as in the original code, so that the longer side of an elongated image may exceed
+    `longest` by a few pixels.
     """
 
     shortest: int = 800
     longest: int | None = 1333
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height after resizing; a side never falls below one pixel."""
+        """Return the new width and height, which are at least one pixel."""
         short, long = sorted((width, height))
         target = self.shortest
         if self.longest is not None and long / short * target > self.longest:
@@ -44,19 +47,19 @@ class ShortestEdge:
 
 
 def shortest_edge(shortest: int) -> ShortestEdge:
-    """DETR's rule for another size: the longer side may be as much longer as in the paper."""
+    """DETR's rule for another size, with the ratio of longest to shortest side of the paper."""
     return ShortestEdge(shortest, shortest * 5 // 3)
 
 
 @dataclass(frozen=True)
 class Exactly:
-    """One size for all, aspect not kept."""
+    """Resize to one size, without keeping the aspect ratio."""
 
     width: int
     height: int
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height after resizing."""
+        """Return the new width and height."""
         return self.width, self.height
 
     def __str__(self) -> str:
@@ -65,13 +68,13 @@ class Exactly:
 
 @dataclass(frozen=True)
 class Within:
-    """Aspect kept: as large as fits a frame."""
+    """Keep the aspect ratio; resize to fit a frame."""
 
     width: int
     height: int
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height after resizing; a side never falls below one pixel."""
+        """Return the new width and height, which are at least one pixel."""
         scale = min(self.width / width, self.height / height)
         return max(1, int(width * scale)), max(1, int(height * scale))
 
@@ -81,14 +84,14 @@ class Within:
 
 @dataclass(frozen=True)
 class Padded:
-    """Resized by another rule, then padded at the right and the bottom to one size for all.
+    """Resize by another rule, then pad at the right and the bottom to one size.
 
-    The padding is zero after normalization, and what the network predicts is relative to the padded image.
+    The padding is zero after normalization, and predicted boxes are relative to the padded image.
 
     Attributes:
-        fit: the rule for the image.
-        width: with padding.
-        height: with padding.
+        fit: rule for the image without padding.
+        width: width with padding.
+        height: height with padding.
     """
 
     fit: ResizeRule
@@ -96,12 +99,12 @@ class Padded:
     height: int
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height after resizing, without padding."""
+        """Return the new width and height without padding."""
         fitted_width, fitted_height = self.fit.size(width, height)
         return min(fitted_width, self.width), min(fitted_height, self.height)
 
     def filled(self, sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Height and width that images of these heights and widths fill."""
+        """Return the height and width that images fill, from their heights and widths."""
         return [self.size(width, height)[::-1] for height, width in sizes]
 
     def __str__(self) -> str:
@@ -109,17 +112,21 @@ class Padded:
 
 
 def fit_and_pad(width: int, height: int) -> Padded:
-    """Aspect kept: as large as fits a frame, padded to fill it."""
+    """Rule that keeps the aspect ratio, fits a frame and pads to fill it."""
     return Padded(Within(width, height), width, height)
 
 
 def canvas_of(rule: ResizeRule) -> tuple[int, int] | None:
-    """Width and height of all that a network is given, or None where they depend on the image."""
+    """Return the width and height of the network input, or None if they depend on the image."""
     return (rule.width, rule.height) if isinstance(rule, Exactly | Padded) else None
 
 
 def resized_pixels(image: Image.Image, rule: ResizeRule, resample: Image.Resampling) -> NDArray[np.uint8]:
-    """Resize an RGB image by a rule: (height, width, 3) uint8, padding included."""
+    """Resize an RGB image by a rule.
+
+    Returns:
+        (height, width, 3) uint8, with padding.
+    """
     pixels = np.asarray(image.resize(rule.size(image.width, image.height), resample))
     if not isinstance(rule, Padded):
         return pixels

@@ -1,48 +1,50 @@
-"""What is in a URL: its credentials, and the form in which a server takes it."""
+"""URLs: telling them from paths, their credentials, and percent-encoding."""
 
 import re
 from urllib.parse import quote, unquote, urlsplit
 
-_USERINFO = re.compile(r"(?P<kind>[A-Za-z][A-Za-z0-9+.-]*)://(?P<login>[^/?#]*)@")
-_NO_LOGIN = frozenset(("github", "abfs", "abfss", "wasb", "wasbs"))
-"""Kinds of URLs that have a repository or a container before the `@`."""
-_AS_IT_IS = "!$%&'()*+,/:;=?@[]~"
-"""What has a meaning in a path or a query, beside letters and digits."""
+_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<userinfo>[^/?#]*)@")
+_NO_CREDENTIALS = frozenset(("github", "abfs", "abfss", "wasb", "wasbs"))
+"""Schemes with a repository or a container before the `@`."""
+_SAFE = "!$%&'()*+,/:;=?@[]~"
+"""Characters of paths and queries that are not percent-encoded, besides letters and digits."""
 
 
 def is_url(name: str) -> bool:
-    """Whether a name is an URL, as `https://host/a.jpg` or `s3://bucket/a.jpg`, and not a path."""
+    """Whether a name is a URL, such as `https://host/a.jpg` or `s3://bucket/a.jpg`, and not a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
 
 
 def display_name(name: str) -> str:
-    """A name as it may be seen by others: of an URL without user and password."""
+    """Path or URL for messages and files: a URL without its credentials."""
     return without_credentials(name) if is_url(name) else name
 
 
 def without_credentials(text: str) -> str:
-    """The same text, a URL or some that quotes one, without `user:password@` behind each `://`."""
-    return _USERINFO.sub(lambda url: url[0] if url["kind"].lower() in _NO_LOGIN else f"{url['kind']}://", text)
+    """Remove `user:password@` after each `://` in a text."""
+    return _USERINFO.sub(
+        lambda url: url[0] if url["scheme"].lower() in _NO_CREDENTIALS else f"{url['scheme']}://", text
+    )
 
 
 def credentials(url: str) -> tuple[str, str] | None:
-    """The user and the password in a URL, or None if it has neither."""
-    found = _USERINFO.match(url)
-    if found is None:
+    """Return the user and the password in a URL, or None if it has neither."""
+    match = _USERINFO.match(url)
+    if match is None:
         return None
-    user, _, password = found["login"].partition(":")
+    user, _, password = match["userinfo"].partition(":")
     return unquote(user), unquote(password)
 
 
-def encoded(url: str) -> str:
-    """A URL as it is sent: ASCII, without credentials and fragment; what is percent-encoded already stays so.
+def encode(url: str) -> str:
+    """Percent-encode what is not yet encoded in a URL, and remove its credentials and fragment.
 
     Raises:
-        ValueError: it is none, or its host cannot be encoded.
+        ValueError: it is not a URL, or its host cannot be encoded.
     """
     parts = urlsplit(without_credentials(url))
     host = parts.netloc if parts.netloc.isascii() else _ascii_host(parts.netloc)
-    return parts._replace(netloc=host, path=_quoted(parts.path), query=_quoted(parts.query), fragment="").geturl()
+    return parts._replace(netloc=host, path=_quote(parts.path), query=_quote(parts.query), fragment="").geturl()
 
 
 def _ascii_host(netloc: str) -> str:
@@ -50,5 +52,5 @@ def _ascii_host(netloc: str) -> str:
     return host.encode("idna").decode() + colon + port
 
 
-def _quoted(part: str) -> str:
-    return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", part), safe=_AS_IT_IS, errors="surrogateescape")
+def _quote(part: str) -> str:
+    return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", part), safe=_SAFE, errors="surrogateescape")

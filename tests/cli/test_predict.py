@@ -744,7 +744,7 @@ def test_names_that_cannot_be_drawn_are_told_of_once(tmp_path: Path) -> None:
     settings = {"PATH": str(tmp_path)}  # where there is no fontconfig
     run = detr("predict", *arguments, cwd=tmp_path, settings=settings)
     assert run.returncode == 0, run.stderr
-    assert run.stderr.count("no font here has all letters of '\U0001f98a'") == 1
+    assert run.stderr.count("no font has all letters of '\U0001f98a'") == 1
     assert json.loads(run.stdout.splitlines()[0])["detections"][0]["label"] == "\U0001f98a"
 
 

@@ -17,9 +17,9 @@ from PIL import ExifTags, Image
 from pillow_heif import from_pillow
 
 from detrcli.datasets import Dataset, read_dataset
-from detrcli.datasets.sizes import UprightSize, upright_size
 from detrcli.errors import DatasetError
 from detrcli.images.decode import read_image
+from detrcli.images.upright import UprightSize, upright_size
 
 from .written import Box, as_coco, write_image, write_json, write_text
 

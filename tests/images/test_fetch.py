@@ -23,7 +23,7 @@ from detrcli.images.decode import read_image
 from detrcli.images.fetch import open_bytes
 from detrcli.images.http import Deadline
 from detrcli.images.sources import ImageReference, Sources
-from detrcli.images.urls import display_name, encoded, is_url
+from detrcli.images.urls import display_name, encode, is_url
 
 LOGIN = "Basic " + base64.b64encode("us@er:sÄ:cret".encode()).decode()
 SECRET = "us%40er:s%C3%84:cret@"
@@ -36,7 +36,7 @@ def png(width: int = 8) -> bytes:
     return file.getvalue()
 
 
-class RawDetections(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if (page := self.path.partition("?")[0]) in ("/slow.png", "/slow-head.png", "/circle.png"):
             self.dawdle(page)
@@ -91,7 +91,7 @@ class RawDetections(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), RawDetections) as running:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{running.server_port}"
@@ -108,7 +108,7 @@ def test_a_image_comes_over_http(server: str, name: str) -> None:
     ("name", "said", "kind"),
     [
         ("nowhere.png", "404 Not Found", "not fetched"),
-        ("empty.png", "nothing in it", "empty"),
+        ("empty.png", "the file is empty", "empty"),
         ("page.png", "not an image", "not an image"),
         ("short.png", "cannot be fetched", "not fetched"),
     ],
@@ -136,8 +136,8 @@ def test_letters_and_spaces_are_encoded_once(server: str, name: str) -> None:
     ],
 )
 def test_what_is_sent_of_a_url(url: str, sent: str) -> None:
-    assert encoded(url) == sent
-    assert encoded(sent) == sent
+    assert encode(url) == sent
+    assert encode(sent) == sent
 
 
 @pytest.mark.parametrize("name", ["slow.png", "slow-head.png", "circle.png"])
@@ -145,7 +145,7 @@ def test_a_server_that_dawdles_is_left(server: str, name: str, monkeypatch: pyte
     """By a clock on which each step takes 40 seconds."""
     ticks = itertools.count(0, 40)
     monkeypatch.setattr("detrcli.images.http.monotonic", lambda: next(ticks))
-    with pytest.raises(ImageError, match=r"cannot be fetched \(not done after 300 s\)"):
+    with pytest.raises(ImageError, match=r"cannot be fetched \(timed out after 300 s\)"):
         read_image(f"{server}/{name}")
     assert 300 < next(ticks) < 500
 
@@ -154,14 +154,14 @@ def test_no_read_lasts_longer_than_what_is_left(monkeypatch: pytest.MonkeyPatch)
     times = iter((0.0, 0.0, 60.0, 80.0, 99.0))
     monkeypatch.setattr("detrcli.images.http.monotonic", lambda: next(times))
     deadline = Deadline(100)
-    assert [deadline.wait() for _ in range(4)] == [30, 30, 20, 1]
+    assert [deadline.timeout() for _ in range(4)] == [30, 30, 20, 1]
 
 
 def test_a_store_that_dawdles_is_left(store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count(0, 40)
     monkeypatch.setattr("detrcli.images.http.monotonic", lambda: next(ticks))
-    monkeypatch.setattr(fetch, "PIECE", 4)
-    with pytest.raises(ImageError, match=r"cannot be fetched \(not done after 300 s\)"):
+    monkeypatch.setattr(fetch, "CHUNK", 4)
+    with pytest.raises(ImageError, match=r"cannot be fetched \(timed out after 300 s\)"):
         open_bytes("memory://bucket/a.png")
 
 
@@ -278,7 +278,7 @@ def test_nobody_listens() -> None:
 
 
 def test_a_url_gives_only_so_much(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "MOST_FETCHED", len(png()) - 1)
+    monkeypatch.setattr(fetch, "MAX_DOWNLOAD", len(png()) - 1)
     with pytest.raises(ImageError, match="larger than"):
         open_bytes(f"{server}/a.png")
 

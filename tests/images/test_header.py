@@ -14,11 +14,11 @@ import pytest
 from PIL import EpsImagePlugin, ExifTags, Image
 
 import detrcli
-from detrcli.datasets.sizes import UprightSize, upright_size
 from detrcli.errors import ImageError
 from detrcli.images.decode import open_image_file, pixel_limit, read_image
 from detrcli.images.header import NEEDS_HEIF
 from detrcli.images.sources import SUFFIXES
+from detrcli.images.upright import UprightSize, upright_size
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
 
@@ -65,7 +65,7 @@ def test_eps_contents_start_no_program(tmp_path: Path, name: str, contents: byte
     path.write_bytes(contents)
     error = error_of(path)
     assert "EPS" in str(error)
-    assert "not read" in str(error)
+    assert "not supported" in str(error)
     assert error.kind == "not an image"
     assert upright_size(path) is None
     assert started == []
@@ -96,9 +96,9 @@ def test_every_image_is_opened_by_its_header_module_alone() -> None:
 @pytest.mark.parametrize(
     ("start", "said"),
     [
-        (b"%PDF-1.7\n", "PDF is not read"),
-        (b"<svg xmlns=''/>", "SVG is not read"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL is not read"),
+        (b"%PDF-1.7\n", "PDF is not supported"),
+        (b"<svg xmlns=''/>", "SVG is not supported"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL is not supported"),
         (b"\xd7\xcd\xc6\x9a" + bytes(40), "not an image"),  # WMF
         (b"SIMPLE  =                    T" + b" " * 50, "not an image"),  # FITS
     ],

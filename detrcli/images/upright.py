@@ -1,4 +1,4 @@
-"""How large images are when they stand upright, without decoding their pixels."""
+"""Upright size of an image, read from its header without decoding pixels."""
 
 import os
 import struct
@@ -7,25 +7,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 from PIL import ExifTags, Image
-from PIL.PngImagePlugin import PngImageFile
 
 from ..errors import ImageError
 from ..files import open_file
-from ..images.header import NEEDS_HEIF, open_image
+from .header import NEEDS_HEIF, open_image
 
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
-"""Parts of a PNG file that can hold an orientation."""
+"""PNG chunks that can hold an orientation."""
 
 
 class UprightSize(NamedTuple):
-    """The size of an image as it is shown.
+    """Size of an image as a viewer shows it.
 
     Attributes:
         width: in pixels.
         height: in pixels.
-        turned: whether its EXIF orientation exchanges the two.
+        turned: whether the EXIF orientation swaps width and height.
     """
 
     width: int
@@ -34,15 +33,17 @@ class UprightSize(NamedTuple):
 
 
 def upright_size(path: Path) -> UprightSize | None:
-    """The size of an image, EXIF orientation applied, or None if it cannot be opened.
+    """Return the size of an image with its EXIF orientation applied, or None if it cannot be opened.
 
     Raises:
-        ImageError: it needs a package that is not installed; of kind `NEEDS_HEIF`.
+        ImageError: of kind `NEEDS_HEIF` if pillow-heif is not installed.
     """
     try:
         with open_file(path) as file, open_image(file, str(path)) as image:
             width, height = image.size
-            sideways = image.format != "TIFF" and _orientation(image, path) in SIDEWAYS  # Pillow says a TIFF's upright
+            sideways = (
+                image.format != "TIFF" and _orientation(image, path) in SIDEWAYS
+            )  # Pillow reports TIFF sizes upright
     except Exception as error:  # decoders fail on damaged files in many ways
         if isinstance(error, ImageError) and error.kind == NEEDS_HEIF:
             raise
@@ -52,16 +53,16 @@ def upright_size(path: Path) -> UprightSize | None:
 
 def _orientation(image: Image.Image, path: Path) -> object:
     with suppress(Exception):  # damaged EXIF data spoils the orientation, not the image
-        if not isinstance(image, PngImageFile):
+        if image.format != "PNG":
             return image.getexif().get(ExifTags.Base.Orientation)
-        if _metadata_follow_pixels(path):
+        if _metadata_follows_pixels(path):
             image.load()
-        exif = Image.Image.getexif(image)  # a PNG's own would decode the pixels to see what follows them
+        exif = Image.Image.getexif(image)  # PngImageFile.getexif would always decode the pixels
         return exif.get(ExifTags.Base.Orientation)
     return None
 
 
-def _metadata_follow_pixels(path: Path) -> bool:
+def _metadata_follows_pixels(path: Path) -> bool:
     pixels = False
     with path.open("rb") as file:
         file.seek(8)
