@@ -27,6 +27,10 @@ class DeviceMemoryError(DeviceError):
     """A device without enough memory."""
 
 
+class TooManyProcessesError(DeviceError):
+    """More processes of a training run than GPUs."""
+
+
 class ImageError(DetrError):
     """An image that cannot be read, or whose outputs cannot be written; a run goes on with the next image.
 
@@ -66,6 +70,26 @@ class SplitError(DatasetError):
 
 class TrainingError(DetrError):
     """A training run that cannot start, continue or be resumed."""
+
+
+class DivergedError(TrainingError):
+    """A loss or gradient that is no longer finite."""
+
+
+class LoaderKilledError(TrainingError):
+    """An image-loading process that was killed."""
+
+
+class NothingToResumeError(TrainingError):
+    """A training run that has no saved state."""
+
+
+class DamagedStateError(TrainingError):
+    """A saved state of a training run that is damaged, or of another version."""
+
+
+class ResumeMismatchError(TrainingError):
+    """A saved state of a training run with other settings."""
 
 
 class ExportError(DetrError):

@@ -1,9 +1,25 @@
 """Hints on what to do about an error; the library only says what is wrong."""
 
-from ..errors import DetrError, DetrWarning, LockedError
+from ..errors import (
+    DamagedStateError,
+    DetrError,
+    DetrWarning,
+    DivergedError,
+    LoaderKilledError,
+    LockedError,
+    NothingToResumeError,
+    ResumeMismatchError,
+    TooManyProcessesError,
+)
 
 HINTS: dict[type[DetrError] | type[DetrWarning], str] = {
     LockedError: "wait for it, or choose another --output",
+    TooManyProcessesError: "start one process per GPU, as torchrun --nproc-per-node gpu does",
+    DivergedError: "try a lower --lr, or --precision fp32",
+    LoaderKilledError: "continue with --resume and fewer --workers",
+    NothingToResumeError: "leave out --resume to start a new run",
+    DamagedStateError: "start a new run in another --output; --model OUTPUT/last starts from the last epoch's weights",
+    ResumeMismatchError: "resume with the same model, dataset and options",
 }
 """Hints by class of error or warning; a subclass without a hint inherits one."""
 

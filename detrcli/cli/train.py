@@ -38,7 +38,7 @@ from .progress import Progress, show_progress
 
 if TYPE_CHECKING:
     from ..datasets import Dataset, Split
-    from ..training.loop import Training
+    from ..training.loop import Trainer
 
 
 def train(
@@ -166,11 +166,11 @@ def train(
     from ..models.detr import Detr
     from ..training.augment import Augmentation
     from ..training.config import TrainConfig
-    from ..training.dataset import steps_in_epoch
     from ..training.distributed import init_distributed
     from ..training.initial_model import from_scratch, pretrained
-    from ..training.loop import Training
-    from ..training.optimizer import FROM_SCRATCH, fine_tuning
+    from ..training.loop import Trainer
+    from ..training.optimizer import FROM_SCRATCH, fine_tuning_config
+    from ..training.sampler import steps_per_epoch
 
     if scratch:
         start = from_scratch(model, data.classes, size=parse_size(size), seed=seed)
@@ -183,16 +183,16 @@ def train(
             size=parse_size(size),
             revision=revision,
             offline=offline,
-            names=names_in(class_names),
+            class_names=names_in(class_names),
             seed=seed,
         )
         console.info(printable(f"{start.name} knows {known} of {len(data.classes)} classes by name"))
-        usual = fine_tuning(start.network)
+        usual = fine_tuning_config(start.network)
     if isinstance(start.network, Detr) and (layer_decay, component_decay) != (None, None):
         option = "--component-decay" if layer_decay is None else "--layer-decay"
         raise UsageError(f"{option} is for a ViT; {start.name} has a ResNet, whose rate is --backbone-lr-factor")
     given = {
-        "backbone": backbone_lr_factor,
+        "backbone_lr_factor": backbone_lr_factor,
         "layer_decay": layer_decay,
         "component_decay": component_decay,
         "weight_decay": weight_decay,
@@ -205,49 +205,49 @@ def train(
         lock_directory(output) if processes.is_main else nullcontext(),
         show_progress(console) as progress,
     ):
-        steps = epochs * steps_in_epoch(len(data.examples), batch_size * processes.count)
+        steps = epochs * steps_per_epoch(len(data.examples), batch_size * processes.world_size)
         if (warmup_steps or 0) > steps:
             raise UsageError(f"--warmup-steps {warmup_steps} is longer than the training, which has {steps} steps")
-        recipe = TrainConfig(
+        config = TrainConfig(
             epochs=epochs,
             batch_size=batch_size,
-            rate=lr,
-            rates=rates,
-            warm_up=min(100, steps // 10) if warmup_steps is None else warmup_steps,
-            decline=lr_schedule,
-            decay=ema_decay,
+            lr=lr,
+            optimizer=rates,
+            warmup_steps=min(100, steps // 10) if warmup_steps is None else warmup_steps,
+            lr_schedule=lr_schedule,
+            ema_decay=ema_decay,
             box_loss=box_loss,
             augmentation=Augmentation(random_crop, color_jitter, rotate_flip),
             multi_scale=multi_scale,
             precision=training_precision(processes.device) if precision == "auto" else precision,
-            validate_every=val_interval,
+            val_interval=val_interval,
             seed=seed,
         )
-        training = Training(
+        trainer = Trainer(
             start,
             data,
             held_out,
-            recipe,
+            config,
             output,
             processes,
             workers=_workers() if workers is None else workers,
-            watcher=_Watcher(console, progress, epochs),
+            callback=_Watcher(console, progress, epochs),
         )
         if resume:
-            training.resume()
+            trainer.resume()
         console.info(
             f"{start.name}, {len(data.classes)} classes, {len(data.examples)} images"
             f"{f', {len(held_out.examples)} to validate' if held_out else ''}, "
-            f"on {processes.device} in {recipe.precision}"
+            f"on {processes.device} in {config.precision}"
         )
         try:
-            training.run()
+            trainer.run()
         except (KeyboardInterrupt, SystemExit):
             if os.path.exists(output / STATE):
                 console.info("stopped; the same command with --resume goes on")
             raise
     if processes.is_main:
-        _conclude(console, training, output)
+        _conclude(console, trainer, output)
 
 
 def _validation(
@@ -326,8 +326,8 @@ def _workers() -> int:
     return min(8, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
-def _conclude(console: Console, training: "Training", output: Path) -> None:
-    scored = [record for record in training.records if "ap" in record]
+def _conclude(console: Console, trainer: "Trainer", output: Path) -> None:
+    scored = [record for record in trainer.records if "ap" in record]
     if scored:
         best = max(scored, key=lambda record: record["ap"])
         console.info(f"best: AP {100 * best['ap']:.1f}, AP50 {100 * best['ap50']:.1f}, after epoch {best['epoch']}")
@@ -345,17 +345,18 @@ class _Watcher:
         """A step is done."""
         self._progress.update(step, steps, f"epoch {epoch} of {self._epochs}", note=f", loss {loss:.3g}")
 
-    def on_evaluation(self, done: int, of: int) -> None:
+    def on_evaluation(self, done: int, total: int) -> None:
         """Images of the validation are done."""
-        self._progress.update(done, of, "validating")
+        self._progress.update(done, total, "validating")
 
     def on_epoch(self, record: Mapping[str, Any]) -> None:
         """An epoch is done."""
         precision = f", AP {100 * record['ap']:.1f}, AP50 {100 * record['ap50']:.1f}" if "ap" in record else ""
+        losses = ", ".join(f"{name} {record[name]:.3f}" for name in ("loss_class", "loss_bbox", "loss_giou"))
         passed = timedelta(seconds=round(time.monotonic() - self._began))
         self._console.info(
-            f"epoch {record['epoch']:3} of {self._epochs}: loss {record['loss']:.4g} (last layer: classes "
-            f"{record['classes']:.3f}, L1 {record['boxes']:.3f}, GIoU {record['giou']:.3f}){precision}, {passed}",
+            f"epoch {record['epoch']:3} of {self._epochs}: loss {record['loss']:.4g} (last layer: {losses})"
+            f"{precision}, {passed}",
             "progress",
             **record,
         )

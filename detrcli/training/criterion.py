@@ -1,4 +1,4 @@
-"""The set losses (DETR, section 3.1, equation 2): each query answers for the object that it was matched with."""
+"""Set losses on matched pairs of queries and objects (DETR, section 3.1, equation 2)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,129 +13,131 @@ from ..models.predictions import Predictions
 from .matcher import ALPHA, GAMMA, Match, Matcher, Target, focal_cost, softmax_cost
 
 NO_OBJECT = 0.1
-"""Weight of the no-object class, of which most queries are (section 3.1)."""
+"""Weight of the no-object class, which outnumbers all others (section 3.1)."""
 
 
 class Losses(NamedTuple):
-    """The terms of one decoder layer, before they are weighted.
+    """Unweighted losses of one decoder layer.
 
     Attributes:
-        classes: of the logits.
-        boxes: L1 or smooth L1 distance of the boxes.
-        giou: lacking generalised IoU of the boxes.
+        loss_class: classification loss.
+        loss_bbox: L1 or smooth L1 loss of the boxes.
+        loss_giou: generalized IoU loss of the boxes.
     """
 
-    classes: Tensor
-    boxes: Tensor
-    giou: Tensor
+    loss_class: Tensor
+    loss_bbox: Tensor
+    loss_giou: Tensor
 
 
 class Matched(NamedTuple):
-    """What a class loss is taken of.
+    """Input of a classification loss.
 
     Attributes:
         logits: (B, Q, K).
-        match: M pairs.
-        labels: (M,) of the matched objects.
-        iou: (M,) IoU of each matched query's box with its object's, without gradient.
-        objects: by how many objects a sum is divided.
+        match: M matched pairs.
+        labels: (M,) labels of the matched objects.
+        iou: (M,) IoU of each pair's boxes, without gradient.
+        num_objects: divisor of sums.
     """
 
     logits: Tensor
     match: Match
     labels: Tensor
     iou: Tensor
-    objects: Tensor
+    num_objects: Tensor
 
 
 ClassLoss: TypeAlias = Callable[[Matched], Tensor]
 
 
 def cross_entropy(matched: Matched) -> Tensor:
-    """DETR's: cross-entropy over classes and no-object, which every query without an object should be."""
+    """Cross-entropy of DETR over the classes and no-object, the target of every unmatched query."""
     logits, match = matched.logits, matched.match
     no_object = logits.shape[-1] - 1
-    wanted = logits.new_full(logits.shape[:2], no_object, dtype=torch.int64)
-    wanted[match.image, match.query] = matched.labels
+    target = logits.new_full(logits.shape[:2], no_object, dtype=torch.int64)
+    target[match.image, match.query] = matched.labels
     weights = logits.new_ones(logits.shape[-1])
     weights[no_object] = NO_OBJECT
-    return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weights)
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten(), weights)
 
 
 def iou_aware_bce(matched: Matched) -> Tensor:
-    """LW-DETR's (section 3.2, equations 1 and 2): a hit should score what its box is worth, all else nothing."""
+    """IoU-aware binary cross-entropy of LW-DETR (section 3.2, equations 1 and 2)."""
     logits, match = matched.logits, matched.match
     probability = logits.sigmoid()
-    hits = (match.image, match.query, matched.labels)
-    worth = (probability[hits].detach() ** ALPHA * matched.iou ** (1 - ALPHA)).clamp(min=0.01)
+    pairs = (match.image, match.query, matched.labels)
+    quality = (probability[pairs].detach() ** ALPHA * matched.iou ** (1 - ALPHA)).clamp(min=0.01)
     positive = torch.zeros_like(logits)
-    positive[hits] = worth
+    positive[pairs] = quality
     negative = probability**GAMMA
-    negative[hits] = 1 - worth
+    negative[pairs] = 1 - quality
     terms = positive * F.logsigmoid(logits) + negative * F.logsigmoid(-logits)
-    return -terms.sum() / matched.objects
+    return -terms.sum() / matched.num_objects
 
 
 @dataclass(frozen=True)
 class SetCriterion:
-    """Matches every decoder layer's answer, and the proposals if there are any, and sums their losses.
+    """Weighted sum of the losses of every decoder layer, and of the proposals if there are any.
 
     Attributes:
-        matcher: assigns queries to objects.
-        class_loss: of the logits.
-        class_weight: weight of that.
-        box_loss: distance of boxes, (M, 4) and (M, 4) → (M, 4).
-        box_weight: weight of that.
-        giou_weight: weight of the lacking generalised IoU.
+        matcher: assignment of queries to objects.
+        class_loss: classification loss.
+        class_weight: its weight.
+        box_loss: elementwise box loss, (M, 4) and (M, 4) → (M, 4).
+        box_weight: its weight.
+        giou_weight: weight of the generalized IoU loss.
     """
 
     matcher: Matcher
     class_loss: ClassLoss
     class_weight: float = 1
-    box_loss: Callable[[Tensor, Tensor], Tensor] = lambda one, other: (one - other).abs()
+    box_loss: Callable[[Tensor, Tensor], Tensor] = lambda boxes, targets: (boxes - targets).abs()
     box_weight: float = 5
     giou_weight: float = 2
 
     def __call__(
-        self, answers: Sequence[Predictions], targets: Sequence[Target], *, objects: Tensor, groups: int = 1
+        self, predictions: Sequence[Predictions], targets: Sequence[Target], *, num_objects: Tensor, groups: int = 1
     ) -> tuple[Tensor, list[Losses]]:
-        """Take the losses of a batch, in float32 at least.
+        """Compute the losses of a batch, at least in float32.
 
         Args:
-            answers: of each decoder layer, the last one last, and after them of the proposals if there are any: logits
-                (B, groups·Q, K) and boxes (B, groups·Q, 4).
-            targets: one an image.
-            objects: how many objects a process has in a batch, on average over all of them.
-            groups: number of query groups, each of which is to find every object.
+            predictions: logits (B, groups·Q, K) and boxes (B, groups·Q, 4) of each decoder layer, first to last, and
+                then of the proposals if there are any.
+            targets: objects of each image.
+            num_objects: mean number of objects in the batches of all processes.
+            groups: number of query groups; each is matched with all objects.
 
         Returns:
-            The weighted total, and the terms of each answer.
+            The weighted sum, and the unweighted losses of each element of `predictions`.
         """
-        terms = [self.losses(answer, targets, objects * groups, groups) for answer in answers]
+        losses = [self.layer_losses(layer, targets, num_objects * groups, groups) for layer in predictions]
         weights = (self.class_weight, self.box_weight, self.giou_weight)
-        total = sum(weight * term for losses in terms for weight, term in zip(weights, losses, strict=True))
-        return torch.as_tensor(total), terms
+        total = sum(weight * loss for layer in losses for weight, loss in zip(weights, layer, strict=True))
+        return torch.as_tensor(total), losses
 
-    def losses(self, answer: Predictions, targets: Sequence[Target], objects: Tensor, groups: int) -> Losses:
-        """The terms of one answer."""
-        answer = answer.at_least_float32()
-        match = self.matcher(answer, targets, groups)
+    def layer_losses(
+        self, predictions: Predictions, targets: Sequence[Target], num_objects: Tensor, groups: int
+    ) -> Losses:
+        """Compute the unweighted losses of one decoder layer."""
+        logits, boxes = predictions.at_least_float32()
+        match = self.matcher(Predictions(logits, boxes), targets, groups)
         starts = torch.tensor([0, *(len(target.labels) for target in targets[:-1])], device=match.target.device)
-        place = match.target + starts.cumsum(0)[match.image]
-        labels = torch.cat([target.labels for target in targets])[place]
-        wanted = torch.cat([target.boxes for target in targets])[place].to(answer.boxes.dtype)
-        boxes = answer.boxes[match.image, match.query]
-        agreement = box_iou(boxes, wanted)
+        index = match.target + starts.cumsum(0)[match.image]
+        target_labels = torch.cat([target.labels for target in targets])[index]
+        target_boxes = torch.cat([target.boxes for target in targets])[index].to(boxes.dtype)
+        boxes = boxes[match.image, match.query]
+        iou, giou = box_iou(boxes, target_boxes)
         return Losses(
-            self.class_loss(Matched(answer.logits, match, labels, agreement.iou.detach(), objects)),
-            self.box_loss(boxes, wanted).sum() / objects,
-            (1 - agreement.giou).sum() / objects,
+            self.class_loss(Matched(logits, match, target_labels, iou.detach(), num_objects)),
+            self.box_loss(boxes, target_boxes).sum() / num_objects,
+            (1 - giou).sum() / num_objects,
         )
 
 
-def smooth_l1(one: Tensor, other: Tensor) -> Tensor:
-    """The box loss that is quadratic near zero, element by element."""
-    return F.smooth_l1_loss(one, other, reduction="none")
+def smooth_l1(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Elementwise smooth L1 loss."""
+    return F.smooth_l1_loss(boxes, targets, reduction="none")
 
 
 DETR_CRITERION = SetCriterion(Matcher(softmax_cost, class_weight=1), cross_entropy)

@@ -1,4 +1,4 @@
-"""The course of a training as an image."""
+"""Plot of the metrics of a training run."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,23 +8,23 @@ from typing import Any
 from ..files import atomic_file
 
 
-def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw losses and AP over the epochs.
+def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Plot losses and AP by epoch.
 
     Args:
-        records: the lines of the metrics file.
-        path: of the PNG.
+        records: lines of the metrics file.
+        path: PNG file to write.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
     epochs = [record["epoch"] for record in records]
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, precision = figure.subplots(1, 2)
-    for name, title in (("classes", "classes"), ("boxes", "boxes (L1)"), ("giou", "boxes (GIoU)")):
-        losses.plot(epochs, [record[name] for record in records], label=title)
+    for name in ("loss_class", "loss_bbox", "loss_giou"):
+        losses.plot(epochs, [record[name] for record in records], label=name)
     losses.set(xlabel="epoch", title="losses of the last decoder layer", yscale="log")
     for name, title in (("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75")):
         measured = [(record["epoch"], record[name]) for record in records if name in record]

@@ -1,4 +1,4 @@
-"""The processes of one training, as `torchrun` starts them: one a GPU, or a single one."""
+"""Processes of a training run: one per GPU as started by `torchrun`, or a single one."""
 
 import os
 from collections.abc import Iterator
@@ -10,70 +10,68 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from ..errors import DeviceError
+from ..errors import TooManyProcessesError
 
 Value = TypeVar("Value")
 
-PATIENCE = timedelta(hours=6)
-"""How long the others wait while the first evaluates."""
+TIMEOUT = timedelta(hours=6)
+"""Time for which the other processes wait while the main process evaluates."""
 
 
 @dataclass(frozen=True)
 class Distributed:
-    """All processes of a training, seen from one of them.
+    """Processes of a training run, from the point of view of one of them.
 
     Attributes:
-        rank: this one, from 0.
-        count: how many there are.
-        device: what this one computes on.
+        rank: index of this process, from 0.
+        world_size: number of processes.
+        device: device of this process.
     """
 
     rank: int
-    count: int
+    world_size: int
     device: torch.device
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that evaluates, writes and talks."""
+        """Whether this process evaluates, writes files and reports."""
         return self.rank == 0
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of a tensor over all processes."""
-        if self.count == 1:
+        """Return the mean of a tensor over all processes."""
+        if self.world_size == 1:
             return value
         total = value.clone()
         distributed.all_reduce(total)
-        return total / self.count
+        return total / self.world_size
 
-    def gathered(self, value: Value) -> list[Value]:
-        """What every process has, by rank."""
-        if self.count == 1:
+    def all_gather(self, value: Value) -> list[Value]:
+        """Return the values of all processes, by rank."""
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.count
+        values: list[Any] = [None] * self.world_size
         distributed.all_gather_object(values, value)
         return values
 
 
 @contextmanager
 def init_distributed(device: torch.device) -> Iterator[Distributed]:
-    """Join the other processes if `torchrun` started this one; each takes the GPU of its local rank.
+    """Join the process group if `torchrun` started this process; each process takes the GPU of its local rank.
 
     Raises:
-        DeviceError: there are more processes than GPUs.
+        TooManyProcessesError: there are more processes than GPUs.
     """
     launched = "LOCAL_RANK" in os.environ
     if device.type == "cuda":
         if launched:
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         if (device.index or 0) >= torch.cuda.device_count():
-            raise DeviceError(
-                f"there is no {device} for this process; give torchrun --nproc-per-node {torch.cuda.device_count()}"
-            )
+            raise TooManyProcessesError(f"there is no {device} for this process, only {torch.cuda.device_count()} GPUs")
         torch.cuda.set_device(device)
     if not launched:
         yield Distributed(0, 1, device)
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Distributed(distributed.get_rank(), distributed.get_world_size(), device)
     finally:

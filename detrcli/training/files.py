@@ -1,4 +1,4 @@
-"""What a training calls its files."""
+"""File names in the output folder of a training run."""
 
 STATE = "resume.pt"
 METRICS = "metrics.jsonl"

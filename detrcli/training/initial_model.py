@@ -1,4 +1,4 @@
-"""What a training starts from: a model that loads, or random weights."""
+"""Initial models: pretrained, or an architecture with random weights."""
 
 import os
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from .optimizer import freeze_stem
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network that can be trained from random weights.
+    """Network that can be trained from random weights.
 
     Attributes:
-        config: its sizes, but for the classes.
-        resize: what images it is made for.
+        config: sizes; the number of classes is replaced by that of the dataset.
+        resize: default resize rule.
     """
 
     config: DetrConfig | LwDetrConfig
@@ -45,16 +45,16 @@ ARCHITECTURES = {
 
 
 def from_scratch(name: str, classes: tuple[str, ...], *, size: Size | None, seed: int) -> LoadedModel:
-    """A network with random weights.
+    """Build a model with random weights.
 
     Args:
-        name: of an architecture.
-        classes: the names of the labels.
-        size: what images are resized to, if not to what the architecture is made for.
-        seed: of the weights.
+        name: name of an architecture.
+        classes: class names.
+        size: image size, or None for the architecture's default.
+        seed: random seed of the weights.
 
     Raises:
-        ModelError: there is no such architecture, or it cannot take that size.
+        ModelError: there is no such architecture, or it does not support that size.
     """
     if name not in ARCHITECTURES:
         raise ModelError(f"no architecture is called {name!r}; there are {', '.join(ARCHITECTURES)}")
@@ -75,32 +75,33 @@ def pretrained(
     size: Size | None,
     revision: str | None,
     offline: bool,
-    names: Sequence[str] | None,
+    class_names: Sequence[str] | None,
     seed: int,
 ) -> tuple[LoadedModel, int]:
-    """A model that loads, with heads for these classes: those that it knows by name keep their weights.
+    """Load a model and replace its class heads; classes that it knows by name keep their weights.
 
-    The stem of a ResNet will not learn, as in DETR's own training.
+    The stem of a ResNet is frozen, as in DETR's own training.
 
     Args:
-        model: as `find` takes it.
-        classes: the names of the labels that it is to have.
-        size: what images are resized to, if not to what the model's files say.
-        revision: as `find` takes it.
-        offline: as `find` takes it.
-        names: of the labels that the model has before, if not what its files say.
-        seed: of the weights of classes that it does not know.
+        model: known name, Hub repository, folder or file, as for `find`.
+        classes: class names of the dataset.
+        size: image size, or None for the model's own.
+        revision: revision of a Hub repository.
+        offline: use only models in the cache.
+        class_names: class names of the pretrained model, or None for those in its files.
+        seed: random seed of the weights of unknown classes.
 
     Returns:
-        The model, and how many of the classes it knows.
+        The model, and how many of the classes it knew.
 
     Raises:
-        UsageError: there are not as many names as labels.
-        ModelError: it cannot be loaded, cannot take that size, or could not be saved again.
+        UsageError: the number of names differs from that of the model's classes.
+        ModelError: the model cannot be loaded, does not support that size, or could not be saved again.
     """
-    loaded = load_checkpoint(find(os.fspath(model), revision=revision, offline=offline), size=size, class_names=names)
+    checkpoint = find(os.fspath(model), revision=revision, offline=offline)
+    loaded = load_checkpoint(checkpoint, size=size, class_names=class_names)
     if isinstance(loaded.network, Detr):
-        detr_as_json(loaded.network.config)  # refuses what could not be saved
+        detr_as_json(loaded.network.config)  # raises if it could not be saved
     known = sum(map(bool, matching_labels(classes, loaded.class_names)))
     if loaded.class_names != classes:
         torch.manual_seed(seed)

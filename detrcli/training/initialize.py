@@ -1,4 +1,4 @@
-"""Random weights to start from, and heads for other classes."""
+"""Random initialization, and class heads for other classes."""
 
 import math
 from dataclasses import replace
@@ -15,12 +15,12 @@ from ..models.resnet import BasicBlock, Bottleneck, ResNet
 from ..models.vit import Block, Embedding, ViT
 
 PRIOR = 0.01
-"""The score that LW-DETR gives everything at first (Lin et al. 2017, section 3.3)."""
+"""Initial score of every class in LW-DETR (Lin et al. 2017, section 3.3)."""
 
 
 @torch.no_grad()
 def initialize(network: Detr | LwDetr) -> None:
-    """Give a network random weights: the papers' choices, and He et al.'s (2015) for the ResNet."""
+    """Initialize a network as its paper does; the ResNet as in He et al. (2015)."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -49,46 +49,46 @@ def initialize(network: Detr | LwDetr) -> None:
 
 @torch.no_grad()
 def initialize_class_heads(network: Detr | LwDetr) -> None:
-    """Give the class heads random weights."""
+    """Initialize the class heads."""
     for head in class_heads(network):
         nn.init.xavier_uniform_(head.weight)
         nn.init.constant_(head.bias, -math.log((1 - PRIOR) / PRIOR) if isinstance(network, LwDetr) else 0)
 
 
 def class_heads(network: Detr | LwDetr) -> list[nn.Linear]:
-    """Every layer of a network whose outputs are classes."""
+    """Return all layers of a network that output class logits."""
     proposals = network.proposals if isinstance(network, LwDetr) else ()
     heads = [network.class_head, *(proposal.class_head for proposal in proposals)]
     return [head for head in heads if isinstance(head, nn.Linear)]
 
 
 def with_classes(network: Detr | LwDetr, old: tuple[str, ...], new: tuple[str, ...]) -> Detr | LwDetr:
-    """The network for other classes: those of the same name keep their weights, as does no-object.
+    """Return a network for other classes; classes of the same name keep their weights, as does no-object.
 
     Args:
-        network: its class heads are replaced in place.
-        old: the names of its labels.
-        new: the names of the labels that it is to have.
+        network: network whose other weights are copied.
+        old: its class names.
+        new: class names of the result.
     """
-    kept = [(label, places[0]) for label, places in enumerate(matching_labels(new, old)) if places]
-    before = class_heads(network)
-    extra = before[0].out_features - len(old)  # no-object
+    kept = [(label, matches[0]) for label, matches in enumerate(matching_labels(new, old)) if matches]
+    old_heads = class_heads(network)
+    extra = old_heads[0].out_features - len(old)  # no-object
     kept += [(len(new) + index, len(old) + index) for index in range(extra)]
     config = replace(network.config, num_classes=len(new))
-    fresh = Detr(config) if isinstance(config, DetrConfig) else LwDetr(config)
-    initialize_class_heads(fresh)
-    for head, former in zip(class_heads(fresh), before, strict=True):
-        with torch.no_grad():
-            for label, place in kept:
-                head.weight[label] = former.weight[place]
-                head.bias[label] = former.bias[place]
-    heads = {name: value for name, value in fresh.state_dict().items() if ".class_head." in f".{name}"}
-    fresh.load_state_dict(network.state_dict() | heads)
-    return fresh
+    result = Detr(config) if isinstance(config, DetrConfig) else LwDetr(config)
+    initialize_class_heads(result)
+    with torch.no_grad():
+        for head, old_head in zip(class_heads(result), old_heads, strict=True):
+            for label, old_label in kept:
+                head.weight[label] = old_head.weight[old_label]
+                head.bias[label] = old_head.bias[old_label]
+    heads = {name: value for name, value in result.state_dict().items() if ".class_head." in f".{name}"}
+    result.load_state_dict(network.state_dict() | heads)
+    return result
 
 
 def _initialize_resnet(network: ResNet) -> None:
-    """Its batch norms are frozen and norm nothing yet: each block starts as its shortcut (Zhang et al. 2019)."""
+    """Start each block as the identity (Zhang et al. 2019), since its frozen batch norms do not normalize yet."""
     blocks = [module for module in network.modules() if isinstance(module, BasicBlock | Bottleneck)]
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -114,7 +114,7 @@ def _initialize_vit(network: ViT) -> None:
 
 
 def _initialize_deformable(attention: DeformableAttention) -> None:
-    """At first the heads look into directions of their own, each point a step further (Zhu et al. 2021, A.4)."""
+    """Point each head in its own direction, and each of its points one step further (Zhu et al. 2021, A.4)."""
     nn.init.zeros_(attention.offsets.weight)
     nn.init.zeros_(attention.weights.weight)
     angles = torch.arange(attention.heads) * (2 * math.pi / attention.heads)

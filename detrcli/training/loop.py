@@ -1,4 +1,4 @@
-"""A training from its first step to its last, or from where it was stopped."""
+"""Training loop."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ from ..checkpoints.load import LoadedModel
 from ..checkpoints.save import save_model
 from ..datasets import Dataset
 from ..detector import Detector
-from ..errors import TrainingError
+from ..errors import DivergedError
 from ..evaluation.average_precision import Evaluation, evaluate
 from ..files import atomic_file
 from ..inference.torch import DTYPES, TorchBackend
@@ -27,61 +27,62 @@ from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 from ..models.predictions import Predictions
 from ..signals import Interruption
-from .config import TrainConfig, sizes_around
-from .criterion import DETR_CRITERION, LWDETR_CRITERION, SetCriterion, smooth_l1
-from .curves import draw_curves
-from .dataset import Batch, Schedule, TrainingDataset, batches, loading
+from .config import TrainConfig
+from .criterion import DETR_CRITERION, LWDETR_CRITERION, Losses, SetCriterion, smooth_l1
+from .curves import plot_curves
+from .dataset import Batch, TrainingDataset, killed_loader_as_error, load_batches
 from .distributed import Distributed
 from .ema import ModelEma
 from .files import CURVES, METRICS, STATE
-from .optimizer import optimizer_for, parameters_of, share
-from .state import Part, Progress, load_state, save_state, setting_of
+from .optimizer import build_optimizer, lr_factor
+from .sampler import Sampler, multi_scale_rules
+from .state import Progress, Stateful, load_state, run_settings, save_state
 from .sync_batch_norm import sync_batch_norms
 
-SAVE_AFTER = 600.0
-"""Seconds after which the state of a training is saved within an epoch."""
+SAVE_INTERVAL = 600.0
+"""Seconds after which the state is saved within an epoch."""
 
 
 class TrainingCallback(Protocol):
-    """Is told how a training goes."""
+    """Receiver of progress reports."""
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """A step is done, the `step`-th of `steps` in an epoch, all counted from 1."""
+        """Report a step of an epoch, the `step`-th of `steps`, counted from 1."""
 
-    def on_evaluation(self, done: int, of: int) -> None:
-        """So many images of the validation are done."""
+    def on_evaluation(self, done: int, total: int) -> None:
+        """Report the number of validation images done."""
 
     def on_epoch(self, record: Mapping[str, Any]) -> None:
-        """An epoch is done; the record is its line in the metrics file."""
+        """Report an epoch by its line of the metrics file."""
 
 
 class EveryLayer(nn.Module):
-    """A network whose forward gives all that the losses are taken of."""
+    """Network whose forward returns the predictions of all layers, as the losses need them."""
 
     def __init__(self, network: Detr | LwDetr) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, pixels: Tensor, mask: Tensor | None) -> list[Predictions]:
-        """The answers of every decoder layer, and of the proposals if there are any."""
+        """Return the predictions of every decoder layer, and then of the proposals if there are any."""
         if isinstance(self.network, Detr):
             return self.network.every_layer(pixels, mask)
         layers, proposals = self.network.every_layer(pixels)
         return [*layers, proposals]
 
 
-class Training:
-    """Everything that changes while a network learns.
+class Trainer:
+    """Training run.
 
     Args:
-        model: what to start from; its network is trained in place.
-        data: to learn from.
-        validation: to measure AP on after each epoch, or None to keep the last weights as the best.
-        recipe: how.
-        folder: where the best model, `last/`, the metrics and the state are written.
-        processes: who else takes part.
-        workers: processes that load images.
-        watcher: is told how it goes.
+        model: initial model; its network is trained in place.
+        data: dataset to train on.
+        validation: dataset to validate on after each epoch; without one, the last weights are saved as the best.
+        config: settings.
+        folder: output folder for the best model, `last/`, the metrics and the state.
+        processes: processes of the run.
+        workers: number of image-loading processes.
+        callback: receiver of progress reports.
     """
 
     def __init__(
@@ -89,152 +90,161 @@ class Training:
         model: LoadedModel,
         data: Dataset,
         validation: Dataset | None,
-        recipe: TrainConfig,
+        config: TrainConfig,
         folder: Path,
         processes: Distributed,
         *,
         workers: int,
-        watcher: TrainingCallback,
+        callback: TrainingCallback,
     ) -> None:
-        self._model, self._validation, self._recipe = model, validation, recipe
-        self._folder, self._processes, self._workers, self._watcher = folder, processes, workers, watcher
-        torch.manual_seed(recipe.seed * 1000 + processes.rank)
+        self._model, self._validation, self._config = model, validation, config
+        self._folder, self._processes, self._workers, self._callback = folder, processes, workers, callback
+        torch.manual_seed(config.seed * 1000 + processes.rank)
         network = model.network.to(processes.device).to(memory_format=torch.channels_last).train()
         self._network = network
         self._groups = network.config.num_groups if isinstance(network, LwDetr) else 1
-        self._criterion = _criterion(network, recipe)
-        self._average = ModelEma(network, decay=recipe.decay, warm_up=recipe.ema_warmup_steps)
-        self._optimizer = optimizer_for(network, recipe.rate, recipe.rates)
-        self._rates = [group["lr"] for group in self._optimizer.param_groups]
-        self._scaler = torch.amp.GradScaler(processes.device.type, enabled=recipe.precision == "fp16")
+        self._criterion = _criterion(network, config)
+        self._ema = ModelEma(network, decay=config.ema_decay, warmup_steps=config.ema_warmup_steps)
+        self._optimizer = build_optimizer(network, config.lr, config.optimizer)
+        self._base_lrs = [group["lr"] for group in self._optimizer.param_groups]
+        self._scaler = torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16")
         self._every_layer: nn.Module = EveryLayer(network)
-        if processes.count > 1:
+        if processes.world_size > 1:
             sync_batch_norms(network)
             self._every_layer = DistributedDataParallel(self._every_layer)
         stride = (DETR if isinstance(network, Detr) else LWDETR).stride
         rule = model.preprocessing.resize
-        self._schedule = Schedule(
+        self._sampler = Sampler(
             len(data.examples),
-            recipe.batch_size,
-            sizes_around(rule, stride) if recipe.multi_scale else (rule,),
-            recipe.seed,
+            config.batch_size,
+            multi_scale_rules(rule, stride) if config.multi_scale else (rule,),
+            config.seed,
             processes.rank,
-            processes.count,
+            processes.world_size,
         )
-        self._setting = setting_of(model, data, validation, recipe, processes)
-        self._parts: dict[str, Part] = {
+        self._settings = run_settings(model, data, validation, config, processes)
+        self._parts: dict[str, Stateful] = {
             "network": network,
-            "average": self._average.network,
+            "ema": self._ema.network,
             "optimizer": self._optimizer,
             "scaler": self._scaler,
         }
-        self._images = TrainingDataset(data.examples, model.preprocessing, recipe.augmentation)
+        self._dataset = TrainingDataset(data.examples, model.preprocessing, config.augmentation)
         self._progress = Progress()
         self._interruption = Interruption()
-        self._saved = time.monotonic()
+        self._last_save = time.monotonic()
 
     @property
     def records(self) -> Sequence[dict[str, Any]]:
-        """A line of the metrics file for each finished epoch."""
+        """Line of the metrics file for each finished epoch."""
         return self._progress.records
 
-    def run(self) -> None:
-        """Train to the end, or until Ctrl-C or SIGTERM; then the state is saved after the current step.
-
-        An interrupted validation is begun anew by the training that goes on.
+    def resume(self) -> None:
+        """Continue the run in the folder exactly where it stopped.
 
         Raises:
-            TrainingError: the loss or its gradient is no longer a number, or a loading process was killed.
+            TrainingError: there is none, it is damaged, or it had other settings.
+        """
+        self._progress = load_state(self._folder / STATE, self._settings, self._parts, self._processes)
+
+    def run(self) -> None:
+        """Train to the end, or until Ctrl-C or SIGTERM; the state is saved after the current step.
+
+        A run that is interrupted during validation repeats the validation when it is resumed.
+
+        Raises:
+            DivergedError: the loss or its gradient is no longer finite.
+            LoaderKilledError: an image-loading process was killed.
             ImageError: an image cannot be read.
             OutputError: a file cannot be written.
-            KeyboardInterrupt: it was interrupted.
+            KeyboardInterrupt: Ctrl-C was pressed.
+            SystemExit: SIGTERM was received.
         """
-        progress, steps = self._progress, self._schedule.steps
+        progress, steps = self._progress, self._sampler.steps
         self._write_metrics()
-        draws = self._schedule.onward(progress.epoch, progress.step, self._recipe.epochs)
-        pin = self._processes.device.type == "cuda"
-        with loading(), self._interruption.listen():
+        samples = self._sampler.batches(progress.epoch, progress.step, self._config.epochs)
+        pin_memory = self._processes.device.type == "cuda"
+        with killed_loader_as_error(), self._interruption.listen():
             if progress.step == steps:
                 self._finish_epoch()
-            for batch in batches(self._images, draws, workers=self._workers, pin=pin):
-                losses, due, stop = self._step(batch.to(self._processes.device))
+            for batch in load_batches(self._dataset, samples, workers=self._workers, pin_memory=pin_memory):
+                losses, save, stop = self._step(batch.to(self._processes.device))
                 progress.step += 1
-                progress.sums = [total + one for total, one in zip(progress.sums, losses, strict=True)]
-                self._watcher.on_step(progress.epoch + 1, progress.step, steps, losses[0])
+                progress.sums = [total + loss for total, loss in zip(progress.sums, losses, strict=True)]
+                self._callback.on_step(progress.epoch + 1, progress.step, steps, losses[0])
                 last = progress.step == steps
-                if due or stop or (last and self._validation):
+                if save or stop or (last and self._validation):
                     self._save_state()
                 if last and not stop:
                     self._finish_epoch()
-                    stop = any(self._processes.gathered(self._interruption.signal is not None))
+                    stop = any(self._processes.all_gather(self._interruption.signal is not None))
                 if stop:
                     self._interruption.reraise()
 
     def _step(self, batch: Batch) -> tuple[list[float], bool, bool]:
-        """Learn from a batch.
+        """Train on a batch.
 
         Returns:
-            The total loss and the last layer's terms; whether the state is to be saved; whether to stop. All processes
-            are given the same: the means of the losses, and if any of them is to save or stop, all are.
+            The total loss and the last layer's losses; whether to save the state; whether to stop. They are the same in
+            all processes: losses are averaged, and if one process is to save or stop, all do.
         """
-        recipe, progress = self._recipe, self._progress
-        done = progress.epoch * self._schedule.steps + progress.step
-        factor = self._share(done)
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
+        config, progress = self._config, self._progress
+        step = progress.epoch * self._sampler.steps + progress.step
+        factor = self._lr_factor(step)
+        for group, lr in zip(self._optimizer.param_groups, self._base_lrs, strict=True):
+            group["lr"] = lr * factor
         with self._autocast():
-            answers = self._every_layer(batch.pixels, batch.mask)
-        found = sum(len(target.labels) for target in batch.targets)
-        due = time.monotonic() - self._saved > SAVE_AFTER
-        mine = torch.tensor([found, due, self._interruption.signal is not None], dtype=torch.float32)
-        shared = self._processes.mean(mine.to(self._processes.device, non_blocking=True))
-        objects = shared[0].clamp(min=1)
-        total, terms = self._criterion(answers, batch.targets, objects=objects, groups=self._groups)
+            predictions = self._every_layer(batch.pixels, batch.mask)
+        objects = sum(len(target.labels) for target in batch.targets)
+        save_due = time.monotonic() - self._last_save > SAVE_INTERVAL
+        local = torch.tensor([objects, save_due, self._interruption.signal is not None], dtype=torch.float32)
+        mean = self._processes.mean(local.to(self._processes.device, non_blocking=True))
+        num_objects = mean[0].clamp(min=1)
+        total, losses = self._criterion(predictions, batch.targets, num_objects=num_objects, groups=self._groups)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(total).backward()
         self._scaler.unscale_(self._optimizer)
-        norm = nn.utils.clip_grad_norm_(list(parameters_of(self._optimizer)), recipe.clip)
-        # one wait for the device, for all that is asked of it
-        told = self._processes.mean(torch.stack([total, *self._last_layer(terms)]).detach())
-        *losses, norm, due, stop = torch.stack([*told, norm, *shared[1:]]).tolist()
-        # a gradient too large for fp16 is the scaler's business, as long as it has room to scale
-        scaling = self._scaler.is_enabled() and self._scaler.get_scale() > 1
-        if not all(map(math.isfinite, losses)) or not (scaling or math.isfinite(norm)):
-            raise TrainingError(
-                f"the loss or its gradient is no longer a number in step {progress.step + 1} of epoch "
-                f"{progress.epoch + 1}; try a lower --lr or --precision fp32"
+        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, config.clip_grad)
+        last_layer = losses[-1 if isinstance(self._network, Detr) else -2]
+        mean_losses = self._processes.mean(torch.stack([total, *last_layer]).detach())
+        *values, norm, save, stop = torch.stack([*mean_losses, norm, *mean[1:]]).tolist()  # the only synchronization
+        # a gradient that overflows fp16 is handled by the scaler as long as it can lower its scale
+        scaler_handles = self._scaler.is_enabled() and self._scaler.get_scale() > 1
+        if not all(map(math.isfinite, values)) or not (scaler_handles or math.isfinite(norm)):
+            raise DivergedError(
+                f"the loss or its gradient is no longer finite in step {progress.step + 1} of epoch "
+                f"{progress.epoch + 1}"
             )
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if math.isfinite(norm):
-            self._average.update(self._network, done + 1)
-        return losses, bool(due), bool(stop)
+            self._ema.update(self._network, step + 1)
+        return values, bool(save), bool(stop)
 
-    def _share(self, step: int) -> float:
-        recipe = self._recipe
-        return share(step, recipe.epochs * self._schedule.steps, warm_up=recipe.warm_up, decline=recipe.decline)
-
-    def _last_layer(self, terms: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
-        return terms[-1 if isinstance(self._network, Detr) else -2]
+    def _lr_factor(self, step: int) -> float:
+        config = self._config
+        steps = config.epochs * self._sampler.steps
+        return lr_factor(step, steps, warmup_steps=config.warmup_steps, schedule=config.lr_schedule)
 
     def _autocast(self) -> AbstractContextManager[None]:
-        if self._recipe.precision == "fp32":
+        if self._config.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self._processes.device.type, DTYPES[self._recipe.precision])
+        return torch.autocast(self._processes.device.type, DTYPES[self._config.precision])
 
     def _finish_epoch(self) -> None:
-        progress = self._progress
-        due = (progress.epoch + 1) % self._recipe.validate_every == 0 or progress.epoch + 1 == self._recipe.epochs
+        """Validate if due, and save the models, the metrics and the state."""
+        progress, config = self._progress, self._config
+        epoch = progress.epoch + 1
+        due = epoch % config.val_interval == 0 or epoch == config.epochs
         evaluation = self._evaluate() if self._validation and due and self._processes.is_main else None
-        total, classes, boxes, giou = (value / self._schedule.steps for value in progress.sums)
+        total, *losses = (value / self._sampler.steps for value in progress.sums)
         record: dict[str, Any] = {
-            "epoch": progress.epoch + 1,
-            "step": (progress.epoch + 1) * self._schedule.steps,
-            "lr": self._recipe.rate * self._share((progress.epoch + 1) * self._schedule.steps - 1),
+            "epoch": epoch,
+            "step": epoch * self._sampler.steps,
+            "lr": config.lr * self._lr_factor(epoch * self._sampler.steps - 1),
             "loss": total,
-            "classes": classes,
-            "boxes": boxes,
-            "giou": giou,
+            **dict(zip(Losses._fields, losses, strict=True)),
         }
         if evaluation:
             record |= {"ap": evaluation.ap, "ap50": evaluation.ap50, "ap75": evaluation.ap75}
@@ -242,51 +252,43 @@ class Training:
         best = self._validation is None or (evaluation is not None and evaluation.ap > progress.best)
         if evaluation and best:
             progress.best = evaluation.ap
-        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, [0.0] * 4
+        progress.epoch, progress.step, progress.sums = epoch, 0, [0.0] * 4
         if self._processes.is_main:
-            averaged = replace(self._model, network=self._average.network)
+            averaged = replace(self._model, network=self._ema.network)
             save_model(averaged, self._folder / "last")
             if best:
                 save_model(averaged, self._folder)
             self._write_metrics()
-            draw_curves(progress.records, self._folder / CURVES)
-            self._watcher.on_epoch(record)
+            plot_curves(progress.records, self._folder / CURVES)
+            self._callback.on_epoch(record)
         self._save_state()
 
     def _evaluate(self) -> Evaluation:
         assert self._validation is not None
-        folded = replace(self._model, network=copy.deepcopy(self._average.network))
-        backend = TorchBackend(folded, device=str(self._processes.device), precision="fp32")
-        rules = self._model.preprocessing
-        detector = Detector(self._model.name, [backend], self._model.class_names, rules.resize, rules.resample)
+        model = replace(self._model, network=copy.deepcopy(self._ema.network))  # the backend folds it in place
+        backend = TorchBackend(model, device=str(self._processes.device), precision="fp32")
+        preprocessing = model.preprocessing
+        detector = Detector(model.name, [backend], model.class_names, preprocessing.resize, preprocessing.resample)
         count = len(self._validation.examples)
 
-        def watched(done: int) -> None:
-            self._watcher.on_evaluation(done, count)
+        def on_progress(done: int) -> None:
+            self._callback.on_evaluation(done, count)
             if self._interruption.signal is not None:
                 self._interruption.reraise()
 
-        evaluation, _ = evaluate(detector, self._validation, batch_size=backend.batch_size, on_progress=watched)
+        evaluation, _ = evaluate(detector, self._validation, batch_size=backend.batch_size, on_progress=on_progress)
         return evaluation
 
     def _save_state(self) -> None:
-        self._saved = time.monotonic()
-        save_state(self._folder / STATE, self._setting, self._progress, self._parts, self._processes)
+        self._last_save = time.monotonic()
+        save_state(self._folder / STATE, self._settings, self._progress, self._parts, self._processes)
 
     def _write_metrics(self) -> None:
         if self._processes.is_main:
             with atomic_file(self._folder / METRICS) as file:
                 file.writelines(json.dumps(line).encode() + b"\n" for line in self._progress.records)
 
-    def resume(self) -> None:
-        """Go on where the training in the folder was stopped, as if it had not been.
 
-        Raises:
-            TrainingError: there is none, it is damaged, or it was another one.
-        """
-        self._progress = load_state(self._folder / STATE, self._setting, self._parts, self._processes)
-
-
-def _criterion(network: Detr | LwDetr, recipe: TrainConfig) -> SetCriterion:
+def _criterion(network: Detr | LwDetr, config: TrainConfig) -> SetCriterion:
     criterion = DETR_CRITERION if isinstance(network, Detr) else LWDETR_CRITERION
-    return replace(criterion, box_loss=smooth_l1) if recipe.box_loss == "smooth_l1" else criterion
+    return replace(criterion, box_loss=smooth_l1) if config.box_loss == "smooth_l1" else criterion

@@ -13,11 +13,11 @@ from ..models.boxes import box_iou
 from ..models.predictions import Predictions
 
 ALPHA, GAMMA = 0.25, 2
-"""Of the focal loss (Lin et al. 2017)."""
+"""Parameters of the focal loss (Lin et al. 2017)."""
 
 
 class Target(NamedTuple):
-    """The objects of one image.
+    """Objects of one image.
 
     Attributes:
         labels: (N,) int64.
@@ -29,7 +29,7 @@ class Target(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Who was assigned to whom, for a batch: the M pairs of all images one after the other.
+    """M matched pairs of a batch, image after image.
 
     Attributes:
         image: (M,) index into the batch.
@@ -43,27 +43,27 @@ class Match(NamedTuple):
 
 
 def softmax_cost(logits: Tensor) -> Tensor:
-    """DETR's cost of each class: the probability that is lacking, up to a constant. (…, K+1) → the same shape."""
+    """Class cost of DETR: the negative probability. (…, K+1) → the same shape."""
     return -logits.softmax(-1)
 
 
 def focal_cost(logits: Tensor) -> Tensor:
-    """LW-DETR's cost of each class: the focal loss as a hit minus that as a miss. (…, K) → the same shape."""
+    """Class cost of LW-DETR: the focal loss as a positive minus that as a negative. (…, K) → the same shape."""
     probability = logits.sigmoid()
-    hit = ALPHA * (1 - probability) ** GAMMA * -(probability + 1e-8).log()
-    miss = (1 - ALPHA) * probability**GAMMA * -(1 - probability + 1e-8).log()
-    return hit - miss
+    positive = ALPHA * (1 - probability) ** GAMMA * -(probability + 1e-8).log()
+    negative = (1 - ALPHA) * probability**GAMMA * -(1 - probability + 1e-8).log()
+    return positive - negative
 
 
 @dataclass(frozen=True)
 class Matcher:
-    """Finds the assignment of least cost, a query for each object, for each query group anew.
+    """Assignment of one query to each object at the lowest total cost, separately for each query group.
 
     Attributes:
-        class_cost: logits (…, K) → the cost of each class.
-        class_weight: weight of that cost.
-        l1_weight: weight of the L1 distance of boxes.
-        giou_weight: weight of the lacking generalised IoU.
+        class_cost: logits (…, K) → cost of each class.
+        class_weight: weight of the class cost.
+        l1_weight: weight of the L1 distance between boxes.
+        giou_weight: weight of the generalized IoU.
     """
 
     class_cost: Callable[[Tensor], Tensor]
@@ -77,33 +77,33 @@ class Matcher:
 
         Args:
             predictions: logits (B, groups·Q, K) and boxes (B, groups·Q, 4), group after group.
-            targets: one an image.
+            targets: objects of each image.
             groups: number of query groups.
 
         Returns:
-            The pairs, those of an image together and within it those of a group, by rising query.
+            Pairs sorted by image, group and query.
         """
-        costs = self.costs(predictions, targets).nan_to_num(nan=1e6).cpu()  # the losses tell of what is no number
+        costs = self.costs(predictions, targets).nan_to_num(nan=1e6).cpu()  # NaN shows in the loss
         size = costs.shape[1] // groups
-        rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        pairs: list[tuple[Tensor, Tensor, Tensor]] = []
         for image, target in enumerate(targets):
             for group, cost in enumerate(costs[image, :, : len(target.labels)].split(size)):
                 queries, objects = (torch.from_numpy(side) for side in linear_sum_assignment(cost.numpy()))
-                rows.append((torch.full_like(queries, image), queries + group * size, objects))
-        return Match(*(torch.cat(part).to(predictions.boxes.device) for part in zip(*rows, strict=True)))
+                pairs.append((torch.full_like(queries, image), queries + group * size, objects))
+        return Match(*(torch.cat(part).to(predictions.boxes.device) for part in zip(*pairs, strict=True)))
 
     def costs(self, predictions: Predictions, targets: Sequence[Target]) -> Tensor:
-        """The cost of each pair.
+        """Compute the cost of each pair.
 
         Returns:
-            (B, Q, N), N of the image of most objects; what is beyond an image's own means nothing.
+            (B, Q, N), padded to the largest number of objects in an image; costs of padding are meaningless.
         """
         logits, boxes = predictions.at_least_float32()
         labels = pad_sequence([target.labels for target in targets], batch_first=True)
-        wanted = pad_sequence([target.boxes for target in targets], batch_first=True).to(boxes.dtype)
-        by_label = self.class_cost(logits).gather(2, labels[:, None].expand(-1, logits.shape[1], -1))
+        target_boxes = pad_sequence([target.boxes for target in targets], batch_first=True).to(boxes.dtype)
+        class_cost = self.class_cost(logits).gather(2, labels[:, None].expand(-1, logits.shape[1], -1))
         return (
-            self.class_weight * by_label
-            + self.l1_weight * torch.cdist(boxes, wanted, p=1)
-            - self.giou_weight * box_iou(boxes[:, :, None], wanted[:, None]).giou
+            self.class_weight * class_cost
+            + self.l1_weight * torch.cdist(boxes, target_boxes, p=1)
+            - self.giou_weight * box_iou(boxes[:, :, None], target_boxes[:, None]).giou
         )

@@ -1,4 +1,4 @@
-"""What a training needs to go on where it was stopped, in one file."""
+"""State of a training run, from which it can be resumed."""
 
 import hashlib
 import io
@@ -14,35 +14,35 @@ from torch import Tensor
 
 from ..checkpoints.load import LoadedModel
 from ..datasets import Dataset
-from ..errors import TrainingError
+from ..errors import DamagedStateError, NothingToResumeError, ResumeMismatchError, TrainingError
 from ..files import atomic_file
 from .config import TrainConfig
 from .distributed import Distributed
 
-Setting = dict[str, Any]
-Random = dict[str, Tensor]
+Settings = dict[str, Any]
+RngState = dict[str, Tensor]
 
 
-class Part(Protocol):
-    """Something whose state is saved: a network, an optimizer, a scaler."""
+class Stateful(Protocol):
+    """Object whose state is saved: a network, an optimizer, a gradient scaler."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Its state."""
+        """Return the state."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
-        """Take a state."""
+        """Restore the state."""
 
 
 @dataclass
 class Progress:
-    """How far a training has come.
+    """Progress of a training run.
 
     Attributes:
-        epoch: the current one, from 0.
+        epoch: current epoch, from 0.
         step: steps done in it.
-        sums: of the total loss and of the last layer's terms, over these steps.
-        records: a line of the metrics file for each finished epoch.
-        best: the best AP so far.
+        sums: sums over these steps of the total loss and of the last layer's losses.
+        records: line of the metrics file for each finished epoch.
+        best: best AP so far.
     """
 
     epoch: int = 0
@@ -52,95 +52,88 @@ class Progress:
     best: float = -math.inf
 
 
-def setting_of(
-    model: LoadedModel, data: Dataset, validation: Dataset | None, recipe: TrainConfig, processes: Distributed
-) -> Setting:
-    """All that decides what becomes of a training. It can go on only with the same."""
-    learning = [name for name, parameter in model.network.named_parameters() if parameter.requires_grad]
+def run_settings(
+    model: LoadedModel, data: Dataset, validation: Dataset | None, config: TrainConfig, processes: Distributed
+) -> Settings:
+    """Return everything that determines the outcome of a training run; it resumes only with the same settings."""
+    trained = [name for name, parameter in model.network.named_parameters() if parameter.requires_grad]
     return {
-        **asdict(recipe),
+        **asdict(config),
         "network": f"{type(model.network).__name__} {asdict(model.network.config)}",
-        "learning parameters": f"{len(learning)} ({_digest(learning)})",
+        "trained parameters": f"{len(trained)} ({_digest(trained)})",
         "preprocessing": str(model.preprocessing),
         "classes": list(model.class_names),
-        "images": _described(data),
-        "images to validate": _described(validation) if validation else None,
-        "processes": processes.count,
+        "images": _summary(data),
+        "validation images": _summary(validation) if validation else None,
+        "processes": processes.world_size,
         "device": processes.device.type,
     }
 
 
 def save_state(
-    path: Path, setting: Setting, progress: Progress, parts: Mapping[str, Part], processes: Distributed
+    path: Path, settings: Settings, progress: Progress, parts: Mapping[str, Stateful], processes: Distributed
 ) -> None:
-    """Write the state of a training. All processes call this at the same step; the first one writes.
+    """Save the state of a training run. All processes call this at the same step; the main process writes.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    random = processes.gathered(_random_state(processes.device))
+    rng_states = processes.all_gather(_rng_state(processes.device))
     if not processes.is_main:
         return
     state = {
-        "setting": json.dumps(setting),
+        "settings": json.dumps(settings),
         "progress": vars(progress),
-        "random": random,
+        "rng": rng_states,
         "parts": {name: part.state_dict() for name, part in parts.items()},
     }
-    whole = io.BytesIO()  # PyTorch itself says little of a full disk
-    torch.save(state, whole)
+    buffer = io.BytesIO()  # PyTorch's own error about a full disk does not say so
+    torch.save(state, buffer)
     with atomic_file(path) as file:
-        file.write(whole.getbuffer())
+        file.write(buffer.getbuffer())
 
 
-def load_state(path: Path, setting: Setting, parts: Mapping[str, Part], processes: Distributed) -> Progress:
-    """Give every part, and the random numbers, the state in which `save_state` left them.
+def load_state(path: Path, settings: Settings, parts: Mapping[str, Stateful], processes: Distributed) -> Progress:
+    """Restore the state that `save_state` saved, including that of the random number generators.
 
     Returns:
-        How far the training has come.
+        Progress of the saved run.
 
     Raises:
-        TrainingError: there is no such file, it is damaged, or it is of another training.
+        NothingToResumeError: there is no such file.
+        DamagedStateError: it is damaged, or of another version.
+        ResumeMismatchError: it belongs to a run with other settings.
+        TrainingError: it cannot be read.
     """
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
-        raise TrainingError(f"nothing to resume: there is no {path}; leave --resume out to begin") from error
+        raise NothingToResumeError(f"nothing to resume: there is no {path}") from error
     except OSError as error:
         raise TrainingError(f"cannot read {path}: {error.strerror}") from error
+    damaged = f"{path} is damaged, or was written by another version"
     with file:
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a damaged file makes it raise
-            raise _damaged(path) from error
+        except Exception as error:  # a damaged file raises all kinds
+            raise DamagedStateError(damaged) from error
     try:
-        _check_same(json.loads(state["setting"]), json.loads(json.dumps(setting)), path)
+        _check_same(json.loads(state["settings"]), json.loads(json.dumps(settings)), path)
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
-        _set_random_state(state["random"][processes.rank], processes.device)
+        _set_rng_state(state["rng"][processes.rank], processes.device)
         return Progress(**state["progress"])
     except (KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError) as error:
-        raise _damaged(path) from error
+        raise DamagedStateError(damaged) from error
 
 
-def _damaged(path: Path) -> TrainingError:
-    return TrainingError(
-        f"{path} is damaged, or of another version, and cannot be resumed; "
-        f"begin anew with another --output: --model {path.parent / 'last'} starts from the last epoch's weights"
-    )
+def _check_same(before: Settings, now: Settings, path: Path) -> None:
+    changes = [f"{name} = {value!r}, not {now.get(name)!r}" for name, value in before.items() if now.get(name) != value]
+    if changes:
+        raise ResumeMismatchError(f"{path} began with {'; '.join(changes)}")
 
 
-def _check_same(before: Setting, now: Setting, path: Path) -> None:
-    different = [
-        f"{name} = {value!r}, not {now.get(name)!r}" for name, value in before.items() if now.get(name) != value
-    ]
-    if different:
-        raise TrainingError(
-            f"{path} began with {'; '.join(different)}; resume with the model, the data and the options it began with"
-        )
-
-
-def _described(data: Dataset) -> str:
+def _summary(data: Dataset) -> str:
     contents = hashlib.sha256()
     for example in data.examples:
         contents.update(example.path.name.encode("utf-8", "surrogatepass"))
@@ -153,7 +146,7 @@ def _digest(names: list[str]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
 
 
-def _random_state(device: torch.device) -> Random:
+def _rng_state(device: torch.device) -> RngState:
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -162,7 +155,7 @@ def _random_state(device: torch.device) -> Random:
     return states
 
 
-def _set_random_state(states: Random, device: torch.device) -> None:
+def _set_rng_state(states: RngState, device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], device)

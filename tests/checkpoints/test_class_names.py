@@ -145,8 +145,8 @@ def test_a_training_begins_with_the_classes_that_are_named(lone: Path, tmp_path:
     settings: dict[str, Any] = {"size": 64, "revision": None, "offline": False, "seed": 0}
     names = tuple(reversed(NAMES))[:3]
     with pytest.warns(ModelWarning, match="classes are called"):
-        assert pretrained(str(lone), names, names=None, **settings)[1] == 0
-    model, known = pretrained(str(lone), names, names=NAMES, **settings)
+        assert pretrained(str(lone), names, class_names=None, **settings)[1] == 0
+    model, known = pretrained(str(lone), names, class_names=NAMES, **settings)
     assert known == 3
     head, before = class_heads(model.network)[0], class_heads(tiny_network())[0]
     assert torch.equal(head.weight[:3], before.weight[[6, 5, 4]])

@@ -64,7 +64,7 @@ def test_it_says_how_it_goes_and_writes_what_it_promises(
     assert written == model | {f"last/{name}" for name in model} | {"metrics.jsonl", "curves.png", "resume.pt"}
     assert [record["epoch"] for record in records(place / "out")] == [1, 2]
     assert set(records(place / "out")[0]) == {
-        "epoch", "step", "lr", "loss", "classes", "boxes", "giou", "ap", "ap50", "ap75",
+        "epoch", "step", "lr", "loss", "loss_class", "loss_bbox", "loss_giou", "ap", "ap50", "ap75",
     }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_killed_and_resumed_it_is_the_unbroken_training(place: Path) -> None:
     assert weights[0] == weights[1]
     run = detr(*arguments, "--output", "broken", "--resume", "--lr", 0.5, cwd=place)
     assert run.returncode == 2
-    assert "began with rate = 0.0001, not 0.5" in run.stderr
+    assert "began with lr = 0.0001, not 0.5" in run.stderr
 
 
 def test_two_trainings_do_not_share_a_folder(place: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_killed_loading_process_is_said_in_a_line(place: Path) -> None:
     arguments = ("train", "shapes", "-o", "orphaned", "--epochs", 500, "--workers", 1, *SCRATCH)
     code, said = detr_until("epoch   1", kill_children, *arguments, cwd=place)
     assert code == 2
-    assert "detr: a process that loads images was killed" in said
+    assert "detr: an image-loading process was killed" in said
     assert "Traceback" not in said
 
 

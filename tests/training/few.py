@@ -13,13 +13,20 @@ from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.training.augment import Augmentation
 from detrcli.training.config import TrainConfig
 from detrcli.training.initialize import initialize
-from detrcli.training.optimizer import Rates
+from detrcli.training.optimizer import OptimizerConfig
 
 from .. import scenes
 
-PLAIN = Augmentation(crops=False, colors=False)
-RECIPE = TrainConfig(
-    epochs=2, batch_size=2, rate=1e-3, rates=Rates(), warm_up=5, augmentation=PLAIN, multi_scale=False, decay=0.9
+PLAIN = Augmentation(random_crop=False, color_jitter=False)
+CONFIG = TrainConfig(
+    epochs=2,
+    batch_size=2,
+    lr=1e-3,
+    optimizer=OptimizerConfig(),
+    warmup_steps=5,
+    augmentation=PLAIN,
+    multi_scale=False,
+    ema_decay=0.9,
 )
 
 

@@ -12,9 +12,9 @@ import torch
 from detrcli.training import loop
 from detrcli.training.augment import Augmentation
 from detrcli.training.distributed import init_distributed
-from detrcli.training.loop import Training
+from detrcli.training.loop import Trainer
 
-from .few import RECIPE, few_scenes, small_detr
+from .few import CONFIG, few_scenes, small_detr
 
 
 class Stopper:
@@ -27,7 +27,7 @@ class Stopper:
         if (epoch - 1) * steps + step == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def on_evaluation(self, done: int, of: int) -> None:
+    def on_evaluation(self, done: int, total: int) -> None:
         pass
 
     def on_epoch(self, record: Any) -> None:
@@ -41,18 +41,18 @@ def main() -> None:
     parser.add_argument("--stop-at", type=int)
     options = parser.parse_args()
     with init_distributed(torch.device("cpu")) as processes:
-        last = processes.rank == processes.count - 1
-        loop.SAVE_AFTER = 0 if last else 1e9
+        last = processes.rank == processes.world_size - 1
+        loop.SAVE_INTERVAL = 0 if last else 1e9
         data = few_scenes(options.folder.parent / f"data-{processes.rank}", 8)
-        recipe = replace(RECIPE, epochs=2, batch_size=1, augmentation=Augmentation())
+        config = replace(CONFIG, epochs=2, batch_size=1, augmentation=Augmentation())
         stopper = Stopper(options.stop_at if last else None)
         model = small_detr(data.classes)
-        training = Training(model, data, data, recipe, options.folder, processes, workers=0, watcher=stopper)
+        trainer = Trainer(model, data, data, config, options.folder, processes, workers=0, callback=stopper)
         if options.resume:
-            training.resume()
-        training.run()
+            trainer.resume()
+        trainer.run()
         digest = [float(value.double().abs().sum()) for value in model.network.state_dict().values()]
-        assert len({str(one) for one in processes.gathered(digest)}) == 1
+        assert len({str(one) for one in processes.all_gather(digest)}) == 1
 
 
 if __name__ == "__main__":

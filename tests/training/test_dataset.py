@@ -15,8 +15,8 @@ from detrcli.datasets import Example
 from detrcli.errors import ImageError
 from detrcli.images.resize import Exactly, ShortestEdge, fit_and_pad
 from detrcli.training.augment import Augmentation
-from detrcli.training.config import sizes_around
-from detrcli.training.dataset import Batch, Sample, Schedule, TrainingDataset, batches
+from detrcli.training.dataset import Batch, TrainingDataset, load_batches
+from detrcli.training.sampler import Sample, Sampler, multi_scale_rules
 
 from .few import PLAIN, few_scenes, small_detr
 
@@ -25,10 +25,10 @@ RULE = Exactly(64, 64)
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 3), st.integers(0, 5))
 def test_every_image_comes_at_most_once_an_epoch(count: int, size: int, processes: int, epoch: int) -> None:
-    schedules = [Schedule(count, size, (RULE,), 7, rank, processes) for rank in range(processes)]
-    epochs = [schedule.epoch(epoch) for schedule in schedules]
+    samplers = [Sampler(count, size, (RULE,), 7, rank, processes) for rank in range(processes)]
+    epochs = [sampler.epoch(epoch) for sampler in samplers]
     assert {len(batch) for one in epochs for batch in one} == {size}
-    assert {len(one) for one in epochs} == {schedules[0].steps}
+    assert {len(one) for one in epochs} == {samplers[0].steps}
     times = Counter(draw.image for one in epochs for batch in one for draw in batch)
     if count >= size * processes:
         assert max(times.values()) == 1
@@ -38,18 +38,18 @@ def test_every_image_comes_at_most_once_an_epoch(count: int, size: int, processe
 
 
 def test_epochs_and_seeds_differ_and_repeat() -> None:
-    assert Schedule(9, 2, (RULE,), 1).epoch(3) == Schedule(9, 2, (RULE,), 1).epoch(3)
-    assert Schedule(9, 2, (RULE,), 1).epoch(3) != Schedule(9, 2, (RULE,), 1).epoch(4)
-    assert Schedule(9, 2, (RULE,), 1).epoch(3) != Schedule(9, 2, (RULE,), 2).epoch(3)
+    assert Sampler(9, 2, (RULE,), 1).epoch(3) == Sampler(9, 2, (RULE,), 1).epoch(3)
+    assert Sampler(9, 2, (RULE,), 1).epoch(3) != Sampler(9, 2, (RULE,), 1).epoch(4)
+    assert Sampler(9, 2, (RULE,), 1).epoch(3) != Sampler(9, 2, (RULE,), 2).epoch(3)
 
 
 def test_a_batch_has_one_size_and_an_epoch_all_of_them() -> None:
-    rules = sizes_around(Exactly(256, 256), 64)
+    rules = multi_scale_rules(Exactly(256, 256), 64)
     assert rules == (Exactly(192, 192), Exactly(256, 256), Exactly(320, 320))
-    drawn = [{draw.rule for draw in batch} for batch in Schedule(100, 2, rules, 0).epoch(0)]
+    drawn = [{draw.rule for draw in batch} for batch in Sampler(100, 2, rules, 0).epoch(0)]
     assert {len(one) for one in drawn} == {1}
     assert set().union(*drawn) == set(rules)
-    assert sizes_around(ShortestEdge(800, 1333), 1)[0] == ShortestEdge(480, 1333)
+    assert multi_scale_rules(ShortestEdge(800, 1333), 1)[0] == ShortestEdge(480, 1333)
 
 
 def as_lists(given: list[Batch]) -> list[list[object]]:
@@ -59,19 +59,19 @@ def as_lists(given: list[Batch]) -> list[list[object]]:
 def test_other_processes_load_the_same(tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 6)
     images = TrainingDataset(data.examples, small_detr(data.classes).preprocessing, Augmentation())
-    draws = Schedule(6, 2, (RULE,), 0).epoch(0)
+    draws = Sampler(6, 2, (RULE,), 0).epoch(0)
     state = torch.get_rng_state()
-    alone = as_lists(list(batches(images, draws, workers=0, pin=False)))
+    alone = as_lists(list(load_batches(images, draws, workers=0, pin_memory=False)))
     assert torch.equal(state, torch.get_rng_state())
-    assert as_lists(list(batches(images, draws, workers=2, pin=False))) == alone
-    assert as_lists(list(batches(images, draws[1:], workers=0, pin=False))) == alone[1:]
+    assert as_lists(list(load_batches(images, draws, workers=2, pin_memory=False))) == alone
+    assert as_lists(list(load_batches(images, draws[1:], workers=0, pin_memory=False))) == alone[1:]
 
 
 def test_smaller_images_are_padded(tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 6)
     rule = ShortestEdge(64, None)
-    images = TrainingDataset(data.examples, small_detr(data.classes).preprocessing, Augmentation(crops=False))
-    for batch in batches(images, Schedule(6, 3, (rule,), 0).epoch(0), workers=0, pin=False):
+    images = TrainingDataset(data.examples, small_detr(data.classes).preprocessing, Augmentation(random_crop=False))
+    for batch in load_batches(images, Sampler(6, 3, (rule,), 0).epoch(0), workers=0, pin_memory=False):
         assert batch.mask is not None
         for index, target in enumerate(batch.targets):
             inside = ~batch.mask[index]
@@ -89,14 +89,14 @@ def test_a_model_that_pads_learns_from_padded_images(tmp_path: Path) -> None:
     label, flag, area = np.array([0]), np.array([False]), np.array([300.0])
     example = Example(tmp_path / "a.png", 1, 40, 20, boxes=box, labels=label, crowd=flag, areas=area)
     images = TrainingDataset([example], Preprocessing(), PLAIN)
-    for rule in sizes_around(fit_and_pad(64, 64), 64):
-        (batch,) = batches(images, [[Sample(0, 0, rule)]], workers=0, pin=False)
+    for rule in multi_scale_rules(fit_and_pad(64, 64), 64):
+        (batch,) = load_batches(images, [[Sample(0, 0, rule)]], workers=0, pin_memory=False)
         assert batch.mask is None
         assert batch.pixels.shape == (1, 3, 64, 64)
         assert batch.pixels[..., 32:, :].eq(0).all()
         assert batch.pixels[..., :32, :].gt(1).all()
         assert batch.targets[0].boxes.tolist() == [[0.5, 0.3125, 0.5, 0.375]]
-    assert sizes_around(fit_and_pad(256, 256), 64) == (
+    assert multi_scale_rules(fit_and_pad(256, 256), 64) == (
         fit_and_pad(192, 192),
         fit_and_pad(256, 256),
         fit_and_pad(320, 320),
@@ -109,7 +109,7 @@ def test_a_image_that_went_away_is_named(workers: int, tmp_path: Path) -> None:
     images = TrainingDataset(data.examples, small_detr(data.classes).preprocessing, Augmentation())
     data.examples[0].path.unlink()
     with pytest.raises(ImageError) as caught:
-        list(batches(images, Schedule(2, 2, (RULE,), 0).epoch(0), workers=workers, pin=False))
+        list(load_batches(images, Sampler(2, 2, (RULE,), 0).epoch(0), workers=workers, pin_memory=False))
     assert str(caught.value) == f"{data.examples[0].path}: no such file or directory"
 
 
@@ -124,5 +124,5 @@ def test_a_image_for_which_memory_is_too_small_is_named(
     data = few_scenes(tmp_path / "data", 2)
     images = TrainingDataset(data.examples, small_detr(data.classes).preprocessing, Augmentation())
     monkeypatch.setattr(Image.Image, "resize", fail)
-    with pytest.raises(ImageError, match=r"\.jpg: not enough memory to vary and resize it$"):
-        list(batches(images, Schedule(2, 2, (RULE,), 0).epoch(0), workers=workers, pin=False))
+    with pytest.raises(ImageError, match=r"\.jpg: not enough memory to augment and resize it$"):
+        list(load_batches(images, Sampler(2, 2, (RULE,), 0).epoch(0), workers=workers, pin_memory=False))

@@ -54,7 +54,7 @@ def test_criterion(family: str, case: str) -> None:
         wanted = zip(golden[f"match{image}.query"].tolist(), golden[f"match{image}.target"].tolist(), strict=True)
         assert pairs == set(wanted)
 
-    total, losses = criterion(layers, targets, objects=objects, groups=groups)
+    total, losses = criterion(layers, targets, num_objects=objects, groups=groups)
     for suffix, terms in zip(suffixes, losses, strict=True):
         for name, term in zip(TERMS, terms, strict=True):
             assert term.item() == pytest.approx(float(golden[f"loss.{name}{suffix}"]), rel=1e-6), name + suffix

@@ -31,11 +31,11 @@ def test_step(model: str, layout: Layout, tmp_path: Path) -> None:
             elif isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         answers, suffixes = network.every_layer(pixels, mask), ["_0", "_1", "_2", "_3", "_4", ""]
-        total, losses = DETR_CRITERION(answers, targets, objects=objects)
+        total, losses = DETR_CRITERION(answers, targets, num_objects=objects)
     else:
         layers, proposals = network.every_layer(pixels)
         answers, suffixes = [*layers, proposals], ["_0", "_1", "", "_enc"]
-        total, losses = LWDETR_CRITERION(answers, targets, objects=objects, groups=network.config.num_groups)
+        total, losses = LWDETR_CRITERION(answers, targets, num_objects=objects, groups=network.config.num_groups)
     for suffix, terms in zip(suffixes, losses, strict=True):
         for name, term in zip(TERMS, terms, strict=True):
             assert term.item() == pytest.approx(float(expected[f"loss.{name}{suffix}"]), rel=1e-4), name + suffix

@@ -22,10 +22,10 @@ from detrcli.training.augment import Augmentation
 from detrcli.training.config import TrainConfig
 from detrcli.training.distributed import Distributed
 from detrcli.training.initialize import initialize
-from detrcli.training.loop import Training
-from detrcli.training.optimizer import Rates
+from detrcli.training.loop import Trainer
+from detrcli.training.optimizer import DETR_FINE_TUNING
 
-from .few import RECIPE, few_scenes, small_detr, small_lwdetr
+from .few import CONFIG, few_scenes, small_detr, small_lwdetr
 
 ALONE = Distributed(0, 1, torch.device("cpu"))
 
@@ -42,7 +42,7 @@ class Silent:
         if (epoch, step) == self.stop_at:
             raise KeyboardInterrupt
 
-    def on_evaluation(self, done: int, of: int) -> None:
+    def on_evaluation(self, done: int, total: int) -> None:
         pass
 
     def on_epoch(self, record: Any) -> None:
@@ -52,25 +52,25 @@ class Silent:
 def training(
     model: LoadedModel,
     data: Dataset,
-    recipe: TrainConfig,
+    config: TrainConfig,
     folder: Path,
     *,
     validation: Dataset | None = None,
     watcher: Silent | None = None,
     processes: Distributed = ALONE,
     workers: int = 0,
-) -> Training:
+) -> Trainer:
     listens = watcher or Silent()
-    return Training(model, data, validation, recipe, folder, processes, workers=workers, watcher=listens)
+    return Trainer(model, data, validation, config, folder, processes, workers=workers, callback=listens)
 
 
 def test_from_random_weights_a_handful_of_images_is_learned(tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 4)
     often = replace(data, examples=data.examples * 110)
     watcher = Silent()
-    recipe = replace(RECIPE, epochs=4, batch_size=4, rate=2e-3, decay=0.98)
+    config = replace(CONFIG, epochs=4, batch_size=4, lr=2e-3, ema_decay=0.98)
     model = small_lwdetr(data.classes)
-    training(model, often, recipe, tmp_path / "out", validation=data, watcher=watcher).run()
+    training(model, often, config, tmp_path / "out", validation=data, watcher=watcher).run()
     assert sum(watcher.losses[-20:]) / 20 < watcher.losses[0] / 10
     assert json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[-1])["ap50"] > 0.9
 
@@ -83,15 +83,15 @@ def test_from_random_weights_a_handful_of_images_is_learned(tmp_path: Path) -> N
 def test_a_resumed_training_is_the_unbroken_one(
     make: type, stop_at: tuple[int, int], workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "SAVE_AFTER", -1)
+    monkeypatch.setattr(loop, "SAVE_INTERVAL", -1)
     data = few_scenes(tmp_path / "data", 6)
-    recipe = replace(RECIPE, epochs=2, augmentation=Augmentation())
+    config = replace(CONFIG, epochs=2, augmentation=Augmentation())
     whole, first, rest = Silent(), Silent(stop_at), Silent()
-    training(make(data.classes), data, recipe, tmp_path / "whole", validation=data, watcher=whole).run()
+    training(make(data.classes), data, config, tmp_path / "whole", validation=data, watcher=whole).run()
     with pytest.raises(KeyboardInterrupt):
-        training(make(data.classes), data, recipe, tmp_path / "parts", validation=data, watcher=first).run()
+        training(make(data.classes), data, config, tmp_path / "parts", validation=data, watcher=first).run()
     resumed = training(
-        make(data.classes), data, recipe, tmp_path / "parts", validation=data, watcher=rest, workers=workers
+        make(data.classes), data, config, tmp_path / "parts", validation=data, watcher=rest, workers=workers
     )
     resumed.resume()
     resumed.run()
@@ -110,8 +110,8 @@ def test_the_best_weights_are_kept_and_the_last_ones_beside(tmp_path: Path, monk
 
     monkeypatch.setattr(loop, "evaluate", judged)
     data = few_scenes(tmp_path / "data", 4)
-    training(small_lwdetr(data.classes), data, replace(RECIPE, epochs=3), tmp_path / "out", validation=data).run()
-    training(small_lwdetr(data.classes), data, replace(RECIPE, epochs=3), tmp_path / "all").run()
+    training(small_lwdetr(data.classes), data, replace(CONFIG, epochs=3), tmp_path / "out", validation=data).run()
+    training(small_lwdetr(data.classes), data, replace(CONFIG, epochs=3), tmp_path / "all").run()
     records = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
     assert [record["ap"] for record in records] == [0.2, 0.5, 0.1]
     best, last = load_model(tmp_path / "out"), load_model(tmp_path / "out/last")
@@ -123,7 +123,7 @@ def test_the_best_weights_are_kept_and_the_last_ones_beside(tmp_path: Path, monk
 
 def test_the_best_weights_are_those_of_their_very_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = few_scenes(tmp_path / "data", 4)
-    recipe = replace(RECIPE, epochs=5, validate_every=2)
+    config = replace(CONFIG, epochs=5, val_interval=2)
     precisions = iter([0.1, 0.7, 0.4])
 
     def judged(*args: Any, **kwargs: Any) -> Any:
@@ -131,12 +131,12 @@ def test_the_best_weights_are_those_of_their_very_epoch(tmp_path: Path, monkeypa
         return replace(evaluation, ap=next(precisions)), answers
 
     monkeypatch.setattr(loop, "evaluate", judged)
-    training(small_lwdetr(data.classes), data, recipe, tmp_path / "out", validation=data).run()
+    training(small_lwdetr(data.classes), data, config, tmp_path / "out", validation=data).run()
     records = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
     assert [record.get("ap") for record in records] == [None, 0.1, None, 0.7, 0.4]
     short = Silent(stop_at=(5, 1))
     with pytest.raises(KeyboardInterrupt):
-        training(small_lwdetr(data.classes), data, recipe, tmp_path / "short", watcher=short).run()
+        training(small_lwdetr(data.classes), data, config, tmp_path / "short", watcher=short).run()
     best, after_four = load_model(tmp_path / "out").state_dict(), load_model(tmp_path / "short/last").state_dict()
     assert all(torch.equal(best[name], after_four[name]) for name in best)
 
@@ -162,13 +162,13 @@ def test_an_interrupted_training_saves_what_it_has(
     data = few_scenes(tmp_path / "data", 8)
     before = signal.getsignal(number)
     whole, first, rest = Silent(), interrupting(number, (1, 2)), Silent()
-    training(small_detr(data.classes), data, RECIPE, tmp_path / "whole", watcher=whole).run()
+    training(small_detr(data.classes), data, CONFIG, tmp_path / "whole", watcher=whole).run()
     with pytest.raises(error) as stopped:
-        training(small_detr(data.classes), data, RECIPE, tmp_path / "out", watcher=first, workers=workers).run()
+        training(small_detr(data.classes), data, CONFIG, tmp_path / "out", watcher=first, workers=workers).run()
     if number is signal.SIGTERM:
         assert stopped.value.code == 143  # type: ignore[attr-defined]
     assert signal.getsignal(number) is before
-    resumed = training(small_detr(data.classes), data, RECIPE, tmp_path / "out", watcher=rest)
+    resumed = training(small_detr(data.classes), data, CONFIG, tmp_path / "out", watcher=rest)
     resumed.resume()
     resumed.run()
     assert first.losses + rest.losses == whole.losses
@@ -179,17 +179,17 @@ def test_a_validation_is_interrupted_at_once_and_begun_anew(tmp_path: Path) -> N
     class Impatient(Silent):
         seen = 0
 
-        def on_evaluation(self, done: int, of: int) -> None:
+        def on_evaluation(self, done: int, total: int) -> None:
             self.seen += 1
             os.kill(os.getpid(), signal.SIGTERM)
 
     data = few_scenes(tmp_path / "data", 4)
     whole, first, rest = Silent(), Impatient(), Silent()
-    training(small_detr(data.classes), data, RECIPE, tmp_path / "whole", validation=data, watcher=whole).run()
+    training(small_detr(data.classes), data, CONFIG, tmp_path / "whole", validation=data, watcher=whole).run()
     with pytest.raises(SystemExit):
-        training(small_detr(data.classes), data, RECIPE, tmp_path / "out", validation=data, watcher=first).run()
+        training(small_detr(data.classes), data, CONFIG, tmp_path / "out", validation=data, watcher=first).run()
     assert (first.seen, len(first.losses)) == (1, 2)
-    resumed = training(small_detr(data.classes), data, RECIPE, tmp_path / "out", validation=data, watcher=rest)
+    resumed = training(small_detr(data.classes), data, CONFIG, tmp_path / "out", validation=data, watcher=rest)
     resumed.resume()
     resumed.run()
     assert first.losses + rest.losses == whole.losses
@@ -203,33 +203,33 @@ def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def refused(
-        match: str, model: LoadedModel, learned: Dataset, recipe: TrainConfig, validation: Dataset | None = data
+        match: str, model: LoadedModel, learned: Dataset, config: TrainConfig, validation: Dataset | None = data
     ) -> None:
         with pytest.raises(TrainingError, match=match):
-            training(model, learned, recipe, out, validation=validation).resume()
+            training(model, learned, config, out, validation=validation).resume()
 
-    refused("nothing to resume", small_lwdetr(data.classes), data, RECIPE)
-    training(small_lwdetr(data.classes), data, RECIPE, out, validation=data).run()
-    refused(r"began with rate = 0\.001, not 0\.5", small_lwdetr(data.classes), data, replace(RECIPE, rate=0.5))
-    refused(r"began with images = '2 \(\w+\)', not '2 \(\w+\)'", small_lwdetr(data.classes), other, RECIPE)
-    refused("began with images to validate", small_lwdetr(data.classes), data, RECIPE, validation=other)
-    refused("began with images to validate", small_lwdetr(data.classes), data, RECIPE, validation=None)
-    refused("began with network", small_lwdetr(data.classes, num_queries=9), data, RECIPE)
-    refused("began with network", small_lwdetr(data.classes, self_heads=1), data, RECIPE)
-    refused("began with network", small_detr(data.classes), data, RECIPE)
+    refused("nothing to resume", small_lwdetr(data.classes), data, CONFIG)
+    training(small_lwdetr(data.classes), data, CONFIG, out, validation=data).run()
+    refused(r"began with lr = 0\.001, not 0\.5", small_lwdetr(data.classes), data, replace(CONFIG, lr=0.5))
+    refused(r"began with images = '2 \(\w+\)', not '2 \(\w+\)'", small_lwdetr(data.classes), other, CONFIG)
+    refused("began with validation images", small_lwdetr(data.classes), data, CONFIG, validation=other)
+    refused("began with validation images", small_lwdetr(data.classes), data, CONFIG, validation=None)
+    refused("began with network", small_lwdetr(data.classes, num_queries=9), data, CONFIG)
+    refused("began with network", small_lwdetr(data.classes, self_heads=1), data, CONFIG)
+    refused("began with network", small_detr(data.classes), data, CONFIG)
     renamed = tuple(name.upper() for name in data.classes)
-    refused("began with classes", small_lwdetr(renamed), replace(data, classes=renamed), RECIPE)
+    refused("began with classes", small_lwdetr(renamed), replace(data, classes=renamed), CONFIG)
     frozen = small_lwdetr(data.classes)
     frozen.network.class_head.requires_grad_(False)
-    refused("began with learning parameters", frozen, data, RECIPE)
+    refused("began with trained parameters", frozen, data, CONFIG)
     larger = small_lwdetr(data.classes)
-    refused("began with preprocessing", replace(larger, preprocessing=Preprocessing(Exactly(64, 64))), data, RECIPE)
+    refused("began with preprocessing", replace(larger, preprocessing=Preprocessing(Exactly(64, 64))), data, CONFIG)
 
 
-@pytest.mark.parametrize("part", ["nothing", "half", "setting", "progress", "optimizer"])
+@pytest.mark.parametrize("part", ["nothing", "half", "settings", "progress", "optimizer"])
 def test_a_damaged_state_is_said(part: str, tmp_path: Path) -> None:
     data, out = few_scenes(tmp_path / "data", 2), tmp_path / "out"
-    training(small_lwdetr(data.classes), data, RECIPE, out).run()
+    training(small_lwdetr(data.classes), data, CONFIG, out).run()
     path = out / "resume.pt"
     if part in ("nothing", "half"):
         path.write_bytes(path.read_bytes()[: 0 if part == "nothing" else 10_000])
@@ -237,8 +237,8 @@ def test_a_damaged_state_is_said(part: str, tmp_path: Path) -> None:
         state = torch.load(path, weights_only=True)
         (state["parts"] if part == "optimizer" else state).pop(part)
         torch.save(state, path)
-    with pytest.raises(TrainingError, match=r"damaged.*another --output.*--model .*last") as caught:
-        training(small_lwdetr(data.classes), data, RECIPE, out).resume()
+    with pytest.raises(TrainingError, match=r"damaged") as caught:
+        training(small_lwdetr(data.classes), data, CONFIG, out).resume()
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -247,7 +247,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_first_step(tmp_pat
     (tmp_path / "file").write_text("")
     watcher = Silent()
     with pytest.raises(OutputError, match="cannot write"):
-        training(small_lwdetr(data.classes), data, RECIPE, tmp_path / "file/out", watcher=watcher).run()
+        training(small_lwdetr(data.classes), data, CONFIG, tmp_path / "file/out", watcher=watcher).run()
     assert watcher.losses == []
 
 
@@ -255,8 +255,8 @@ def test_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 2)
     model = small_lwdetr(data.classes)
     model.network.class_head.bias.data.fill_(torch.nan)
-    with pytest.raises(TrainingError, match="no longer a number in step 1 of epoch 1"):
-        training(model, data, RECIPE, tmp_path / "out").run()
+    with pytest.raises(TrainingError, match="no longer finite in step 1 of epoch 1"):
+        training(model, data, CONFIG, tmp_path / "out").run()
 
 
 @pytest.mark.parametrize("make", [small_lwdetr, small_detr])
@@ -265,8 +265,8 @@ def test_a_batch_may_be_without_objects(make: type, tmp_path: Path) -> None:
     full, other = data.examples
     bare = replace(full, boxes=full.boxes[:0], labels=full.labels[:0], areas=full.areas[:0], crowd=full.crowd[:0])
     watcher = Silent()
-    recipe = replace(RECIPE, epochs=1, batch_size=1)
-    training(make(data.classes), replace(data, examples=(bare, other)), recipe, tmp_path / "out", watcher=watcher).run()
+    config = replace(CONFIG, epochs=1, batch_size=1)
+    training(make(data.classes), replace(data, examples=(bare, other)), config, tmp_path / "out", watcher=watcher).run()
     assert len(watcher.losses) == 2
 
 
@@ -275,8 +275,8 @@ def test_a_gradient_that_is_no_number_stops_it_before_it_does_harm(tmp_path: Pat
     model = small_lwdetr(data.classes)
     before = {name: value.clone() for name, value in model.network.state_dict().items() if "running" not in name}
     model.network.class_head.weight.register_hook(lambda gradient: gradient * torch.inf)
-    with pytest.raises(TrainingError, match="no longer a number in step 1 of epoch 1"):
-        training(model, data, RECIPE, tmp_path / "out").run()
+    with pytest.raises(TrainingError, match="no longer finite in step 1 of epoch 1"):
+        training(model, data, CONFIG, tmp_path / "out").run()
     after = model.network.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items() if "num_batches" not in name)
     assert not (tmp_path / "out/model.safetensors").exists()
@@ -288,7 +288,7 @@ def test_a_gradient_beyond_fp16_is_left_out(tmp_path: Path) -> None:
     gradients = iter([torch.inf, *[1.0] * 9])
     model.network.class_head.weight.register_hook(lambda gradient: gradient * next(gradients))
     watcher = Silent()
-    training(model, data, replace(RECIPE, precision="fp16", epochs=3), tmp_path / "out", watcher=watcher).run()
+    training(model, data, replace(CONFIG, precision="fp16", epochs=3), tmp_path / "out", watcher=watcher).run()
     assert len(watcher.losses) == 3
     assert all(torch.isfinite(value).all() for value in load_model(tmp_path / "out").state_dict().values())
 
@@ -304,14 +304,20 @@ def test_gradients_are_clipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
     data = few_scenes(tmp_path / "data", 4)
-    training(small_lwdetr(data.classes), data, RECIPE, tmp_path / "out").run()
+    training(small_lwdetr(data.classes), data, CONFIG, tmp_path / "out").run()
     assert norms == pytest.approx([0.1] * 4, rel=1e-3)
 
 
 def test_the_metrics_tell_the_heads_learning_rate(tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 4)
-    recipe = replace(RECIPE, rates=Rates(backbone=0.1, layer_decay=0.5), warm_up=0, decline="step", epochs=3)
-    training(small_lwdetr(data.classes), data, recipe, tmp_path / "out").run()
+    config = replace(
+        CONFIG,
+        optimizer=DETR_FINE_TUNING,
+        warmup_steps=0,
+        lr_schedule="step",
+        epochs=3,
+    )
+    training(small_lwdetr(data.classes), data, config, tmp_path / "out").run()
     records = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
     assert [record["lr"] for record in records] == pytest.approx([1e-3, 1e-3, 1e-4])
 
@@ -333,8 +339,8 @@ def test_a_resnet_without_norms_starts_with_features_of_moderate_size(depths: tu
 def test_it_trains_in_half_precision_and_with_smooth_l1(make: type, precision: Any, tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 4)
     watcher = Silent()
-    recipe = replace(RECIPE, precision=precision, box_loss="smooth_l1", multi_scale=True)
-    training(make(data.classes), data, recipe, tmp_path / "out", watcher=watcher).run()
+    config = replace(CONFIG, precision=precision, box_loss="smooth_l1", multi_scale=True)
+    training(make(data.classes), data, config, tmp_path / "out", watcher=watcher).run()
     assert watcher.losses[-1] < watcher.losses[0]
 
 
@@ -345,13 +351,13 @@ def test_a_gpu_learns_what_the_cpu_does(make: type, precision: Any, tmp_path: Pa
     data = few_scenes(tmp_path / "data", 4)
     often = replace(data, examples=data.examples * 10)
     here, there = Silent(), Silent()
-    recipe = replace(RECIPE, precision="fp32")
-    training(make(data.classes), often, recipe, tmp_path / "cpu", watcher=here).run()
+    config = replace(CONFIG, precision="fp32")
+    training(make(data.classes), often, config, tmp_path / "cpu", watcher=here).run()
     gpu = Distributed(0, 1, torch.device("cuda"))
-    recipe = replace(RECIPE, precision=precision)
-    training(make(data.classes), often, recipe, tmp_path / "gpu", validation=data, watcher=there, processes=gpu).run()
+    config = replace(CONFIG, precision=precision)
+    training(make(data.classes), often, config, tmp_path / "gpu", validation=data, watcher=there, processes=gpu).run()
     assert there.losses[0] == pytest.approx(here.losses[0], rel=1e-3 if precision == "fp32" else 0.1)
     assert sum(there.losses[-10:]) == pytest.approx(sum(here.losses[-10:]), rel=0.3)
-    resumed = training(make(data.classes), often, recipe, tmp_path / "gpu", validation=data, processes=gpu)
+    resumed = training(make(data.classes), often, config, tmp_path / "gpu", validation=data, processes=gpu)
     resumed.resume()
-    assert len(resumed.records) == recipe.epochs
+    assert len(resumed.records) == config.epochs

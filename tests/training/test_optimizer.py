@@ -13,7 +13,7 @@ from detrcli.models.detr import Detr
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.training.ema import ModelEma
 from detrcli.training.initialize import class_heads, with_classes
-from detrcli.training.optimizer import FROM_SCRATCH, fine_tuning, freeze_stem, optimizer_for, share
+from detrcli.training.optimizer import FROM_SCRATCH, build_optimizer, fine_tuning_config, freeze_stem, lr_factor
 
 from ..places import DATA
 from .few import small_detr, small_lwdetr
@@ -21,7 +21,7 @@ from .few import small_detr, small_lwdetr
 
 def rates(network: Detr | LwDetr, rate: float, scratch: bool = False) -> dict[str, tuple[float, float]]:
     """Learning rate and weight decay of every parameter that learns."""
-    optimizer = optimizer_for(network, rate, FROM_SCRATCH if scratch else fine_tuning(network))
+    optimizer = build_optimizer(network, rate, FROM_SCRATCH if scratch else fine_tuning_config(network))
     groups = {
         id(parameter): (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -83,18 +83,18 @@ def test_from_scratch_all_parts_learn_alike() -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    cosine = [share(step, 1000, warm_up=100, decline="cosine") for step in range(1000)]
+    cosine = [lr_factor(step, 1000, warmup_steps=100, schedule="cosine") for step in range(1000)]
     assert cosine[:100] == pytest.approx([(step + 1) / 101 for step in range(100)])
     assert cosine[100] == 1
     assert cosine[100:] == sorted(cosine[100:], reverse=True)
     assert cosine[-1] == pytest.approx(0.01, abs=1e-4)
-    steps = [share(step, 300, warm_up=0, decline="step") for step in range(300)]
+    steps = [lr_factor(step, 300, warmup_steps=0, schedule="step") for step in range(300)]
     assert steps == [1] * 200 + [0.1] * 100
 
 
 def test_the_average_follows() -> None:
     network = small_lwdetr().network
-    average = ModelEma(network, decay=0.9, warm_up=1)
+    average = ModelEma(network, decay=0.9, warmup_steps=1)
     start = copy.deepcopy(network.state_dict())
     with torch.no_grad():
         for parameter in network.parameters():
