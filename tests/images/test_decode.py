@@ -1,4 +1,4 @@
-"""Every kind of image file, sound or damaged, becomes an upright RGB image or one clear error."""
+"""Decoding: every image file, valid or damaged, becomes an upright RGB image or one clear error."""
 
 import io
 import os
@@ -63,7 +63,7 @@ def test_truncated(tmp_path: Path, kind: str, part: float) -> None:
     assert "damaged" in error_of(path) or "not an image" in error_of(path)
 
 
-def test_what_is_no_image(tmp_path: Path) -> None:
+def test_files_that_are_not_images(tmp_path: Path) -> None:
     empty = tmp_path / "empty.png"
     empty.touch()
     assert error_of(empty) == "the file is empty"
@@ -77,24 +77,24 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     assert "is a directory" in error_of(folder)
 
 
-def test_a_decoder_that_fails_in_its_own_way(tmp_path: Path) -> None:
+def test_unusual_exception_of_a_decoder(tmp_path: Path) -> None:
     data = bytearray(encoded(Image.fromarray(noise(6, 4)), "PNG"))
-    data[11] = 0  # the header's length, on which Pillow raises ValueError
+    data[11] = 0  # length of the header chunk; Pillow raises ValueError
     path = tmp_path / "a.png"
     path.write_bytes(data)
     assert "damaged image" in error_of(path)
 
 
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+def test_file_without_read_permission(tmp_path: Path) -> None:
     path = tmp_path / "secret.png"
     path.write_bytes(encoded(Image.new("RGB", (4, 4)), "PNG"))
     path.chmod(0)
     if os.access(path, os.R_OK):
-        pytest.skip("this user may read every file")
+        pytest.skip("needs a user without access to all files")
     assert "permission denied" in error_of(path)
 
 
-def test_the_contents_count_and_not_the_name(tmp_path: Path) -> None:
+def test_format_is_determined_by_the_contents(tmp_path: Path) -> None:
     pixels = noise(9, 5)
     decoded = read_bytes(tmp_path, encoded(Image.fromarray(pixels), "PNG"), "wrong.jpg")
     assert decoded.format == "PNG"
@@ -109,13 +109,13 @@ def test_extreme_sizes(tmp_path: Path, size: tuple[int, int], kind: str) -> None
     assert (pixels_of(decoded) == 255).all()
 
 
-def test_sixteen_bit_grey_keeps_its_brightness(tmp_path: Path) -> None:
+def test_16_bit_gray_keeps_its_brightness(tmp_path: Path) -> None:
     values = np.full((4, 4), 40_000, np.uint16)
     assert np.abs(pixels_of(read_bytes(tmp_path, encoded(Image.fromarray(values), "PNG"))).astype(int) - 156).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_a_sixteen_bit_ramp_stays_a_ramp(tmp_path: Path, kind: str) -> None:
+def test_16_bit_ramp(tmp_path: Path, kind: str) -> None:
     ramp = np.linspace(0, 65_535, 256).astype(np.uint16)[None]
     row = pixels_of(read_bytes(tmp_path, encoded(Image.fromarray(ramp), kind)))[0].astype(int)
     assert (row[:, 0] == row[:, 1]).all()
@@ -124,7 +124,7 @@ def test_a_sixteen_bit_ramp_stays_a_ramp(tmp_path: Path, kind: str) -> None:
     assert (np.diff(row[:, 0]) >= 0).all()
 
 
-def test_a_big_endian_sixteen_bit_tiff(tmp_path: Path) -> None:
+def test_big_endian_16_bit_tiff(tmp_path: Path) -> None:
     data = encoded(Image.frombytes("I;16B", (2, 1), struct.pack(">HH", 40_000, 513)), "TIFF")
     assert np.abs(pixels_of(read_bytes(tmp_path, data))[0, :, 0].astype(int) - [156, 2]).max() <= 1
 
@@ -161,15 +161,15 @@ def test_float_tiff(tmp_path: Path, values: list[float], expected: list[int]) ->
     assert np.abs(pixels_of(read_bytes(tmp_path, data))[0, :, 0].astype(int) - expected).max() <= 1
 
 
-def test_how_float_values_were_taken_can_be_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_scale_of_float_values_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "detrcli")
     read_bytes(tmp_path, encoded(Image.fromarray(np.array([[0, 1.5]], np.float32)), "TIFF"), "a.tif")
     assert caplog.messages == [f"{tmp_path / 'a.tif'}: float values up to 1.5, read as black 0 to white 1"]
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="shared cases are not here")
+@pytest.mark.skipif(not CASES.is_dir(), reason="shared cases are not available")
 @pytest.mark.parametrize(
-    ("name", "grey", "most"),
+    ("name", "gray", "tolerance"),
     [
         ("rgb16.png", False, 0),
         ("cmyk.jpg", False, 1),
@@ -182,14 +182,14 @@ def test_how_float_values_were_taken_can_be_known(tmp_path: Path, caplog: pytest
         ("float-0-1.0001.tif", True, 1),
     ],
 )
-def test_one_image_in_many_formats(name: str, grey: bool, most: float) -> None:
+def test_same_image_in_many_formats(name: str, gray: bool, tolerance: float) -> None:
     control = read_image(CASES / "00-control.png").image
-    expected = np.asarray(control.convert("L").convert("RGB") if grey else control).astype(int)
-    assert np.abs(pixels_of(read_image(CASES / name)) - expected).mean() <= most
+    expected = np.asarray(control.convert("L").convert("RGB") if gray else control).astype(int)
+    assert np.abs(pixels_of(read_image(CASES / name)) - expected).mean() <= tolerance
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="shared cases are not here")
-def test_a_shared_jpeg_that_is_cut_off() -> None:
+@pytest.mark.skipif(not CASES.is_dir(), reason="shared cases are not available")
+def test_truncated_shared_jpeg() -> None:
     assert "damaged image" in error_of(CASES / "truncated.jpg")
 
 
@@ -198,7 +198,7 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
     assert np.abs(pixels_of(read_bytes(tmp_path, data)).astype(int) - [255, 0, 0]).max() < 12
 
 
-def test_a_palette_with_transparency_lies_over_white(tmp_path: Path) -> None:
+def test_transparent_palette_color_becomes_white(tmp_path: Path) -> None:
     image = Image.new("P", (2, 1), 0)
     image.putpalette([0, 0, 255, 255, 0, 0])
     image.putpixel((1, 0), 1)
@@ -207,7 +207,7 @@ def test_a_palette_with_transparency_lies_over_white(tmp_path: Path) -> None:
         assert pixels_of(decoded)[0].tolist() == [[255, 255, 255], [255, 0, 0]], kind
 
 
-def test_a_transparent_color_lies_over_white(tmp_path: Path) -> None:
+def test_transparent_rgb_color_becomes_white(tmp_path: Path) -> None:
     image = Image.new("RGB", (2, 1), (0, 0, 255))
     image.putpixel((1, 0), (255, 0, 0))
     decoded = read_bytes(tmp_path, encoded(image, "PNG", transparency=(0, 0, 255)))
@@ -221,7 +221,7 @@ def test_a_transparent_color_lies_over_white(tmp_path: Path) -> None:
         ("RGBA", [(0, 0, 255, 0), (0, 0, 255, 255), (255, 0, 0, 128)], [(255,) * 3, (0, 0, 255), (255, 127, 127)]),
     ],
 )
-def test_alpha_lies_over_white(
+def test_alpha_is_composited_over_white(
     tmp_path: Path, mode: str, colors: list[tuple[int, ...]], expected: list[tuple[int, ...]]
 ) -> None:
     image = Image.new(mode, (3, 1))
@@ -231,7 +231,7 @@ def test_alpha_lies_over_white(
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
-def test_grey(tmp_path: Path, mode: str) -> None:
+def test_gray(tmp_path: Path, mode: str) -> None:
     values = np.array([[0, 255, 255], [255, 0, 0]], np.uint8)
     if mode == "L":
         values[0, 0] = 90
@@ -242,7 +242,7 @@ def test_grey(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})], ids=lambda v: str(v)
 )
-def test_an_animation_gives_its_first_frame(tmp_path: Path, kind: str, options: dict[str, object]) -> None:
+def test_first_frame_of_an_animation(tmp_path: Path, kind: str, options: dict[str, object]) -> None:
     frames = [Image.new("RGB", (6, 4), color) for color in ("red", "blue", "lime")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     decoded = read_bytes(tmp_path, data)
@@ -251,23 +251,23 @@ def test_an_animation_gives_its_first_frame(tmp_path: Path, kind: str, options: 
 
 
 def stored(upright: Pixels, orientation: int) -> Pixels:
-    """What a camera writes: the EXIF standard says on which side of the scene row 0 and column 0 lie."""
-    turned = upright.transpose(1, 0, 2)
+    """Pixels as stored by a camera; the comments name the side of the scene of row 0 and of column 0, as in EXIF."""
+    transposed = upright.transpose(1, 0, 2)
     return {
         1: upright,  # top, left
         2: upright[:, ::-1],  # top, right
         3: upright[::-1, ::-1],  # bottom, right
         4: upright[::-1],  # bottom, left
-        5: turned,  # left, top
-        6: turned[::-1],  # right, top
-        7: turned[::-1, ::-1],  # right, bottom
-        8: turned[:, ::-1],  # left, bottom
+        5: transposed,  # left, top
+        6: transposed[::-1],  # right, top
+        7: transposed[::-1, ::-1],  # right, bottom
+        8: transposed[:, ::-1],  # left, bottom
     }[orientation]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_gives_the_same_upright_image(tmp_path: Path, orientation: int, kind: str) -> None:
+def test_all_orientations_give_the_same_upright_image(tmp_path: Path, orientation: int, kind: str) -> None:
     upright = np.kron(noise(3, 2), np.ones((16, 16, 1), np.uint8)).astype(np.uint8)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
@@ -280,16 +280,16 @@ def test_every_orientation_gives_the_same_upright_image(tmp_path: Path, orientat
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_damaged_exif_still_opens(tmp_path: Path, kind: str) -> None:
+def test_damaged_exif_is_ignored(tmp_path: Path, kind: str) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    exif[ExifTags.Base.Make] = "a maker of cameras"
+    exif[ExifTags.Base.Make] = "a camera maker"
     exif[ExifTags.Base.XResolution] = 72.5
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] = 0.01
-    sound = exif.tobytes()
+    valid = exif.tobytes()
     image = Image.fromarray(noise(12, 8))
-    damaged = [sound[:length] for length in range(7, len(sound))]
-    damaged += [sound[:at] + b"\xff" + sound[at + 1 :] for at in range(6, len(sound))]
+    damaged = [valid[:length] for length in range(7, len(valid))]
+    damaged += [valid[:at] + b"\xff" + valid[at + 1 :] for at in range(6, len(valid))]
     for data in damaged:
         decoded = read_bytes(tmp_path, encoded(image, kind, exif=data))
         assert decoded.image.size in ((12, 8), (8, 12)), data
@@ -298,11 +298,11 @@ def test_damaged_exif_still_opens(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("tag", "kind", "value"),
     [
-        (ExifTags.Base.XResolution, 2, b"72\0\0"),  # text, where it should be a fraction
+        (ExifTags.Base.XResolution, 2, b"72\0\0"),  # text instead of a fraction
         (ExifTags.Base.ResolutionUnit, 4, struct.pack("<I", 70_000)),  # too large for its type
     ],
 )
-def test_odd_exif_keeps_no_image_from_standing_upright(tmp_path: Path, tag: int, kind: int, value: bytes) -> None:
+def test_orientation_is_applied_despite_odd_exif(tmp_path: Path, tag: int, kind: int, value: bytes) -> None:
     entries = [(ExifTags.Base.Orientation, 3, 1, struct.pack("<HH", 6, 0)), (tag, kind, 4 if kind == 2 else 1, value)]
     packed = b"".join(struct.pack("<HHI", *entry) + content for *entry, content in entries)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + packed + bytes(4)
@@ -311,7 +311,7 @@ def test_odd_exif_keeps_no_image_from_standing_upright(tmp_path: Path, tag: int,
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_decompression_bomb_is_one_error(tmp_path: Path) -> None:
+def test_decompression_bomb(tmp_path: Path) -> None:
     header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     body = b"IDAT" + zlib.compress(bytes(1000))
     chunks = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, body, b"IEND"))
@@ -320,7 +320,7 @@ def test_a_decompression_bomb_is_one_error(tmp_path: Path) -> None:
     assert "too many pixels" in error_of(path)
 
 
-def test_the_color_profile_of_rgb_pixels_is_kept_and_that_of_others_is_not(tmp_path: Path) -> None:
+def test_only_color_profiles_of_rgb_pixels_are_kept(tmp_path: Path) -> None:
     data = encoded(Image.new("RGB", (4, 4)), "PNG", icc_profile=b"a profile")
     assert read_bytes(tmp_path, data).icc_profile == b"a profile"
     for mode in ("RGBA", "P"):
@@ -331,7 +331,7 @@ def test_the_color_profile_of_rgb_pixels_is_kept_and_that_of_others_is_not(tmp_p
         assert read_bytes(tmp_path, data).icc_profile is None
 
 
-def test_an_array_is_a_image_if_it_is_rgb_bytes() -> None:
+def test_array_must_be_rgb_uint8() -> None:
     pixels = noise(5, 3)
     assert np.array_equal(pixels_of(from_array(pixels).decode()), pixels)
     for wrong in (pixels[..., 0], pixels[..., :2], pixels[:0], pixels.astype(np.float32)):
@@ -358,7 +358,7 @@ MUTATIONS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0,
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=300, deadline=None)
 @given(kind=st.sampled_from(sorted(FILES)), mutations=MUTATIONS, near_start=st.booleans(), kept=st.floats(0.2, 5))
-def test_damage_gives_a_image_or_an_error_and_nothing_else(
+def test_damaged_file_gives_an_image_or_an_image_error(
     tmp_path_factory: pytest.TempPathFactory,
     kind: str,
     mutations: list[tuple[float, int]],
@@ -371,7 +371,7 @@ def test_damage_gives_a_image_or_an_error_and_nothing_else(
     path = tmp_path_factory.getbasetemp() / "damaged"
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)  # a header that promises millions would only take memory
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)  # to save memory
         try:
             decoded = read_image(path)
         except ImageError as error:

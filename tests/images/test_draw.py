@@ -1,4 +1,4 @@
-"""Drawings: what is drawn where, and that an annotated image is saved as its image was."""
+"""Annotated images: what is drawn where, and that the file keeps the format of the original."""
 
 import colorsys
 import io
@@ -28,7 +28,7 @@ from detrcli.images.fonts import Fonts
 
 Pixels = NDArray[np.uint8]
 Boxes = list[tuple[float, float, float, float]]
-GREY = (128, 128, 128)
+GRAY = (128, 128, 128)
 SIZE = (1600, 1200)
 BOX = (400, 320, 1200, 880)
 
@@ -46,21 +46,21 @@ def detections(boxes: Boxes, labels: list[int] | None = None, name: str = "cat")
 
 
 def drawn(boxes: Boxes, labels: list[int] | None = None, size: tuple[int, int] = SIZE, name: str = "cat") -> Pixels:
-    return np.asarray(draw(DecodedImage(Image.new("RGB", size, GREY)), detections(boxes, labels, name)))
+    return np.asarray(draw(DecodedImage(Image.new("RGB", size, GRAY)), detections(boxes, labels, name)))
 
 
 def ink(pixels: Pixels) -> int:
-    """How many pixels of full text color there are; on a grey image nothing else is black or white."""
+    """Number of black or white pixels, which on a gray image are those of text."""
     return int(((pixels == 0).all(axis=2) | (pixels == 255).all(axis=2)).sum())
 
 
 def changed(pixels: Pixels) -> tuple[int, int, int, int]:
-    """The box of what differs from the grey image."""
-    rows, columns = np.nonzero((pixels != GREY).any(axis=2))
+    """Bounding box of the pixels that are not gray."""
+    rows, columns = np.nonzero((pixels != GRAY).any(axis=2))
     return int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
 
 
-def test_class_colors_are_always_the_same() -> None:
+def test_class_colors_are_fixed() -> None:
     assert [class_color(label) for label in (0, 1, 2, 3, 17, 90)] == [
         (36, 143, 242),
         (229, 255, 115),
@@ -71,26 +71,26 @@ def test_class_colors_are_always_the_same() -> None:
     ]
 
 
-def test_neighbouring_classes_differ_in_hue() -> None:
+def test_neighboring_classes_differ_in_hue() -> None:
     hues = [colorsys.rgb_to_hsv(*(channel / 255 for channel in class_color(label)))[0] for label in range(366)]
     for step in (1, 2, 3, 4):
         for one, other in zip(hues, hues[step:], strict=False):
             assert min(abs(one - other), 1 - abs(one - other)) > 0.1
 
 
-def test_the_image_itself_stays_as_it_was() -> None:
-    decoded = DecodedImage(Image.new("RGB", SIZE, GREY))
+def test_original_is_not_changed() -> None:
+    decoded = DecodedImage(Image.new("RGB", SIZE, GRAY))
     image = draw(decoded, detections([(10, 20, 200, 200)]))
     assert image is not decoded.image
     assert (np.asarray(decoded.image) == 128).all()
     assert (np.asarray(image) != 128).any()
 
 
-def test_nothing_found_draws_nothing() -> None:
+def test_no_detections() -> None:
     assert (drawn([]) == 128).all()
 
 
-def test_the_outline_lies_on_the_box_in_the_color_of_the_class() -> None:
+def test_outline_is_on_the_box_in_the_color_of_the_class() -> None:
     for label in (1, 17):
         pixels = drawn([BOX], [label])
         for x, y in ((400, 600), (1200, 600), (1000, 320), (800, 880), (400, 320), (1200, 880)):
@@ -101,40 +101,40 @@ def test_the_outline_lies_on_the_box_in_the_color_of_the_class() -> None:
         assert (pixels[:, :400] == 128).all()
 
 
-def test_a_box_that_ends_at_the_image_shows_all_four_sides() -> None:
+def test_box_of_the_whole_image_shows_all_four_sides() -> None:
     pixels = drawn([(0, 0, *SIZE)])
     for x, y in ((0, 600), (1599, 600), (1200, 0), (800, 1199)):
         assert tuple(pixels[y, x].tolist()) == class_color(1)
 
 
-def test_a_thin_outline_ends_inside_the_image() -> None:
+def test_thin_outline_is_inside_the_image() -> None:
     pixels = drawn([(0, 20, 60, 48)], size=(60, 48))
     for x, y in ((0, 40), (59, 40), (30, 47)):
         assert tuple(pixels[y, x].tolist()) == class_color(1)
 
 
-def test_each_label_tells_its_own_class_and_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_show_class_and_score(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     text = ImageDraw.ImageDraw.text
 
-    def noting(canvas: ImageDraw.ImageDraw, place: Any, said: str, *args: Any, **options: Any) -> None:
-        written.append(said)
-        text(canvas, place, said, *args, **options)
+    def record(canvas: ImageDraw.ImageDraw, position: Any, content: str, *args: Any, **options: Any) -> None:
+        written.append(content)
+        text(canvas, position, content, *args, **options)
 
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", noting)
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
     found = replace(detections([BOX, BOX], [1, 2]), names=("cat", "remote"))
-    draw(DecodedImage(Image.new("RGB", SIZE, GREY)), found)
+    draw(DecodedImage(Image.new("RGB", SIZE, GRAY)), found)
     assert sorted(written) == ["cat 0.90", "remote 0.80"]
 
 
-def test_the_best_lies_on_top() -> None:
+def test_best_detection_is_on_top() -> None:
     pixels = drawn([(400, 400, 1200, 800), (800, 200, 1400, 600)], [1, 2])
     assert tuple(pixels[400, 800].tolist()) == class_color(1)
     assert tuple(pixels[600, 1200].tolist()) == class_color(1)
     assert tuple(pixels[500, 800].tolist()) == class_color(2)
 
 
-def test_the_label_stands_on_the_first_corner() -> None:
+def test_label_is_on_the_first_corner() -> None:
     pixels = drawn([BOX])
     left, top, _, _ = changed(pixels)
     assert left == 400
@@ -157,19 +157,19 @@ def test_the_label_stands_on_the_first_corner() -> None:
         (800, 600, 800, 600),
     ],
 )
-def test_labels_stay_inside(box: tuple[float, float, float, float]) -> None:
-    whole = ink(drawn([BOX]))
-    assert whole > 10
-    assert ink(drawn([box])) == whole
+def test_labels_are_inside_the_image(box: tuple[float, float, float, float]) -> None:
+    expected = ink(drawn([BOX]))
+    assert expected > 10
+    assert ink(drawn([box])) == expected
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_labels_of_equal_boxes_do_not_overlap(count: int) -> None:
     together = detections([BOX] * count)
-    decoded = DecodedImage(Image.new("RGB", SIZE, GREY))
-    alone = [ink(np.asarray(draw(decoded, only(together, index)))) for index in range(count)]
-    assert min(alone) > 10
-    assert ink(np.asarray(draw(decoded, together))) == sum(alone)
+    decoded = DecodedImage(Image.new("RGB", SIZE, GRAY))
+    single = [ink(np.asarray(draw(decoded, only(together, index)))) for index in range(count)]
+    assert min(single) > 10
+    assert ink(np.asarray(draw(decoded, together))) == sum(single)
 
 
 def only(found: Detections, index: int) -> Detections:
@@ -179,16 +179,16 @@ def only(found: Detections, index: int) -> Detections:
     )
 
 
-def test_text_can_be_read_on_light_and_on_dark_classes() -> None:
+def test_text_contrasts_with_the_class_color() -> None:
     for label in range(0, 91, 3):
-        label_on_grey = Image.fromarray(drawn([BOX], [label])).crop((400, 280, 700, 320))
-        text = [ink for ink in (0, 255) if (np.asarray(label_on_grey) == ink).all(axis=2).any()]
+        label_on_gray = Image.fromarray(drawn([BOX], [label])).crop((400, 280, 700, 320))
+        text = [ink for ink in (0, 255) if (np.asarray(label_on_gray) == ink).all(axis=2).any()]
         assert len(text) == 1
         red, green, blue = class_color(label)
         assert abs(text[0] - (0.299 * red + 0.587 * green + 0.114 * blue)) > 110
 
 
-def test_labels_grow_with_the_image() -> None:
+def test_labels_scale_with_the_image() -> None:
     heights = []
     for scale in (1, 4):
         x1, y1, x2, y2 = (side * scale // 4 for side in BOX)
@@ -216,7 +216,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def saved(folder: Path, data: bytes, name: str, box: tuple[float, float, float, float] = (10, 10, 50, 40)) -> Path:
-    """Read an image file, draw on it, and save the annotated image with the name of the image."""
+    """Read an image file, draw a box, and save the annotated image under the same name."""
     source = folder / "in" / name
     source.parent.mkdir(exist_ok=True)
     source.write_bytes(data)
@@ -225,18 +225,18 @@ def saved(folder: Path, data: bytes, name: str, box: tuple[float, float, float, 
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
-def test_a_drawing_keeps_the_format_and_the_name(tmp_path: Path, kind: str) -> None:
-    path = saved(tmp_path, encoded(Image.new("RGB", SIZE, GREY), kind), "an image.ext", BOX)
+def test_annotated_image_keeps_format_and_name(tmp_path: Path, kind: str) -> None:
+    path = saved(tmp_path, encoded(Image.new("RGB", SIZE, GRAY), kind), "an image.ext", BOX)
     assert path == tmp_path / "out" / "an image.ext"
     with Image.open(path) as image:
         assert image.format == kind
         assert image.size == SIZE
         pixels = np.asarray(image.convert("RGB")).astype(int)
     assert np.abs(pixels[317, 402] - class_color(1)).max() < 40  # within the label
-    assert np.abs(pixels[100, 100] - GREY).max() < 8
+    assert np.abs(pixels[100, 100] - GRAY).max() < 8
 
 
-def test_frames_of_a_stereo_camera_become_one_jpeg(tmp_path: Path) -> None:
+def test_mpo_becomes_jpeg(tmp_path: Path) -> None:
     first, second = (Image.new("RGB", (64, 48), color) for color in ("red", "blue"))
     data = encoded(first, "MPO", save_all=True, append_images=[second])
     path = saved(tmp_path, data, "a.jpg")
@@ -246,7 +246,7 @@ def test_frames_of_a_stereo_camera_become_one_jpeg(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PSD", "HEIF"])
-def test_a_format_that_cannot_be_written_becomes_png(tmp_path: Path, kind: str) -> None:
+def test_formats_that_cannot_be_written_become_png(tmp_path: Path, kind: str) -> None:
     image = Image.new("RGB", (8, 8), (1, 2, 3))
     path = save_annotated(image, DecodedImage(image, format=kind), tmp_path / "a.psd")
     assert path == tmp_path / "a.psd.png"
@@ -256,14 +256,14 @@ def test_a_format_that_cannot_be_written_becomes_png(tmp_path: Path, kind: str) 
         assert again.getpixel((3, 3)) == (1, 2, 3)
 
 
-def test_a_name_that_becomes_too_long_with_png_behind_it(tmp_path: Path) -> None:
+def test_name_that_png_makes_too_long_is_shortened(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 8))
     path = save_annotated(image, DecodedImage(image, format="PSD"), tmp_path / ("x" * 251 + ".psd"))
     assert os.listdir(tmp_path) == [path.name]
     assert (len(path.name), path.suffix) == (255, ".png")
 
 
-def test_a_jpeg_drawing_is_as_good_as_its_image(tmp_path: Path) -> None:
+def test_jpeg_quality_is_kept(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     with Image.open(
         saved(tmp_path, encoded(Image.fromarray(pixels), "JPEG", quality=95, subsampling=0), "a.jpg")
@@ -273,7 +273,7 @@ def test_a_jpeg_drawing_is_as_good_as_its_image(tmp_path: Path) -> None:
     assert below_the_box.mean() < 5
 
 
-def test_a_image_from_memory_becomes_png(tmp_path: Path) -> None:
+def test_image_from_memory_becomes_png(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 8), (1, 2, 3))
     assert save_annotated(image, DecodedImage(image), tmp_path / "a.png") == tmp_path / "a.png"
     with Image.open(tmp_path / "a.png") as again:
@@ -282,25 +282,25 @@ def test_a_image_from_memory_becomes_png(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_drawing_is_upright_without_exif(tmp_path: Path, kind: str, orientation: int) -> None:
+def test_annotated_image_is_upright_without_exif(tmp_path: Path, kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    path = saved(tmp_path, encoded(Image.new("RGB", (64, 48), GREY), kind, exif=exif), "a.ext")
+    path = saved(tmp_path, encoded(Image.new("RGB", (64, 48), GRAY), kind, exif=exif), "a.ext")
     with Image.open(path) as image:
         assert image.size == ((64, 48) if orientation == 1 else (48, 64))
         assert image.getexif().get(ExifTags.Base.Orientation, 1) == 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_a_drawing_keeps_the_color_profile(tmp_path: Path, kind: str) -> None:
+def test_annotated_image_keeps_the_color_profile(tmp_path: Path, kind: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    path = saved(tmp_path, encoded(Image.new("RGB", (64, 48), GREY), kind, icc_profile=profile), "a.ext")
+    path = saved(tmp_path, encoded(Image.new("RGB", (64, 48), GRAY), kind, icc_profile=profile), "a.ext")
     with Image.open(path) as image:
         assert image.info["icc_profile"] == profile
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("L", "PNG"), ("L", "TIFF"), ("CMYK", "TIFF"), ("CMYK", "JPEG")])
-def test_a_profile_of_grey_or_print_colors_is_not_put_on_rgb_pixels(tmp_path: Path, mode: str, kind: str) -> None:
+def test_gray_and_cmyk_profiles_are_not_kept(tmp_path: Path, mode: str, kind: str) -> None:
     data = encoded(Image.new(mode, (64, 48)), kind, icc_profile=b"of another color space")
     with Image.open(saved(tmp_path, data, "a.ext")) as image:
         assert "icc_profile" not in image.info
@@ -309,7 +309,7 @@ def test_a_profile_of_grey_or_print_colors_is_not_put_on_rgb_pixels(tmp_path: Pa
 @pytest.mark.parametrize(
     ("mode", "compression"), [("1", "group4"), ("1", "group3"), ("L", "jpeg"), ("RGB", "tiff_lzw"), ("RGB", "jpeg")]
 )
-def test_a_drawing_on_any_tiff_is_saved(tmp_path: Path, mode: str, compression: str) -> None:
+def test_annotated_tiff_of_any_compression(tmp_path: Path, mode: str, compression: str) -> None:
     path = saved(tmp_path, encoded(Image.new(mode, (64, 48)), "TIFF", compression=compression), "scan.tif")
     with Image.open(path) as image:
         assert image.format == "TIFF"
@@ -317,7 +317,7 @@ def test_a_drawing_on_any_tiff_is_saved(tmp_path: Path, mode: str, compression: 
     assert np.abs(outline - class_color(1)).max() < 10
 
 
-def test_a_transparent_animation_is_saved_as_a_still(tmp_path: Path) -> None:
+def test_annotated_animation_is_a_still_image(tmp_path: Path) -> None:
     frames = [Image.new("P", (64, 48), 0), Image.new("P", (64, 48), 1)]
     for frame in frames:
         frame.putpalette([0, 0, 255, 255, 0, 0])
@@ -328,9 +328,7 @@ def test_a_transparent_animation_is_saved_as_a_still(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OverflowError("x"), ValueError("x"), SystemError("x"), struct.error("x")], ids=repr)
-def test_an_encoder_that_fails_in_its_own_way(
-    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unusual_exception_of_an_encoder(tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
@@ -343,9 +341,7 @@ def test_an_encoder_that_fails_in_its_own_way(
 
 @pytest.mark.parametrize("missing", [10, 4000])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
-def test_a_drawing_that_the_disk_has_no_room_for_is_an_error_and_no_file(
-    tmp_path: Path, kind: str, missing: int
-) -> None:
+def test_full_disk_leaves_no_file(tmp_path: Path, kind: str, missing: int) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8)
     path = saved(tmp_path, encoded(Image.fromarray(pixels), kind), "a.ext")
     decoded = read_image(path)
@@ -361,7 +357,7 @@ def test_a_drawing_that_the_disk_has_no_room_for_is_an_error_and_no_file(
 
 @pytest.fixture
 def letters(tmp_path: Path) -> str:
-    """A font file with glyphs for 猫 and ক alone, boxes of their own kind, and another box for all that it lacks."""
+    """Font file with only two glyphs, distinct boxes for 猫 and ক, besides the box for missing glyphs."""
     return font_with(tmp_path / "few.ttf", "猫ক")
 
 
@@ -390,27 +386,26 @@ def font_with(path: Path, letters: str) -> str:
 
 
 @pytest.fixture
-def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system without fonts."""
+def no_system_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """System without fonts."""
     monkeypatch.setattr(fonts, "_installed", lambda: ())
 
 
 def pieces(name: str, **options: Any) -> list[tuple[str, str]] | None:
-    """What of a label is drawn in which font."""
+    """Pieces of a label and the font of each."""
     runs = Fonts(**options).runs(name, " 0.90", 20)
     return None if runs is None else [(part, str(font.getname()[0])) for part, font in runs]
 
 
-@pytest.mark.usefixtures("nothing_installed")
+@pytest.mark.usefixtures("no_system_fonts")
 @pytest.mark.parametrize("name", ["cat", "naïve Ærø ÿ", "Ελληνικά", "кошка щётка ґ", "Ünïcödé — “x”", "Việt đ ơ"])
-def test_latin_greek_and_cyrillic_are_always_drawn(name: str, recwarn: pytest.WarningsRecorder) -> None:
+def test_latin_greek_and_cyrillic_need_no_system_fonts(name: str, recwarn: pytest.WarningsRecorder) -> None:
     assert pieces(name) == [(f"{name} 0.90", "DejaVu Sans")]
     assert not recwarn
 
 
-@pytest.mark.usefixtures("nothing_installed")
-def test_each_letter_is_one_of_its_font_and_no_box() -> None:
-    """Against the table of letters that the font itself has."""
+@pytest.mark.usefixtures("no_system_fonts")
+def test_characters_of_a_font_are_recognized() -> None:
     path = Fonts().base(20).path
     assert isinstance(path, str)
     table = TTFont(path).getBestCmap()
@@ -420,22 +415,22 @@ def test_each_letter_is_one_of_its_font_and_no_box() -> None:
             assert fonts.Face(path).has(letter) == (code in table), hex(code)
 
 
-@pytest.mark.usefixtures("nothing_installed")
-def test_a_font_of_the_users_has_the_first_word(letters: str) -> None:
+@pytest.mark.usefixtures("no_system_fonts")
+def test_given_font_is_preferred(letters: str) -> None:
     assert pieces("猫 cat", file=letters) == [("猫", "Few"), (" cat 0.90", "DejaVu Sans")]
     assert pieces("ক猫", file=letters) == [("ক猫", "Few"), (" 0.90", "DejaVu Sans")]
 
 
-def test_a_file_that_is_no_font(tmp_path: Path) -> None:
-    (tmp_path / "a.ttf").write_text("no font")
+def test_file_that_is_not_a_font(tmp_path: Path) -> None:
+    (tmp_path / "a.ttf").write_text("not a font")
     for name in ("a.ttf", "absent.ttf"):
         with pytest.raises(UsageError, match=f"cannot read the font .*{name}"):
             Fonts(str(tmp_path / name))
 
 
-@pytest.mark.usefixtures("nothing_installed")
-def test_what_no_font_has_becomes_a_number_and_a_word_once(recwarn: pytest.WarningsRecorder) -> None:
-    chosen, decoded = Fonts(), DecodedImage(Image.new("RGB", SIZE, GREY))
+@pytest.mark.usefixtures("no_system_fonts")
+def test_name_without_font_becomes_the_class_id_with_one_warning(recwarn: pytest.WarningsRecorder) -> None:
+    chosen, decoded = Fonts(), DecodedImage(Image.new("RGB", SIZE, GRAY))
 
     def shown(name: str) -> Pixels:
         return np.asarray(draw(decoded, replace(detections([BOX], [17]), names=(name,)), chosen))
@@ -443,13 +438,13 @@ def test_what_no_font_has_becomes_a_number_and_a_word_once(recwarn: pytest.Warni
     assert (shown("猫") == shown("#17")).all()
     assert (shown("cat 🦊") == shown("#17")).all()
     assert (shown("cat") != shown("#17")).any()
-    (told,) = recwarn
-    assert told.category is FontWarning
-    assert "'猫'" in str(told.message)
+    (warning,) = recwarn
+    assert warning.category is FontWarning
+    assert "'猫'" in str(warning.message)
 
 
-@pytest.mark.usefixtures("nothing_installed")
-def test_names_that_are_not_one_short_line(recwarn: pytest.WarningsRecorder) -> None:
+@pytest.mark.usefixtures("no_system_fonts")
+def test_long_and_multiline_names(recwarn: pytest.WarningsRecorder) -> None:
     def shown(name: str) -> Pixels:
         return drawn([BOX], name=name)
 
@@ -460,46 +455,46 @@ def test_names_that_are_not_one_short_line(recwarn: pytest.WarningsRecorder) -> 
     assert not recwarn
 
 
-def test_letters_that_need_raqm_are_told_of_where_there_is_none(
+def test_warning_about_scripts_that_need_raqm(
     monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     monkeypatch.setattr("PIL.features.check_feature", lambda name: name != "raqm")
     pieces("Кот")
     assert not recwarn
     pieces("قطة")
-    (told,) = recwarn
-    assert "Raqm" in str(told.message)
+    (warning,) = recwarn
+    assert "Raqm" in str(warning.message)
 
 
 @pytest.fixture
-def one_installed(letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A system on which fontconfig knows one font alone, and a file that tells how often it was asked."""
-    program, asked = tmp_path / "bin" / "fc-match", tmp_path / "asked"
+def one_system_font(letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """System with one font; return a file with a line per call of fontconfig."""
+    program, calls = tmp_path / "bin" / "fc-match", tmp_path / "calls"
     program.parent.mkdir()
     program.write_text(
         "#!/bin/sh\n"
-        f"echo >> '{asked}'\n"
+        f"echo >> '{calls}'\n"
         f"printf '%s\\t0\\tTrue\\tFalse\\t%s\\n' '{tmp_path}/absent.ttf' '732b 72ac' '{letters}' '995 732b'\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     fonts._installed.cache_clear()
-    yield asked
+    yield calls
     fonts._installed.cache_clear()
 
 
-def test_a_font_of_the_system_is_found_by_its_letters(one_installed: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_system_font_is_found_by_its_characters(one_system_font: Path, recwarn: pytest.WarningsRecorder) -> None:
     assert pieces("Кот") == [("Кот 0.90", "DejaVu Sans")]
-    assert not one_installed.exists()  # nobody was asked
+    assert not one_system_font.exists()  # fontconfig was not called
     assert pieces("猫 ক") == [("猫", "Few"), (" ", "DejaVu Sans"), ("ক", "Few"), (" 0.90", "DejaVu Sans")]
     assert not recwarn
-    assert pieces("犬") is None  # of a font that is not there any more
+    assert pieces("犬") is None  # its font file is missing
     assert [one.category for one in recwarn] == [FontWarning]
-    assert one_installed.read_text() == "\n"
+    assert one_system_font.read_text() == "\n"
 
 
 @pytest.mark.skipif(shutil.which("fc-match") is None, reason="fontconfig is not installed")
-def test_the_fonts_of_this_very_system_have_the_letters_that_fontconfig_says() -> None:
+def test_fontconfig_character_ranges_of_this_system() -> None:
     fonts._installed.cache_clear()
     for face in fonts._installed()[:5]:
         assert face.ranges is not None

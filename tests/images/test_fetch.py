@@ -1,4 +1,4 @@
-"""Images at URLs: over HTTP from a small server on this machine, and in stores that fsspec knows."""
+"""Images at URLs: over HTTP from a local server, and in stores of fsspec."""
 
 import base64
 import io
@@ -25,8 +25,8 @@ from detrcli.images.http import Deadline
 from detrcli.images.sources import ImageReference, Sources
 from detrcli.images.urls import display_name, encode, is_url
 
-LOGIN = "Basic " + base64.b64encode("us@er:sÄ:cret".encode()).decode()
-SECRET = "us%40er:s%C3%84:cret@"
+AUTHORIZATION = "Basic " + base64.b64encode("us@er:sÄ:cret".encode()).decode()
+CREDENTIALS = "us%40er:s%C3%84:cret@"
 ENCODED = "/%C3%A4%20b/100%25/%C3%BC.png?q=%C3%A4%20x"
 
 
@@ -39,16 +39,16 @@ def png(width: int = 8) -> bytes:
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if (page := self.path.partition("?")[0]) in ("/slow.png", "/slow-head.png", "/circle.png"):
-            self.dawdle(page)
+            self.send_slowly(page)
             return
         if page == "/locked.png":
-            self.send_response(200 if self.headers["Authorization"] == LOGIN else 401)
+            self.send_response(200 if self.headers["Authorization"] == AUTHORIZATION else 401)
             self.end_headers()
             self.wfile.write(png())
             return
-        if page in ("/told.png", "/elsewhere.png"):
+        if page in ("/same-host.png", "/other-host.png"):
             self.send_response(302)
-            host = "localhost" if page == "/elsewhere.png" else "127.0.0.1"
+            host = "localhost" if page == "/other-host.png" else "127.0.0.1"
             self.send_header("Location", f"http://{host}:{self.server.server_port}/locked.png")  # type: ignore[attr-defined]
             self.end_headers()
             return
@@ -70,8 +70,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body or b"")
 
-    def dawdle(self, page: str) -> None:
-        """Answer without end, in pieces, or with one redirect after the other."""
+    def send_slowly(self, page: str) -> None:
+        """Send an endless response, or endless redirects."""
         if page == "/circle.png":
             self.send_response(302)
             self.send_header("Location", f"/circle.png?{int(self.path.partition('?')[2] or 0) + 1}")
@@ -100,12 +100,12 @@ def server() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ["a.png", "moved.png", "a.png?size=1&of=2"])
-def test_a_image_comes_over_http(server: str, name: str) -> None:
+def test_http(server: str, name: str) -> None:
     assert read_image(f"{server}/{name}").image.size == (8, 4)
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "kind"),
+    ("name", "message", "kind"),
     [
         ("nowhere.png", "404 Not Found", "not fetched"),
         ("empty.png", "the file is empty", "empty"),
@@ -113,15 +113,15 @@ def test_a_image_comes_over_http(server: str, name: str) -> None:
         ("short.png", "cannot be fetched", "not fetched"),
     ],
 )
-def test_what_is_not_served_is_a_line(server: str, name: str, said: str, kind: str) -> None:
-    with pytest.raises(ImageError, match=said) as caught:
+def test_http_failures(server: str, name: str, message: str, kind: str) -> None:
+    with pytest.raises(ImageError, match=message) as caught:
         read_image(f"{server}/{name}")
     assert str(caught.value).startswith(f"{server}/{name}: ")
     assert caught.value.kind == kind
 
 
 @pytest.mark.parametrize("name", ["ä b/100%/ü.png?q=ä x", "%C3%A4 b/100%25/%C3%BC.png?q=%C3%A4%20x#part", ENCODED[1:]])
-def test_letters_and_spaces_are_encoded_once(server: str, name: str) -> None:
+def test_urls_are_encoded_once(server: str, name: str) -> None:
     assert read_image(f"{server}/{name}").image.size == (8, 4)
 
 
@@ -135,40 +135,39 @@ def test_letters_and_spaces_are_encoded_once(server: str, name: str) -> None:
         ("http://user:p@host/a", "http://host/a"),
     ],
 )
-def test_what_is_sent_of_a_url(url: str, sent: str) -> None:
+def test_encode(url: str, sent: str) -> None:
     assert encode(url) == sent
     assert encode(sent) == sent
 
 
 @pytest.mark.parametrize("name", ["slow.png", "slow-head.png", "circle.png"])
-def test_a_server_that_dawdles_is_left(server: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock on which each step takes 40 seconds."""
-    ticks = itertools.count(0, 40)
+def test_slow_server_times_out(server: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count(0, 40)  # a clock that advances by 40 s per call
     monkeypatch.setattr("detrcli.images.http.monotonic", lambda: next(ticks))
     with pytest.raises(ImageError, match=r"cannot be fetched \(timed out after 300 s\)"):
         read_image(f"{server}/{name}")
     assert 300 < next(ticks) < 500
 
 
-def test_no_read_lasts_longer_than_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_timeout_is_limited_by_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter((0.0, 0.0, 60.0, 80.0, 99.0))
     monkeypatch.setattr("detrcli.images.http.monotonic", lambda: next(times))
     deadline = Deadline(100)
     assert [deadline.timeout() for _ in range(4)] == [30, 30, 20, 1]
 
 
-def test_a_store_that_dawdles_is_left(store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = itertools.count(0, 40)
+def test_slow_store_times_out(store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count(0, 40)  # a clock that advances by 40 s per call
     monkeypatch.setattr("detrcli.images.http.monotonic", lambda: next(ticks))
     monkeypatch.setattr(fetch, "CHUNK", 4)
     with pytest.raises(ImageError, match=r"cannot be fetched \(timed out after 300 s\)"):
         open_bytes("memory://bucket/a.png")
 
 
-def test_a_user_and_a_password_are_used_and_not_shown(server: str) -> None:
-    secret = server.replace("://", f"://{SECRET}")
+def test_credentials_are_used_and_not_shown(server: str) -> None:
+    secret = server.replace("://", f"://{CREDENTIALS}")
     assert read_image(f"{secret}/locked.png").image.size == (8, 4)
-    assert read_image(f"{secret}/told.png").image.size == (8, 4)
+    assert read_image(f"{secret}/same-host.png").image.size == (8, 4)
     with pytest.raises(ImageError, match="401"):
         read_image(f"{server}/locked.png")
     for name in ("nowhere.png", "page.png", "short.png", "empty.png"):
@@ -177,13 +176,13 @@ def test_a_user_and_a_password_are_used_and_not_shown(server: str) -> None:
         assert str(caught.value).startswith(f"{server}/{name}: ")
 
 
-def test_another_server_is_not_told_the_password(server: str) -> None:
+def test_credentials_are_not_sent_to_another_server(server: str) -> None:
     with pytest.raises(ImageError, match="401"):
-        read_image(f"{server.replace('://', f'://{SECRET}')}/elsewhere.png")
+        read_image(f"{server.replace('://', f'://{CREDENTIALS}')}/other-host.png")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "127.0.0.1:x", "[::1", "a" * 70 + "ä"])
-def test_no_error_shows_a_password(host: str) -> None:
+def test_errors_contain_no_password(host: str) -> None:
     with pytest.raises(ImageError) as caught:
         open_bytes(f"https://user:secret@{host}/a.png")
     assert "secret" not in str(caught.value)
@@ -203,16 +202,16 @@ def test_no_error_shows_a_password(host: str) -> None:
         ("https://host/@user/a.jpg", "https://host/@user/a.jpg"),
     ],
 )
-def test_what_others_see_of_a_url(url: str, public: str) -> None:
+def test_path_of_a_url_has_no_credentials(url: str, public: str) -> None:
     (reference,) = Sources((url,)) if url.startswith("http") else (ImageReference(display_name(url), Path(), url),)
     assert (reference.path, reference.location) == (public, url)
 
 
-def test_a_run_writes_no_password_anywhere(
+def test_outputs_contain_no_password(
     server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    secret = server.replace("://", f"://{SECRET}")
+    secret = server.replace("://", f"://{CREDENTIALS}")
     names = [f"{secret}/{name}" for name in ("locked.png", "nowhere.png", "page.png", "short.png")]
     options = ["--model", "demo", "--device", "cpu", "--format", "coco", "--format", "label-studio", "--format", "json"]
 
@@ -221,12 +220,12 @@ def test_a_run_writes_no_password_anywhere(
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 1
-        told = "".join(capfd.readouterr())
-        assert "cret@" not in told
-        return told
+        printed = "".join(capfd.readouterr())
+        assert "cret@" not in printed
+        return printed
 
     assert run("--log-json").count('"kind"') == 3
-    assert '"path"' not in run("--resume")  # all of them are known by what is shown
+    assert '"path"' not in run("--resume")  # all images are recognized by their public URL
     for path in (tmp_path / "out").rglob("*"):
         assert "cret" not in str(path)
         assert path.is_dir() or b"cret@" not in path.read_bytes()
@@ -236,8 +235,8 @@ def test_a_run_writes_no_password_anywhere(
     ]
 
 
-class OneServer(MemoryFileSystem):  # type: ignore[misc]
-    """A store on a server with a login, whose places do not name the server, as FTP's."""
+class ServerFileSystem(MemoryFileSystem):  # type: ignore[misc]
+    """File system on a server with credentials, whose paths do not include the server, like FTP."""
 
     protocol = "oneserver"
     cachable = False
@@ -245,7 +244,7 @@ class OneServer(MemoryFileSystem):  # type: ignore[misc]
     def __init__(self, host: str = "", username: str = "", password: str = "") -> None:
         super().__init__()
         if (username, password) != ("user", "secret"):
-            raise PermissionError(f"no login for oneserver://{username}:{password}@{host}")
+            raise PermissionError(f"access denied for oneserver://{username}:{password}@{host}")
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -257,8 +256,8 @@ class OneServer(MemoryFileSystem):  # type: ignore[misc]
         return {"host": parts.hostname or "", "username": parts.username or "", "password": parts.password or ""}
 
 
-def test_a_folder_on_a_server_is_searched_with_the_login(store: fsspec.AbstractFileSystem) -> None:
-    fsspec.register_implementation("oneserver", OneServer, clobber=True)
+def test_folder_on_a_server_is_searched_with_credentials(store: fsspec.AbstractFileSystem) -> None:
+    fsspec.register_implementation("oneserver", ServerFileSystem, clobber=True)
     first, second = Sources(("oneserver://user:secret@host/bucket",))
     assert (first.path, first.relative.as_posix()) == ("oneserver://host/bucket/a.png", "oneserver/host/bucket/a.png")
     assert read_image(first.location).image.size == (1, 4)
@@ -271,13 +270,13 @@ def test_a_folder_on_a_server_is_searched_with_the_login(store: fsspec.AbstractF
     assert "wrong" not in str(failed.value)
 
 
-def test_nobody_listens() -> None:
+def test_connection_refused() -> None:
     with pytest.raises(ImageError, match="cannot be fetched") as caught:
         open_bytes("http://127.0.0.1:9/a.png")
     assert "\n" not in str(caught.value)
 
 
-def test_a_url_gives_only_so_much(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_limit(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "MAX_DOWNLOAD", len(png()) - 1)
     with pytest.raises(ImageError, match="larger than"):
         open_bytes(f"{server}/a.png")
@@ -293,7 +292,7 @@ def store() -> Iterator[fsspec.AbstractFileSystem]:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_store_is_searched_like_a_folder() -> None:
+def test_store_is_searched_like_a_folder() -> None:
     def found(*names: str, recursive: bool = False) -> list[tuple[str, str]]:
         return [(one.path, one.relative.as_posix()) for one in Sources(names, recursive)]
 
@@ -309,12 +308,12 @@ def test_a_store_is_searched_like_a_folder() -> None:
         read_image("memory://bucket/none.png")
 
 
-def test_a_name_in_a_store_may_look_like_a_pattern(store: fsspec.AbstractFileSystem) -> None:
+def test_name_in_a_store_that_looks_like_a_glob(store: fsspec.AbstractFileSystem) -> None:
     store.pipe("/bucket/[ab].png", png(1))
     assert [one.path for one in Sources(("memory://bucket/[ab].png",))] == ["memory:///bucket/[ab].png"]
 
 
-def test_a_store_that_is_not_known() -> None:
+def test_unknown_store() -> None:
     with pytest.raises(UsageError, match="cannot be listed"):
         list(Sources(("nonsense://bucket/a.png",)))
     with pytest.raises(ImageError, match="cannot be fetched"):
@@ -322,7 +321,7 @@ def test_a_store_that_is_not_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "place"),
+    ("url", "relative"),
     [
         ("https://host:81/d/a.jpg", "host+81/d/a.jpg"),
         ("HTTP://HOST/a.jpg#part", "host/a.jpg"),
@@ -334,13 +333,13 @@ def test_a_store_that_is_not_known() -> None:
         ("https://host/..\\..\\a.jpg", "host/a.jpg"),
     ],
 )
-def test_outputs_of_urls_stay_below_the_output_folder(url: str, place: str) -> None:
+def test_outputs_of_urls_are_below_the_output_folder(url: str, relative: str) -> None:
     (reference,) = Sources((url,))
-    assert reference.relative == Path(place)
+    assert reference.relative == Path(relative)
     assert reference.path == url.replace("user:secret@", "")
     assert reference.location == url
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "C:/a.jpg", "c:\\a.jpg", "odd://", "dir/http://a"])
-def test_what_is_a_url(name: str) -> None:
+def test_is_url(name: str) -> None:
     assert is_url(name) == (name == "odd://")

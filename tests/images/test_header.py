@@ -1,4 +1,4 @@
-"""Which formats are read, and that no header makes a program start, memory run out or a run wait for ever."""
+"""Supported formats, and protection from files that would start programs, exhaust memory or block."""
 
 import ast
 import io
@@ -45,16 +45,16 @@ def error_of(path: Path | str) -> ImageError:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The programs that are started; none starts in truth."""
+    """Record programs that are about to start, and refuse to start them."""
     programs: list[object] = []
 
     def refuse(*arguments: Any, **_: Any) -> None:
         programs.append(arguments)
-        raise OSError("no program may start")
+        raise OSError("must not start a program")
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     monkeypatch.setattr(os, "system", refuse)
-    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")  # as if it had been found before
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")  # as if Pillow had found Ghostscript
     return programs
 
 
@@ -83,18 +83,18 @@ def test_eps_contents_at_a_url_start_no_program(started: list[object]) -> None:
     assert started == []
 
 
-def test_every_image_is_opened_by_its_header_module_alone() -> None:
-    places = []
+def test_only_the_header_module_calls_image_open() -> None:
+    files = []
     for path in Path(detrcli.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open":
                 assert "formats" in [word.arg for word in node.keywords]
-                places.append(path.name)
-    assert places == ["header.py"]
+                files.append(path.name)
+    assert files == ["header.py"]
 
 
 @pytest.mark.parametrize(
-    ("start", "said"),
+    ("start", "message"),
     [
         (b"%PDF-1.7\n", "PDF is not supported"),
         (b"<svg xmlns=''/>", "SVG is not supported"),
@@ -103,10 +103,10 @@ def test_every_image_is_opened_by_its_header_module_alone() -> None:
         (b"SIMPLE  =                    T" + b" " * 50, "not an image"),  # FITS
     ],
 )
-def test_formats_that_are_not_read(tmp_path: Path, start: bytes, said: str) -> None:
+def test_unsupported_formats(tmp_path: Path, start: bytes, message: str) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(start + bytes(1000))
-    assert said in str(error_of(path))
+    assert message in str(error_of(path))
 
 
 KINDS = {
@@ -131,12 +131,12 @@ KINDS = {
 }
 
 
-def test_what_a_folder_is_searched_for_is_known() -> None:
+def test_suffixes_belong_to_supported_formats() -> None:
     assert {suffix for suffixes in KINDS.values() for suffix in suffixes.split()} == SUFFIXES
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"PSD", "HEIF"}))  # which Pillow does not write
-def test_every_format_is_read(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"PSD", "HEIF"}))  # not written by Pillow
+def test_supported_formats(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "image"
     path.write_bytes(encoded(coarse(64, 64), kind))
     decoded = read_image(path)
@@ -154,7 +154,7 @@ def heic(image: Image.Image, **options: object) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_heic_stands_upright_and_is_not_registered_for_others(tmp_path: Path, orientation: int) -> None:
+def test_heic_is_upright_and_not_registered_with_pillow(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     path = tmp_path / "photo.jpg"
@@ -169,9 +169,7 @@ def test_heic_stands_upright_and_is_not_registered_for_others(tmp_path: Path, or
     assert "HEIF" not in Image.OPEN
 
 
-def test_heic_without_its_package_is_named_with_the_install_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_heic_without_pillow_heif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "photo.heic"
     path.write_bytes(heic(coarse()))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
@@ -182,30 +180,30 @@ def test_heic_without_its_package_is_named_with_the_install_line(
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "HEIF"])
-def test_a_limit_of_pixels_holds_as_long_as_it_is_set(tmp_path: Path, kind: str) -> None:
+def test_pixel_limit(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "image"
     path.write_bytes(heic(coarse()) if kind == "HEIF" else encoded(coarse(), kind))
-    usual = Image.MAX_IMAGE_PIXELS
+    default = Image.MAX_IMAGE_PIXELS
     with pixel_limit(64 * 48 - 1):
         error = error_of(path)
         assert "too many pixels (3072; the limit is 3071)" in str(error)
         assert error.kind == "too large"
     with pixel_limit(64 * 48):
         assert read_image(path).image.size == (64, 48)
-    assert usual == Image.MAX_IMAGE_PIXELS
+    assert default == Image.MAX_IMAGE_PIXELS
     with pixel_limit(None):
-        assert usual == Image.MAX_IMAGE_PIXELS
+        assert default == Image.MAX_IMAGE_PIXELS
 
 
 def with_size(jpeg: bytes, width: int, height: int) -> bytes:
-    """A JPEG whose header says another size."""
+    """Change the size in the header of a JPEG."""
     at = next(at for marker in (b"\xff\xc0", b"\xff\xc2") if (at := jpeg.find(marker)) >= 0)
     return jpeg[: at + 5] + height.to_bytes(2) + width.to_bytes(2) + jpeg[at + 9 :]
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_whose_header_says_far_more_than_its_data_is_damaged(tmp_path: Path, progressive: bool) -> None:
+def test_jpeg_with_too_little_data_for_its_size(tmp_path: Path, progressive: bool) -> None:
     path = tmp_path / "image.jpg"
     path.write_bytes(with_size(encoded(coarse(64, 64), "JPEG", progressive=progressive), 13_000, 13_000))
     error = error_of(path)
@@ -215,7 +213,7 @@ def test_a_jpeg_whose_header_says_far_more_than_its_data_is_damaged(tmp_path: Pa
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_jpeg_of_one_color_is_small_and_whole(tmp_path: Path, mode: str, progressive: bool) -> None:
+def test_jpeg_of_one_color_is_not_too_small(tmp_path: Path, mode: str, progressive: bool) -> None:
     data = encoded(Image.new(mode, (4000, 3000)), "JPEG", quality=1, optimize=True, progressive=progressive)
     path = tmp_path / "image.jpg"
     path.write_bytes(data)
@@ -233,22 +231,22 @@ from detrcli.images.decode import open_image_file
 def peak():
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
-def drawn(name):
+def annotate(name):
     file = open_image_file(name)
     image = file.decode()
     found = Detections(*(np.zeros(shape, kind) for shape, kind in (((0, 4), "f4"), (0, "f4"), (0, "i8"))), (), 8, 8)
     save_annotated(draw(image, found), image, Path("drawn"))
     return file.needed_bytes
 
-drawn("small")
+annotate("small")
 before = peak()
-print(drawn("large"), peak() - before)
+print(annotate("large"), peak() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory otherwise")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs VmHWM in /proc")
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "alpha", "float"])
-def test_an_image_takes_no_more_memory_than_its_header_makes_one_reserve(tmp_path: Path, kind: str) -> None:
+def test_needed_bytes_is_an_upper_bound(tmp_path: Path, kind: str) -> None:
     for name, scale in (("small", 8), ("large", 96)):
         image = coarse(16 * scale, 12 * scale)
         if kind == "alpha":
@@ -257,8 +255,8 @@ def test_an_image_takes_no_more_memory_than_its_header_makes_one_reserve(tmp_pat
             image = Image.fromarray(np.asarray(image.convert("L"), np.float32))
         (tmp_path / name).write_bytes(encoded(image, {"alpha": "PNG", "float": "TIFF"}.get(kind, kind)))
     run = subprocess.run([sys.executable, "-c", MEASURE], cwd=tmp_path, capture_output=True, text=True, check=True)
-    reserved, taken = map(int, run.stdout.split())
-    assert 0 < taken < reserved + 8 * 2**20  # what Python and Pillow keep by the way
+    estimated, used = map(int, run.stdout.split())
+    assert 0 < used < estimated + 8 * 2**20  # overhead of Python and Pillow
 
 
 def fifo(folder: Path) -> str:
@@ -276,20 +274,20 @@ def link_to_a_terminal(folder: Path) -> str:
     return str(folder / "a.png")
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files here")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
 @pytest.mark.parametrize(
-    "made", [fifo, terminal, link_to_a_terminal, lambda _: "/dev/ptmx", lambda _: "/dev/zero", lambda _: "/dev/null"]
+    "create", [fifo, terminal, link_to_a_terminal, lambda _: "/dev/ptmx", lambda _: "/dev/zero", lambda _: "/dev/null"]
 )
-def test_devices_and_pipes_are_not_read(tmp_path: Path, made: Callable[[Path], str]) -> None:
-    name = made(tmp_path)
+def test_devices_and_named_pipes_are_refused(tmp_path: Path, create: Callable[[Path], str]) -> None:
+    name = create(tmp_path)
     error = error_of(name)
     assert "not a file" in str(error)
     assert error.kind == "not a file"
     assert upright_size(Path(name)) is None
 
 
-@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="no such names here")
-def test_a_pipe_that_is_open_already_is_read() -> None:
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="no /dev/fd")
+def test_open_pipe_is_read() -> None:
     end, other = os.pipe()
     with os.fdopen(other, "wb") as file:
         file.write(encoded(coarse(), "PNG"))
@@ -299,7 +297,7 @@ def test_a_pipe_that_is_open_already_is_read() -> None:
         os.close(end)
 
 
-def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_file_is_read_when_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(coarse(), "PNG"))
     image = open_image_file(path)

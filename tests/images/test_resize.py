@@ -1,4 +1,4 @@
-"""The sizes that images are resized to."""
+"""Resize rules."""
 
 import math
 
@@ -34,12 +34,12 @@ def test_shortest_edge(width: int, height: int) -> None:
     short, long = sorted((width, height))
     new_short, new_long = sorted((new_width, new_height))
     assert new_short >= 1
-    assert (new_width < new_height) <= (width < height)  # the longer side stays the longer
+    assert (new_width < new_height) <= (width < height)  # the longer side stays longer
     if 800 * long <= 1333 * short:
         assert new_short == 800
     else:
         assert new_short == 1 or abs(new_short - 1333 * short / long) <= 0.5
-    assert new_long <= 1333 + math.ceil(long / short / 2)  # rounding the shorter side can take half a pixel more
+    assert new_long <= 1333 + math.ceil(long / short / 2)  # the shorter side is rounded by up to half a pixel
     if new_short > 1:
         assert abs(new_long - new_short * long / short) <= 1
     else:
@@ -66,14 +66,14 @@ def test_shortest_edge_without_a_longest() -> None:
 
 
 @given(width=SIDE, height=SIDE)
-def test_exactly_is_one_size_for_all(width: int, height: int) -> None:
+def test_exactly(width: int, height: int) -> None:
     assert Exactly(640, 480).size(width, height) == (640, 480)
 
 
 @given(width=SIDE, height=SIDE, frame=st.tuples(st.integers(1, 2000), st.integers(1, 2000)))
 @example(width=10, height=1_000_000, frame=(640, 640))
 @example(width=1, height=1, frame=(640, 320))
-def test_within_fits_the_frame_and_fills_one_side(width: int, height: int, frame: tuple[int, int]) -> None:
+def test_within_fits_the_frame_and_fills_one_dimension(width: int, height: int, frame: tuple[int, int]) -> None:
     new_width, new_height = Within(*frame).size(width, height)
     assert 1 <= new_width <= frame[0]
     assert 1 <= new_height <= frame[1]
@@ -86,14 +86,14 @@ def test_within_fits_the_frame_and_fills_one_side(width: int, height: int, frame
 @given(width=SIDE, height=SIDE)
 @example(width=1000, height=1)
 @example(width=640, height=320)
-def test_an_image_fills_its_part_of_a_padded_one(width: int, height: int) -> None:
+def test_filled_part_of_a_padded_image(width: int, height: int) -> None:
     rule = fit_and_pad(640, 320)
     assert canvas_of(rule) == (640, 320)
     assert rule.size(width, height) == Within(640, 320).size(width, height)
     assert rule.filled([(height, width)]) == [rule.size(width, height)[::-1]]
 
 
-def test_padding_is_below_and_at_the_right() -> None:
+def test_padding_is_at_the_bottom_and_right() -> None:
     image = Image.new("RGB", (20, 20), (10, 200, 30))
     pixels = resized_pixels(image, fit_and_pad(30, 10), Image.Resampling.BILINEAR)
     assert pixels.shape == (10, 30, 3)
@@ -103,7 +103,7 @@ def test_padding_is_below_and_at_the_right() -> None:
 
 @pytest.mark.parametrize("rule", [ShortestEdge(20, 33), Exactly(30, 20), Within(33, 20)], ids=lambda rule: str(rule))
 @pytest.mark.parametrize("size", [(1, 1), (40, 10), (10, 400), (2000, 1)])
-def test_resized_pixels_are_rgb_bytes_of_that_size(rule: ResizeRule, size: tuple[int, int]) -> None:
+def test_resized_pixels(rule: ResizeRule, size: tuple[int, int]) -> None:
     pixels = resized_pixels(Image.new("RGB", size, (10, 200, 30)), rule, Image.Resampling.BILINEAR)
     width, height = rule.size(*size)
     assert pixels.dtype == np.uint8
@@ -111,6 +111,6 @@ def test_resized_pixels_are_rgb_bytes_of_that_size(rule: ResizeRule, size: tuple
     assert (pixels == [10, 200, 30]).all()
 
 
-def test_another_shortest_edge_has_the_papers_proportions() -> None:
+def test_longest_side_for_another_shortest_side() -> None:
     assert shortest_edge(800) == ShortestEdge(800, 1333)
     assert shortest_edge(480) == ShortestEdge(480, 800)
