@@ -11,7 +11,7 @@ from ..errors import DetrError
 from ..files import DISK_FULL
 from ..host import limit_openmp_spinning
 from .console import Console, give_up_stdout
-from .exit_codes import INTERRUPTED, SOME_FAILED, UNUSABLE
+from .exit_codes import ERROR, INTERRUPTED, SOME_FAILED
 from .hints import with_hint
 from .json_lines import json_stderr
 from .packages import complaint_about_package
@@ -40,12 +40,12 @@ def _run(console: Console) -> NoReturn:
             raise
     except DetrError as error:
         console.error(with_hint(error))
-        sys.exit(UNUSABLE)
+        sys.exit(ERROR)
     except (ImportError, MemoryError, OSError) as error:
         complaint = complaint_about_package(error)
         if complaint is not None:
             console.error(complaint)
-            sys.exit(UNUSABLE)
+            sys.exit(ERROR)
         # what is written elsewhere fails with an error of ours, so this is of stdout
         streams = (errno.EPIPE, errno.EIO, errno.EBADF, *DISK_FULL)
         if not isinstance(error, OSError) or error.errno not in streams or error.filename is not None:
@@ -54,7 +54,7 @@ def _run(console: Console) -> NoReturn:
         if error.errno == errno.EPIPE:
             sys.exit(SOME_FAILED)
         console.error(f"cannot write stdout: {error.strerror}")
-        sys.exit(UNUSABLE)
+        sys.exit(ERROR)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

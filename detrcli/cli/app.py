@@ -8,11 +8,11 @@ import typer
 from .bench import bench
 from .console import Console
 from .eval import evaluate
-from .exit_codes import UNUSABLE
+from .exit_codes import ERROR
 from .export import export
+from .help import Command, Group
 from .merge import merge
 from .models import models
-from .narrow import Command, Group
 from .predict import predict
 from .train import train
 
@@ -61,13 +61,13 @@ def run(console: Console) -> NoReturn:
         console: if it writes JSON, errors in the arguments are written to it.
     """
     if not console.as_json:
-        app()
+        app(prog_name="detr")
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="detr", standalone_mode=False)
     except Exception as error:
         wording = getattr(error, "format_message", None)
         if wording is None:  # no complaint of the parser's
             raise
         console.error(wording())
-        sys.exit(UNUSABLE)
+        sys.exit(ERROR)
     sys.exit(code)

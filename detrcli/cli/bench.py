@@ -12,7 +12,6 @@ from ..checkpoints.bundled import sample_image
 from ..checkpoints.names import DEFAULT_MODEL
 from .console import Console, printable, show_warnings
 from .hub import quiet_hub_logging_for
-from .narrow import print_fitting
 from .options import ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, at_home, each_of, parse_size
 from .progress import show_progress
 
@@ -127,6 +126,8 @@ def _print_table(contenders: "list[BenchmarkCase]", speeds: "list[Speed]", place
     from rich.console import Console as RichConsole
     from rich.table import Table
     from rich.text import Text
+
+    from .table import print_fitting
 
     table = Table(box=SIMPLE_HEAD)
     for title in ("model", "on"):

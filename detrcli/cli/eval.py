@@ -13,7 +13,6 @@ from ..checkpoints.names import DEFAULT_MODEL
 from ..files import atomic_file
 from .console import Console, printable, show_warnings
 from .hub import quiet_hub_logging_for
-from .narrow import print_fitting
 from .options import (
     BatchSize,
     ClassNames,
@@ -144,6 +143,8 @@ def _print_table(evaluation: "Evaluation") -> None:
     from rich.console import Console as RichConsole
     from rich.table import Table
     from rich.text import Text
+
+    from .table import print_fitting
 
     overall, classes = Table(box=SIMPLE_HEAD), Table(box=SIMPLE_HEAD)
     figures = {

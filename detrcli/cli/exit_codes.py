@@ -1,10 +1,13 @@
-"""What `detr` exits with. 0 says that all is well."""
+"""Exit codes of all commands."""
 
 SOME_FAILED = 1
-"""Some images could not be read; the others are done."""
-
-UNUSABLE = 2
-"""Wrong usage, no such model or device, nothing to look at, or an output that cannot be written."""
-
+ERROR = 2
 INTERRUPTED = 130
-"""Stopped by Ctrl-C."""
+EXIT_CODES = {
+    0: "Success.",
+    SOME_FAILED: "Some images failed; all others are done.",
+    ERROR: "Wrong usage, or an error that stopped the command.",
+    INTERRUPTED: "Interrupted (Ctrl-C).",
+    143: "Terminated (SIGTERM).",
+}
+"""Meaning of each exit code."""

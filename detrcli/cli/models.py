@@ -5,7 +5,6 @@ import sys
 from dataclasses import asdict
 
 from ..checkpoints.names import DEFAULT_MODEL, KNOWN_MODELS
-from .narrow import print_fitting
 from .options import LogJson
 
 
@@ -24,6 +23,8 @@ def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` heeds 
 
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+
+    from .table import print_fitting
 
     table = Table(box=SIMPLE_HEAD)
     for title in ("model", "data"):

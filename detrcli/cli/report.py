@@ -155,9 +155,9 @@ class Report:
             found = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
             self._print_line(printable(f"{result.path}: {found}"))
         else:
-            from .table import print_table
+            from .table import print_detections
 
-            print_table(result)
+            print_detections(result)
             if done.annotated is not None:
                 self._print_line(f"drawn to {printable(str(done.annotated))}")
 

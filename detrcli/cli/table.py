@@ -1,19 +1,21 @@
-"""One image's detections as a short table on a terminal."""
+"""Tables on stdout."""
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from ..outputs.record import ImageResult
 from .console import printable
-from .narrow import print_fitting
 
 ROWS = 20
-"""How many detections the table shows."""
+"""Most detections in a table."""
 
 
-def print_table(result: ImageResult) -> None:
-    """Print the best of its detections to stdout."""
+def print_detections(result: ImageResult) -> None:
+    """Print the best detections of one image."""
     if not result.found:
         print("nothing found; a lower --threshold shows less certain detections")
         return
@@ -27,3 +29,15 @@ def print_table(result: ImageResult) -> None:
     print_fitting(table)
     if len(result.found) > ROWS:
         print(f"and {len(result.found) - ROWS} more")
+
+
+def print_fitting(table: Table) -> None:
+    """Print a table, or a paragraph for each row where the table is wider than the terminal."""
+    stdout = Console()
+    if Measurement.get(stdout, stdout.options.update(width=10_000), table).maximum <= stdout.width:
+        stdout.print(table)
+        return
+    titles = [str(column.header) for column in table.columns]
+    for row, cells in zip(table.rows, zip(*(column.cells for column in table.columns), strict=True), strict=True):
+        text = "; ".join(f"{title}: {cell}" for title, cell in zip(titles, cells, strict=True) if str(cell))
+        stdout.print(Padding(text, (0, 0, 1, 0)), style=row.style, markup=False, highlight=False)

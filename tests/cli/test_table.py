@@ -1,44 +1,16 @@
-"""Help and tables on terminals of few columns."""
+"""Tables on terminals of any width."""
 
 import re
 from pathlib import Path
 
 import pytest
 from rich.table import Table
-from typer.testing import CliRunner
 
 from detrcli.checkpoints.names import KNOWN_MODELS
-from detrcli.cli.app import app
-from detrcli.cli.narrow import print_fitting
-from detrcli.cli.table import print_table
+from detrcli.cli.table import print_detections, print_fitting
 from detrcli.outputs.record import Found, ImageResult
 
 from ..detr_process import on_a_terminal
-
-COMMANDS = [[], ["predict"], ["merge"], ["models"], ["train"], ["eval"], ["export"], ["bench"]]
-
-
-def shown(columns: int, *arguments: str) -> str:
-    run = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": str(columns)})
-    assert run.exit_code == 0, run.output
-    return run.output
-
-
-@pytest.mark.parametrize("columns", [30, 40, 60])
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_fits_and_says_all_that_it_says_elsewhere(command: list[str], columns: int) -> None:
-    narrow, wide = shown(columns, *command), shown(100, *command)
-    assert max(map(len, narrow.splitlines())) <= columns
-    assert "".join(narrow.split()) == "".join(wide.split())
-
-
-def test_commands_are_described_whole() -> None:
-    for columns in (40, 100):
-        assert "List the known models: a table on a terminal, JSON lines in a pipe." in " ".join(shown(columns).split())
-
-
-def test_help_on_a_wide_terminal_has_descriptions_beside_the_options() -> None:
-    assert re.search(r"^  -r, --recursive +Go down", shown(100, "predict"), re.MULTILINE)
 
 
 def test_models_on_a_narrow_terminal(tmp_path: Path) -> None:
@@ -76,7 +48,7 @@ def test_a_table_is_shown_whole(
 def test_detections_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     found = Found(0, "traffic-light-" * 3, 0.5, (1000.0, 1000.0, 2000.0, 2000.0))
-    print_table(ImageResult("a.jpg", "a.jpg", 4000, 4000, "model", (found,)))
+    print_detections(ImageResult("a.jpg", "a.jpg", 4000, 4000, "model", (found,)))
     printed = capsys.readouterr().out
     assert "…" not in printed
     assert max(map(len, printed.splitlines())) <= 40
