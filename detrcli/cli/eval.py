@@ -1,8 +1,8 @@
-"""`detr eval`: how good a model is on a labelled dataset."""
+"""`detr eval`: average precision of a model on a labeled dataset."""
 
 import json
 import sys
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,10 +12,11 @@ import typer
 from ..checkpoints.names import DEFAULT_MODEL
 from ..files import atomic_file
 from .console import Console, printable, show_warnings
-from .hub import quiet_hub_logging_for
+from .loading import load_detector
 from .options import (
     BatchSize,
     ClassNames,
+    DatasetPath,
     Device,
     ImageSize,
     LogJson,
@@ -27,8 +28,6 @@ from .options import (
     Strict,
     Verbose,
     at_home,
-    names_in,
-    parse_size,
 )
 from .packages import require
 from .progress import show_progress
@@ -37,20 +36,13 @@ if TYPE_CHECKING:
     from ..evaluation.average_precision import Evaluation
 
 ROWS = 40
-"""How many classes the table shows, the worst."""
+"""Number of classes in the table, the worst ones."""
 
 
 def evaluate(
-    dataset: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATASET",
-            callback=at_home,
-            help="A folder in COCO, YOLO, Pascal VOC or LabelMe format, or its JSON or YAML file.",
-        ),
-    ],
+    dataset: DatasetPath,
     model: Model = DEFAULT_MODEL,
-    split: Annotated[Literal["val", "train", "test"], typer.Option(help="Which part of it, if it has parts.")] = "val",
+    split: Annotated[Literal["val", "train", "test"], typer.Option(help="Split of the dataset.")] = "val",
     revision: Revision = None,
     class_names: ClassNames = None,
     device: Device = "auto",
@@ -61,7 +53,7 @@ def evaluate(
         int | None, typer.Option(min=1, help="Threads that read images.  [default: as many as there are cores]")
     ] = None,
     strict: Strict = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON even on a terminal.")] = False,
     save_predictions: Annotated[
         Path | None,
         typer.Option(
@@ -73,50 +65,43 @@ def evaluate(
     verbose: Verbose = False,
     log_json: LogJson = False,
 ) -> None:
-    """Measure COCO's average precision of a model on labelled images.
+    """Measure COCO's average precision of a model on labeled images.
 
-    Classes are matched by name. A table on a terminal, JSON in a pipe. Exit codes: 0 all well, 2 wrong usage, no model,
-    or a dataset that cannot be read, 130 interrupted.
+    Classes are matched by name. Prints a table on a terminal, JSON in a pipe. Exit codes: 0 success, 2 wrong usage, no
+    such model or unusable dataset, 130 interrupted.
     """
     require("pycocotools")
     from ..datasets import read_dataset
+    from ..evaluation import average_precision
 
     console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(console)
     data = read_dataset(dataset, split, strict=strict)
     for problem in data.problems:
         console.info(printable(problem))
-    quiet_hub_logging_for(model, console)
-    from ..detector import load
-    from ..evaluation.average_precision import as_results
-    from ..evaluation.average_precision import evaluate as judge
-    from ..host import keep_freed_memory
-
-    keep_freed_memory()
-    detector = load(
+    detector = load_detector(
         model,
+        console,
         device=device,
         precision=precision,
-        size=parse_size(size),
+        size=size,
         revision=revision,
         offline=offline,
-        class_names=names_in(class_names),
+        class_names=class_names,
     )
-    console.info(printable(f"{detector.name}, {len(data.examples)} images, on {detector.backend.description}"))
-    for note in detector.notes:
-        console.detail(printable(f"{detector.name}: {note}"))
-    with ExitStack() as stack:
-        file = stack.enter_context(atomic_file(save_predictions)) if save_predictions is not None else None
+    count = len(data.examples)
+    console.info(printable(f"{detector.name}, {count} images, on {detector.backend.description}"))
+    with atomic_file(save_predictions) if save_predictions else nullcontext() as file:
         with show_progress(console) as progress:
-            evaluation, answers = judge(
+            evaluation, predictions = average_precision.evaluate(
                 detector,
                 data,
                 batch_size=batch_size or detector.backend.batch_size,
                 workers=workers,
-                on_progress=lambda done: progress.update(done, len(data.examples), "evaluating"),
+                on_progress=lambda done: progress.update(done, count, "evaluating"),
             )
         if file is not None:
-            file.write(json.dumps(as_results(data, answers)).encode())
+            file.write(json.dumps(average_precision.coco_results(data, predictions)).encode())
     if as_json or not sys.stdout.isatty():
         print(json.dumps(_as_json(model, str(dataset), evaluation)))
     else:
@@ -124,18 +109,18 @@ def evaluate(
 
 
 def _as_json(model: str, dataset: str, evaluation: "Evaluation") -> dict[str, Any]:
-    figures = asdict(evaluation)
-    classes = figures.pop("classes")
+    metrics = asdict(evaluation)
+    classes = metrics.pop("classes")
     return {
         "model": model,
         "dataset": dataset,
-        **{name: _finite(value) for name, value in figures.items()},
+        **{name: _finite(value) for name, value in metrics.items()},
         "classes": {name: {"ap": _finite(ap), "ap50": _finite(ap50)} for name, (ap, ap50) in classes.items()},
     }
 
 
 def _finite(value: float) -> float | None:
-    return None if value != value else value  # NaN, of which JSON knows nothing
+    return None if value != value else value  # JSON has no NaN
 
 
 def _print_table(evaluation: "Evaluation") -> None:

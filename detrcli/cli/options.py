@@ -64,6 +64,14 @@ ClassNames: TypeAlias = Annotated[
         help="Names of the model's labels: data.yaml, JSON, or a name a line.",
     ),
 ]
+DatasetPath: TypeAlias = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATASET",
+        callback=lambda path: at_home(path),
+        help="A folder in COCO, YOLO, Pascal VOC or LabelMe format, or its JSON or YAML file.",
+    ),
+]
 LogJson: TypeAlias = Annotated[bool, typer.Option("--log-json", help="Say everything on stderr as JSON lines.")]
 
 

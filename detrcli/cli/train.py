@@ -20,6 +20,7 @@ from .console import Console, printable, show_warnings
 from .hub import quiet_hub_logging_for
 from .options import (
     ClassNames,
+    DatasetPath,
     ImageSize,
     LogJson,
     Model,
@@ -42,14 +43,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    dataset: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATASET",
-            callback=at_home,
-            help="A folder in COCO, YOLO, Pascal VOC or LabelMe format, or its JSON or YAML file.",
-        ),
-    ],
+    dataset: DatasetPath,
     output: Annotated[
         Path, typer.Option("--output", "-o", callback=at_home, help="Folder for the model and the metrics.")
     ],

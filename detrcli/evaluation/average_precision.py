@@ -1,11 +1,11 @@
-"""How good a detector is on a labelled dataset: COCO's average precision."""
+"""COCO's average precision of a detector on a labeled dataset."""
 
 import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +20,35 @@ from ..images.sources import CocoId
 from ..inference.batch_size import BatchSize
 
 
+class ImagePredictions(NamedTuple):
+    """Predictions on one image of a dataset.
+
+    Attributes:
+        boxes: (K, 4) float32 as x1, y1, x2, y2 in pixels.
+        scores: (K,) float32.
+        labels: (K,) int64, indices into the dataset's classes.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """COCO's figures, each 0…1, or NaN where the dataset has no such object.
+    """COCO's metrics, each 0…1, or NaN if the dataset has no object to measure it on.
 
     Attributes:
         ap: average precision over IoU 0.50:0.95 and all classes.
-        ap50: at IoU 0.50.
-        ap75: at IoU 0.75.
-        ap_small: of objects below 32 × 32 pixels.
-        ap_medium: of those below 96 × 96.
-        ap_large: of the rest.
-        ar: average recall with 100 detections of a class in an image.
+        ap50: AP at IoU 0.50.
+        ap75: AP at IoU 0.75.
+        ap_small: AP of objects below 32 × 32 pixels.
+        ap_medium: AP of objects from there to 96 × 96 pixels.
+        ap_large: AP of larger objects.
+        ar: average recall with up to 100 detections per image and class.
         classes: AP and AP50 of each class.
-        images: how many there were.
-        objects: how many objects they hold.
+        images: number of images.
+        objects: number of objects, without crowds.
     """
 
     ap: float
@@ -49,10 +63,6 @@ class Evaluation:
     objects: int
 
 
-Answer = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
-"""Boxes (K, 4) as x1, y1, x2, y2 in pixels, scores (K,), and labels (K,) as indices into the dataset's classes."""
-
-
 def evaluate(
     detector: Detector,
     dataset: Dataset,
@@ -60,45 +70,50 @@ def evaluate(
     batch_size: int = 1,
     workers: int | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
-) -> tuple[Evaluation, list[Answer]]:
-    """Run a detector over a dataset, and judge it.
+) -> tuple[Evaluation, list[ImagePredictions]]:
+    """Evaluate a detector on a dataset.
 
     Args:
-        detector: its classes are found in the dataset by their names.
-        dataset: what should be found.
-        batch_size: the most images to run at once.
-        workers: threads that read images, or None for as many as there are cores; the figures are the same.
-        on_progress: is told after each image how many are done.
+        detector: detector; its classes are matched with the dataset's by name.
+        dataset: dataset with the true objects.
+        batch_size: largest number of images per batch.
+        workers: threads that read images, or None for one per core; it does not affect the result.
+        on_progress: called after each image with the number of images done.
 
     Returns:
-        The figures, and what was detected in each image.
+        The metrics, and the predictions on each image.
 
     Raises:
-        DatasetError: the detector lacks classes of the dataset's objects.
+        DatasetError: objects of the dataset have classes that the detector lacks.
         ImageError: an image cannot be read.
     """
-    translation = _labels(detector.class_names, dataset)
-    wanted = DetectionFilter(threshold=0, labels=frozenset(np.flatnonzero(translation >= 0).tolist()))
-    answers: list[Answer] = []
-    most = BatchSize(batch_size)
+    dataset_labels = _dataset_labels(detector.class_names, dataset)
+    wanted = DetectionFilter(threshold=0, labels=frozenset(np.flatnonzero(dataset_labels >= 0).tolist()))
+    predictions: list[ImagePredictions] = []
     for outcome in detector.stream(
-        dataset.examples, wanted, open_image=_open, then=lambda outcome: outcome, batch_size=most, workers=workers
+        dataset.examples,
+        wanted,
+        open_image=_open,
+        then=lambda outcome: outcome,
+        batch_size=BatchSize(batch_size),
+        workers=workers,
     ):
         if isinstance(outcome.result, ImageError):
             raise outcome.result
         found = outcome.result
-        answers.append((found.boxes, found.scores, translation[found.labels]))
-        on_progress(len(answers))
-    return average_precision(dataset, answers), answers
+        predictions.append(ImagePredictions(found.boxes, found.scores, dataset_labels[found.labels]))
+        on_progress(len(predictions))
+    return average_precision(dataset, predictions), predictions
 
 
 def _open(example: Example) -> ImageFile:
     return open_image_file(example.path)
 
 
-def _labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
-    """The dataset's label of each label of the detector, or -1."""
-    labels = np.array([found[0] if found else -1 for found in matching_labels(names, dataset.classes)], dtype=np.int64)
+def _dataset_labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
+    """Return the dataset's label for each label of the detector, or -1."""
+    matches = matching_labels(names, dataset.classes)
+    labels = np.array([match[0] if match else -1 for match in matches], dtype=np.int64)
     needed = {int(label) for example in dataset.examples for label in example.labels}
     missing = [dataset.classes[label] for label in sorted(needed.difference(labels.tolist()))]
     if missing:
@@ -110,49 +125,38 @@ def _labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
     return labels
 
 
-def average_precision(dataset: Dataset, answers: Sequence[Answer]) -> Evaluation:
-    """Judge what was detected in each image of a dataset, with COCO's own evaluation."""
+def average_precision(dataset: Dataset, predictions: Sequence[ImagePredictions]) -> Evaluation:
+    """Compute COCO's metrics of the predictions on each image of a dataset, with COCO's own code."""
     from pycocotools.cocoeval import COCOeval
 
-    judge = COCOeval(iouType="bbox")
+    coco_eval = COCOeval(iouType="bbox")
     with contextlib.redirect_stdout(io.StringIO()):
-        real = _by_class([example.labels for example in dataset.examples], len(dataset.classes))
-        claimed = _by_class([labels for _, _, labels in answers], len(dataset.classes))
-        judged = [
-            _judged(*_as_coco(dataset, answers, label, *places))
-            for label, places in enumerate(zip(real, claimed, strict=True))
+        num_classes = len(dataset.classes)
+        objects = _by_class([example.labels for example in dataset.examples], num_classes)
+        detections = _by_class([one.labels for one in predictions], num_classes)
+        by_class = [
+            _evaluate_class(*_as_coco(dataset, predictions, label, *positions))
+            for label, positions in enumerate(zip(objects, detections, strict=True))
         ]
-        precision = np.concatenate(
-            [one for one, _ in judged], axis=2
-        )  # (IoU thresholds, recalls, classes, sizes, limits)
-        judge.eval = {"precision": precision, "recall": np.concatenate([one for _, one in judged], axis=1)}
-        judge.summarize()
-    per_class = {
+        precision = np.concatenate([one for one, _ in by_class], axis=2)
+        coco_eval.eval = {"precision": precision, "recall": np.concatenate([one for _, one in by_class], axis=1)}
+        coco_eval.summarize()
+    classes = {
         name: (_mean(precision[:, :, label, 0, -1]), _mean(precision[0, :, label, 0, -1]))
         for label, name in enumerate(dataset.classes)
     }
-    figures = [float(value) if value >= 0 else float("nan") for value in judge.stats]
-    ap, ap50, ap75, small, medium, large, _, _, recall, *_ = figures
-    return Evaluation(
-        ap,
-        ap50,
-        ap75,
-        small,
-        medium,
-        large,
-        recall,
-        classes=per_class,
-        images=len(dataset.examples),
-        objects=sum(int((~example.crowd).sum()) for example in dataset.examples),
-    )
+    metrics = [float(value) if value >= 0 else float("nan") for value in coco_eval.stats]
+    ap, ap50, ap75, small, medium, large, _, _, recall, *_ = metrics
+    images, count = len(dataset.examples), sum(int((~example.crowd).sum()) for example in dataset.examples)
+    return Evaluation(ap, ap50, ap75, small, medium, large, recall, classes, images, count)
 
 
-def as_results(dataset: Dataset, answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """What was detected, in COCO's results form, with the dataset's own ids."""
+def coco_results(dataset: Dataset, predictions: Sequence[ImagePredictions]) -> list[dict[str, Any]]:
+    """Return the predictions in COCO's results format, with the dataset's image and category ids."""
     return [
         _result(example.image_id, dataset.category_ids[label], box, score)
-        for example, (boxes, scores, labels) in zip(dataset.examples, answers, strict=True)
-        for box, score, label in zip(boxes, scores, labels, strict=True)
+        for example, one in zip(dataset.examples, predictions, strict=True)
+        for box, score, label in zip(*one, strict=True)
     ]
 
 
@@ -167,18 +171,18 @@ def _result(image: CocoId, category: int, box: NDArray[np.float32], score: np.fl
 
 
 def _by_class(labels: Sequence[NDArray[np.int64]], classes: int) -> Iterator[list[tuple[int, int]]]:
-    """Where the boxes of each class are in turn: their images, and their places there."""
+    """Yield the boxes of each class as pairs of image and index in the image, without a pass per class."""
     starts = np.cumsum([0, *map(len, labels)])
-    together = np.concatenate([*labels, np.empty(0, np.int64)])
-    order = np.argsort(together, kind="stable")
-    ends = np.searchsorted(together, np.arange(classes + 1), sorter=order)
-    for at, end in pairwise(ends):
-        images = np.searchsorted(starts, order[at:end], side="right") - 1
-        yield list(zip(images.tolist(), (order[at:end] - starts[images]).tolist(), strict=True))
+    all_labels = np.concatenate([*labels, np.empty(0, np.int64)])
+    order = np.argsort(all_labels, kind="stable")
+    bounds = np.searchsorted(all_labels, np.arange(classes + 1), sorter=order)
+    for start, end in pairwise(bounds):
+        images = np.searchsorted(starts, order[start:end], side="right") - 1
+        yield list(zip(images.tolist(), (order[start:end] - starts[images]).tolist(), strict=True))
 
 
-def _judged(truth: dict[str, Any], found: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Judge a class by itself, for COCOeval holds more than two kilobytes for each detection.
+def _evaluate_class(truth: dict[str, Any], found: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Evaluate one class by itself, since COCOeval needs more than two kilobytes per detection.
 
     Returns:
         Precision (IoU thresholds, recalls, 1, sizes, limits) and recall (IoU thresholds, 1, sizes, limits), -1 where
@@ -191,52 +195,55 @@ def _judged(truth: dict[str, Any], found: dict[str, Any]) -> tuple[NDArray[np.fl
     for side, content in zip(sides, (truth, found), strict=True):
         side.dataset = content
         side.createIndex()
-    judge = COCOeval(*sides, "bbox")
-    judge.evaluate()
-    judge.accumulate()
-    return judge.eval["precision"], judge.eval["recall"]
+    coco_eval = COCOeval(*sides, "bbox")
+    coco_eval.evaluate()
+    coco_eval.accumulate()
+    return coco_eval.eval["precision"], coco_eval.eval["recall"]
 
 
 def _as_coco(
-    dataset: Dataset, answers: Sequence[Answer], label: int, real: list[tuple[int, int]], claimed: list[tuple[int, int]]
+    dataset: Dataset,
+    predictions: Sequence[ImagePredictions],
+    label: int,
+    objects: list[tuple[int, int]],
+    detections: list[tuple[int, int]],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A class's objects and detections, and the images that have any of them.
+    """Return the objects and the detections of a class as COCO datasets of the images that have any.
 
     Args:
-        dataset: what should be found.
-        answers: what was.
-        label: the class.
-        real: image and place of each object.
-        claimed: the same of each detection.
+        dataset: dataset with the true objects.
+        predictions: predictions on each image.
+        label: label of the class.
+        objects: image and index of each object of the class.
+        detections: image and index of each detection of the class.
     """
     examples, category = dataset.examples, dataset.category_ids[label]
-    images = [{"id": image} for image in sorted({image for image, _ in (*real, *claimed)})]
-    objects = [
-        {"id": number, **_object(examples[image], image, category, place)}
-        for number, (image, place) in enumerate(real, start=1)
-    ]
-    detections = [
-        {"id": number, **_detection(image, category, answers[image], place)}
-        for number, (image, place) in enumerate(claimed, start=1)
-    ]
+    images = [{"id": image} for image in sorted({image for image, _ in (*objects, *detections)})]
     shared = {"images": images, "categories": [{"id": category}]}
-    return {**shared, "annotations": objects}, {**shared, "annotations": detections}
+    annotations = [
+        {"id": number, **_object(examples[image], image, category, index)}
+        for number, (image, index) in enumerate(objects, start=1)
+    ]
+    results = [
+        {"id": number, **_detection(predictions[image], image, category, index)}
+        for number, (image, index) in enumerate(detections, start=1)
+    ]
+    return {**shared, "annotations": annotations}, {**shared, "annotations": results}
 
 
-def _object(example: Example, image: int, category: int, place: int) -> dict[str, Any]:
-    x1, y1, x2, y2 = example.boxes[place]
+def _object(example: Example, image: int, category: int, index: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = example.boxes[index]
     return {
         "image_id": image,
         "category_id": category,
         "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
-        "area": float(example.areas[place]),
-        "iscrowd": int(example.crowd[place]),
+        "area": float(example.areas[index]),
+        "iscrowd": int(example.crowd[index]),
     }
 
 
-def _detection(image: int, category: int, answer: Answer, place: int) -> dict[str, Any]:
-    boxes, scores, _ = answer
-    result = _result(image, category, boxes[place], scores[place])
+def _detection(predictions: ImagePredictions, image: int, category: int, index: int) -> dict[str, Any]:
+    result = _result(image, category, predictions.boxes[index], predictions.scores[index])
     return {**result, "area": result["bbox"][2] * result["bbox"][3]}
 
 

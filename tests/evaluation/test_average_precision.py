@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from detrcli import Detector
 from detrcli.datasets import Dataset, Example, read_dataset
 from detrcli.errors import DatasetError, ImageError
-from detrcli.evaluation.average_precision import Answer, Evaluation, as_results, average_precision, evaluate
+from detrcli.evaluation.average_precision import Evaluation, ImagePredictions, average_precision, coco_results, evaluate
 from detrcli.images.decode import ImageFile, open_image_file
 from detrcli.images.resize import Exactly
 from detrcli.inference.backend import RawDetections
@@ -48,8 +48,8 @@ def dataset(*examples: Example, classes: Sequence[str] = ("cat", "dog")) -> Data
     return Dataset("pets", tuple(classes), ids, examples, ())
 
 
-def answer(*found: Found) -> Answer:
-    return (
+def answer(*found: Found) -> ImagePredictions:
+    return ImagePredictions(
         np.array([box for _, box, _ in found], np.float32).reshape(-1, 4),
         np.array([score for *_, score in found], np.float32),
         np.array([label for label, *_ in found], np.int64),
@@ -162,7 +162,7 @@ def scattered(rng: np.random.Generator, count: int) -> list[tuple[int, Box]]:
     return objects
 
 
-def nearly(rng: np.random.Generator, objects: Sequence[tuple[int, Box]]) -> Answer:
+def nearly(rng: np.random.Generator, objects: Sequence[tuple[int, Box]]) -> ImagePredictions:
     """Most of the objects, more or less where they are, and others that are not there."""
     found: list[Found] = []
     for label, (x1, y1, x2, y2) in [*objects, *scattered(rng, 5)]:
@@ -191,7 +191,7 @@ def test_figures_are_those_of_pycocotools_on_the_files(tmp_path: Path) -> None:
     answers = [nearly(rng, images[one.path.name]) for one in data.examples]
     ours = average_precision(data, answers)
 
-    results = as_results(data, answers)
+    results = coco_results(data, answers)
     assert {one["image_id"] for one in results} == {image["id"] for image in content["images"]}
     assert {one["category_id"] for one in results} == {10, 20, 30, 40}
     truth = COCO(str(file))
@@ -216,8 +216,8 @@ def test_memory_stays_small() -> None:
     rng = np.random.default_rng(0)
     data = dataset(*(example((0, SMALL), (1, LARGE), image_id=n) for n in range(40)), classes=[*map(str, range(8))])
     corners = rng.uniform(0, 300, (40, 300, 2)).astype(np.float32)
-    answers: list[Answer] = [
-        (np.hstack([one, one + 50]), rng.uniform(size=300).astype(np.float32), rng.integers(0, 8, 300))
+    answers: list[ImagePredictions] = [
+        ImagePredictions(np.hstack([one, one + 50]), rng.uniform(size=300).astype(np.float32), rng.integers(0, 8, 300))
         for one in corners
     ]
     average_precision(data, answers)  # so that what is imported does not count
@@ -251,7 +251,7 @@ def test_more_classes_are_no_more_walks_through_all_images() -> None:
 
 def test_results_are_plain_data() -> None:
     data = dataset(example((0, SMALL), image_id=397133), example(image_id=5))
-    results = as_results(data, [answer(), answer((1, (1.00004, 2, 3.5, 4), 0.25))])
+    results = coco_results(data, [answer(), answer((1, (1.00004, 2, 3.5, 4), 0.25))])
     assert json.loads(json.dumps(results)) == [
         {"image_id": 5, "category_id": 20, "bbox": [1, 2, 2.5, 2], "score": 0.25}
     ]
@@ -349,7 +349,7 @@ def test_images_are_answered_in_order_and_in_batches(tmp_path: Path) -> None:
     assert done == [1, 2, 3, 4]
     assert sum(backend.batches) == 4
     assert max(backend.batches) <= 3
-    assert [one["image_id"] for one in as_results(dataset(*examples), answers)] == [5, 3, 4, 1]
+    assert [one["image_id"] for one in coco_results(dataset(*examples), answers)] == [5, 3, 4, 1]
 
 
 def test_as_many_threads_read_images_as_there_are_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
