@@ -19,6 +19,22 @@ class ModelError(DetrError):
     """A model that cannot be found, downloaded, read or built."""
 
 
+class UnknownModelError(ModelError):
+    """No model has this name, nor a similar one."""
+
+
+class NotCachedError(ModelError):
+    """A model is not in the Hub's cache, and may not be downloaded."""
+
+
+class HubUnreachableError(ModelError):
+    """A model is not in the Hub's cache, and the Hub cannot be reached."""
+
+
+class BackboneError(ModelError):
+    """A model has a backbone that is not supported."""
+
+
 class DeviceError(DetrError):
     """A device that is missing, or cannot run the model as requested."""
 
@@ -106,6 +122,10 @@ class DeviceWarning(DetrWarning):
 
 class ModelWarning(DetrWarning):
     """A property that is missing from a model's files, and the value assumed."""
+
+
+class ClassNamesWarning(ModelWarning):
+    """A model's files do not say what its classes are called, or say it wrong."""
 
 
 class FontWarning(DetrWarning):

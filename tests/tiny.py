@@ -1,4 +1,4 @@
-"""A whole DETR in the Hub's layout that is small enough for every test: one block or layer of each kind."""
+"""A complete DETR, small enough for every test: one block or layer of each kind."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from detrcli.checkpoints.layouts import DETR_HUB
 from detrcli.checkpoints.load import LoadedModel
 from detrcli.checkpoints.preprocessing import Preprocessing
-from detrcli.checkpoints.save import DETR_NAMES, RESNET_NAMES, renamed, save_model
+from detrcli.checkpoints.save import save_model
 from detrcli.images.resize import ShortestEdge
 from detrcli.models.detr import Detr, DetrConfig
 
@@ -16,12 +17,12 @@ QUERIES = 5
 
 
 def in_hub_layout(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A DETR's tensors by the names that transformers gives them, its own ResNet included."""
-    return renamed(tensors, RESNET_NAMES + DETR_NAMES)
+    """Rename the tensors of a DETR as transformers does, with its own ResNet."""
+    return DETR_HUB.to_published(tensors)
 
 
 def tiny_network(*, num_classes: int = 7, seed: int = 0) -> Detr:
-    """A network whose answers differ from image to image, query to query and seed to seed."""
+    """Make a network whose predictions differ between images, queries and seeds."""
     config = DetrConfig(
         num_classes,
         num_queries=QUERIES,
@@ -54,7 +55,7 @@ def tiny_network(*, num_classes: int = 7, seed: int = 0) -> Detr:
 
 
 def save_tiny(folder: Path, *, num_classes: int = 7, seed: int = 0) -> None:
-    """Write model.safetensors, config.json and preprocessor_config.json into a folder."""
+    """Save it in a folder in the Hub's layout."""
     network = tiny_network(num_classes=num_classes, seed=seed)
     names = tuple(f"thing {label}" for label in range(num_classes))
     save_model(LoadedModel("tiny", network, names, Preprocessing(ShortestEdge(64, 96))), folder)

@@ -1,73 +1,108 @@
-"""Class names in a file of their own, for models that bring none."""
+"""Class names: from a checkpoint, from a file, or from the user."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..classes import UNUSED, clean_name
-from ..errors import UsageError
+from ..errors import ClassNamesWarning, UsageError
 from ..files import read_file
+from .dataset_classes import COCO, OBJECTS365
+from .find import Checkpoint
+
+
+def checkpoint_class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
+    """Return the name of each label, from config.json, the training arguments, or the dataset with as many classes.
+
+    Warns:
+        ClassNamesWarning: the files do not name the classes, or config.json counts its labels from 1.
+    """
+    names = (checkpoint.config or {}).get("id2label")
+    if not isinstance(names, dict):
+        datasets = {len(classes): classes for classes in (COCO, OBJECTS365)}
+        known = _training_class_names(checkpoint, count) or datasets.get(count)
+        if known is None:
+            known = tuple(f"class {label}" for label in range(count))
+            _warn(f"{checkpoint.name} does not name its {count} classes")
+        return known
+    if str(count) in names and "0" not in names:
+        last = clean_name(str(names[str(count)]))
+        _warn(
+            f"id2label in the config.json of {checkpoint.name} counts from 1, but labels count from 0: names may be "
+            f"off by one, and {last!r} is never predicted"
+        )
+    return tuple(clean_name(str(names.get(str(label), f"class {label}"))) for label in range(count))
+
+
+def _training_class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...] | None:
+    """Return the class names among the training arguments, if there is one for each class."""
+    names = (checkpoint.arguments or {}).get("class_names")
+    if not isinstance(names, list | tuple) or len(names) != count or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(map(clean_name, names))
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, ClassNamesWarning, stacklevel=4)
+
+
+def check_class_names(names: Sequence[str], count: int, model: str) -> tuple[str, ...]:
+    """Check and clean the class names that a user gives for a model.
+
+    Raises:
+        UsageError: there is not one for each label.
+    """
+    if len(names) != count:
+        raise UsageError(
+            f"{model} has {count} labels, but {len(names)} class names were given; {UNUSED} stands for a label "
+            "without a class"
+        )
+    return tuple(map(clean_name, names))
 
 
 def read_class_names(file: Path) -> tuple[str, ...]:
     """Read the name of each label.
 
     Args:
-        file: YAML with `names` (as YOLO's data.yaml), JSON (a list, `id2label` as in config.json, or labels
-            with their names), or text with a name a line.
+        file: YAML with `names`, such as YOLO's data.yaml; JSON with a list, a mapping from labels to names, or
+            config.json's `id2label`; or text with one name per line.
 
     Raises:
-        UsageError: it cannot be read, or holds no names.
+        UsageError: it cannot be read, or has no class names.
     """
     try:
         text = read_file(file).decode("utf-8-sig")
         match file.suffix.lower():
             case ".json":
                 content = json.loads(text)
-                return _in_order(content.get("id2label", content) if isinstance(content, dict) else content)
+                return _ordered(content.get("id2label", content) if isinstance(content, dict) else content)
             case ".yaml" | ".yml":
                 import yaml
 
                 try:
                     content = yaml.load(text, yaml.BaseLoader)  # noqa: S506 (a class may be called "no")
                 except yaml.YAMLError as error:
-                    raise ValueError(f"no YAML: {error}") from error
-                return _in_order(content["names"])
+                    raise ValueError(f"not YAML: {error}") from error
+                return _ordered(content["names"])
             case _:
-                return _in_order([line.strip() for line in text.rstrip().splitlines()])
+                return _ordered([line.strip() for line in text.rstrip().splitlines()])
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError(f"{file} holds no class names ({_reason(error)})") from error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
+        raise UsageError(f"{file} has no class names ({reason})") from error
 
 
-def check_class_names(names: Sequence[str], count: int, model: str) -> tuple[str, ...]:
-    """The names that a user gives a model's classes.
-
-    Raises:
-        UsageError: they are not as many as its labels.
-    """
-    if len(names) != count:
-        raise UsageError(
-            f"{model} has {count} labels, but {len(names)} class names were given; {UNUSED} is the name of a label "
-            "without a class"
-        )
-    return tuple(map(clean_name, names))
-
-
-def _in_order(names: Any) -> tuple[str, ...]:
+def _ordered(names: Any) -> tuple[str, ...]:
     if isinstance(names, dict):
         numbered = {int(label): name for label, name in names.items()}
         if sorted(numbered) != list(range(len(numbered))):
-            raise ValueError("labels count from 0, without gaps")
+            raise ValueError("labels must count from 0, without gaps")
         names = [numbered[label] for label in range(len(numbered))]
     if not isinstance(names, list) or not names:
         raise ValueError("neither a list nor labels with names")
     if not all(isinstance(name, str) and name for name in names):
-        raise ValueError("a name is empty or no text")
+        raise ValueError("a name is empty or not text")
     return tuple(names)
-
-
-def _reason(error: Exception) -> str:
-    return f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]

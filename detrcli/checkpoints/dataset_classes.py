@@ -1,4 +1,4 @@
-"""Class names of the datasets behind published checkpoints, for files that do not carry their own."""
+"""Class names of COCO and Objects365, for checkpoints that do not contain them."""
 
 COCO = tuple(
     (
@@ -12,13 +12,12 @@ COCO = tuple(
         "book, clock, vase, scissors, teddy bear, hair drier, toothbrush"
     ).split(", ")
 )
-"""COCO's category ids 0…90 with their gaps."""
-
+"""Names of COCO's category ids 0 to 90; unused ones are N/A."""
 
 OBJECTS365 = tuple(
     (
         "N/A; Person; Sneakers; Chair; Other Shoes; Hat; Car; Lamp; Glasses; Bottle; Desk; Cup; Street "
-        "Lights; Cabinet/shelf; Handbag/Satchel; Bracelet; Plate; Image/Frame; Helmet; Book; Gloves; "
+        "Lights; Cabinet/shelf; Handbag/Satchel; Bracelet; Plate; Picture/Frame; Helmet; Book; Gloves; "
         "Storage box; Boat; Leather Shoes; Flower; Bench; Potted Plant; Bowl/Basin; Flag; Pillow; Boots; "
         "Vase; Microphone; Necklace; Ring; SUV; Wine Glass; Belt; Monitor/TV; Backpack; Umbrella; Traffic "
         "Light; Speaker; Watch; Tie; Trash bin Can; Slippers; Bicycle; Stool; Barrel/bucket; Van; Couch; "
@@ -57,9 +56,4 @@ OBJECTS365 = tuple(
         "Cosmetics Mirror; Curling; Table Tennis"
     ).split("; ")
 )
-"""Objects365's category ids 1…365, behind an unused 0."""
-
-
-def names_for(count: int) -> tuple[str, ...] | None:
-    """Names for this many classes where a checkpoint brings none: the dataset's of this size, or None."""
-    return {len(names): names for names in (COCO, OBJECTS365)}.get(count)
+"""Names of Objects365's category ids 1 to 365, after an unused 0."""

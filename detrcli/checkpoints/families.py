@@ -1,87 +1,130 @@
-"""The families of models that can be loaded: one table."""
+"""Model families that can be loaded: one table. Adding a family is adding a row, and a module for its config.json."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from torch import Tensor
 
 from ..errors import ModelError
 from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, canvas_of, fit_and_pad, shortest_edge
-from ..models.detr import Detr
-from ..models.lwdetr import LwDetr
+from ..models.detr import Detr, DetrConfig
+from ..models.lwdetr import LwDetr, LwDetrConfig
 from ..models.vit import PATCH, WINDOWS
-from .config import detr_config, dilation_note, lwdetr_config
+from . import detr, lwdetr
 from .find import Checkpoint
 from .layouts import DETR_HUB, DETR_ORIGINAL, LWDETR_HUB, LWDETR_ORIGINAL, Layout
 
 Network: TypeAlias = Detr | LwDetr
 Size: TypeAlias = int | tuple[int, int]
-"""One number as the family understands it, or width and height."""
+"""One number, whose meaning depends on the family, or width and height."""
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
-class Family:
-    """What sets the models of one paper apart.
+class Family(Generic[Config]):
+    """Models of one paper.
 
     Attributes:
-        layouts: how files name their tensors.
-        build: makes the network, without weights, that a checkpoint's tensors (by our names) go into.
+        name: name for messages.
+        config: class of the configurations.
+        network: builds a network, with random weights, from a configuration.
+        layouts: layouts of published files.
+        read_config: derives the configuration from a checkpoint and its tensors (by our names).
+        write_config: returns the contents of config.json, without the classes.
+        hub_layout: returns the layout that a network is saved in.
+        image_processor: what preprocessor_config.json says beside the preprocessing.
         resize: the paper's resize rule.
-        sized: makes a resize rule of a size that a user wants; one number is what the paper counts images by.
-        stride: both sides of what the network takes must be multiples of it.
-        notes: lines on what a user may want to check, as it was told by no tensor.
+        resize_to: returns the resize rule for one number.
+        stride: number that both sides of the network's input must be multiples of.
+        notes: lines on properties that no tensor tells.
     """
 
+    name: str
+    config: type[Config]
+    network: Callable[[Config], Network]
     layouts: tuple[Layout, ...]
-    build: Callable[[Checkpoint, Mapping[str, Tensor]], Network]
+    read_config: Callable[[Checkpoint, Mapping[str, Tensor]], Config]
+    write_config: Callable[[Config], dict[str, Any]]
+    hub_layout: Callable[[Config], Layout]
+    image_processor: Mapping[str, Any]
     resize: ResizeRule
-    sized: Callable[[int], ResizeRule]
-    stride: int
-    notes: Callable[[Checkpoint], tuple[str, ...]]
+    resize_to: Callable[[int], ResizeRule]
+    stride: int = 1
+    notes: Callable[[Checkpoint], tuple[str, ...]] = lambda _: ()
+
+    def build(self, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> Network:
+        """Build the network, with random weights, that fits a checkpoint's tensors (by our names).
+
+        Raises:
+            ModelError: config.json or the tensors do not describe a network of this family.
+        """
+        try:
+            return self.network(self.read_config(checkpoint, tensors))
+        except KeyError as error:
+            raise ModelError(f"{checkpoint.weights} is an incomplete {self.name}: it lacks {error.args[0]}") from error
+        except (ValueError, TypeError, IndexError, OverflowError, RuntimeError, ZeroDivisionError) as error:
+            raise ModelError(
+                f"{checkpoint.weights} and its config.json do not describe a {self.name} ({error!s:.120})"
+            ) from error
 
     def rule_for(self, size: Size, usual: ResizeRule | None = None) -> ResizeRule:
-        """The resize rule for a size that a user wants.
+        """Return the resize rule for a size.
 
         Args:
-            size: what the user wants; of a model that pads its images, the size with padding.
+            size: the size; for a model that pads its images, the size with padding.
             usual: the model's own rule.
 
         Raises:
-            ModelError: the network cannot take it.
+            ModelError: the network does not support it.
         """
         if isinstance(usual, Padded):
             rule: ResizeRule = fit_and_pad(*((size, size) if isinstance(size, int) else size))
         else:
-            rule = self.sized(size) if isinstance(size, int) else Exactly(*size)
+            rule = self.resize_to(size) if isinstance(size, int) else Exactly(*size)
         self.check(rule)
         return rule
 
     def check(self, rule: ResizeRule) -> None:
-        """Refuse a resize rule whose images the network cannot take.
+        """Refuse a resize rule whose images the network does not support.
 
         Raises:
-            ModelError: it gives sides that are no multiples of the stride.
+            ModelError: its sides are not multiples of the stride.
         """
         canvas = canvas_of(rule)
         if self.stride > 1 and (canvas is None or any(side % self.stride for side in canvas)):
-            raise ModelError(f"this model takes images whose sides are multiples of {self.stride}, not {rule}")
+            raise ModelError(f"the sides of this model's images must be multiples of {self.stride}, not {rule}")
 
 
 DETR = Family(
+    name="DETR",
+    config=DetrConfig,
+    network=Detr,
     layouts=(DETR_ORIGINAL, DETR_HUB),
-    build=lambda checkpoint, tensors: Detr(detr_config(checkpoint, tensors)),
+    read_config=detr.read_config,
+    write_config=detr.write_config,
+    hub_layout=detr.hub_layout,
+    image_processor={"image_processor_type": "DetrImageProcessor", "do_pad": True},
     resize=ShortestEdge(800, 1333),
-    sized=shortest_edge,
-    stride=1,
-    notes=lambda checkpoint: (dilation_note(checkpoint),),
+    resize_to=shortest_edge,
+    notes=detr.notes,
 )
 LWDETR = Family(
+    name="LW-DETR",
+    config=LwDetrConfig,
+    network=LwDetr,
     layouts=(LWDETR_ORIGINAL, LWDETR_HUB),
-    build=lambda checkpoint, tensors: LwDetr(lwdetr_config(checkpoint, tensors)),
+    read_config=lwdetr.read_config,
+    write_config=lwdetr.write_config,
+    hub_layout=lambda _: LWDETR_HUB,
+    image_processor={"image_processor_type": "DeformableDetrImageProcessor", "do_pad": False},
     resize=Exactly(640, 640),
-    sized=lambda side: Exactly(side, side),
+    resize_to=lambda side: Exactly(side, side),
     stride=PATCH * WINDOWS,
-    notes=lambda _: (),
 )
-FAMILIES = (DETR, LWDETR)
+FAMILIES: tuple[Family[Any], ...] = (DETR, LWDETR)
+
+
+def family_of(config: DetrConfig | LwDetrConfig) -> Family[Any]:
+    """Return the family of a configuration."""
+    return next(family for family in FAMILIES if isinstance(config, family.config))

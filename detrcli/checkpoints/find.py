@@ -1,6 +1,5 @@
-"""From a model's name to files on disk: a known name, a repository on the Hugging Face Hub, a folder, or a file."""
+"""Finding a model's files: a known name, a repository on the Hugging Face Hub, a folder, or a file."""
 
-import errno
 import json
 import os
 import re
@@ -9,16 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, UnknownModelError
 from ..files import read_file
 from .bundled import bundled
-from .model_types import UNSUPPORTED
-from .names import DEMO_MODEL, KNOWN_MODELS, known_model
+from .hub import HubRepository
+from .model_types import ONLY_SUPPORTED, SUPPORTED, UNSUPPORTED
+from .names import KNOWN_MODELS, known_model
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"
-"""Holds the former since transformers 5, if there is more to process than images."""
+"""Contains the former's settings since transformers 5, for models that process more than images."""
 INDEX_SUFFIX = ".index.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 SHARDED = tuple(name + INDEX_SUFFIX for name in WEIGHTS)
@@ -26,21 +26,18 @@ ONNX_SUFFIX = ".onnx"
 PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 FILE_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES, INDEX_SUFFIX, ONNX_SUFFIX)
 TRAINER_STATE = "trainer_state.json"
-MODEL_TYPES = {"detr": "DETR", "lw_detr": "LW-DETR"}
-"""What config.json calls the models that this package runs → what people call them."""
-_DEMO = f"; --model {DEMO_MODEL} works offline"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's files.
+    """Files of a model.
 
     Attributes:
         name: what the user called the model.
-        weights: path of the tensors, or of the index of the files that share them.
+        weights: path of the tensors, or of the index of their shards.
         config: contents of config.json, or None.
         preprocessor: contents of preprocessor_config.json, or of that part of processor_config.json, or None.
-        arguments: what the training that wrote the weights was told, or None; known once they are read.
+        arguments: arguments of the training run that wrote the weights, or None; known once these are read.
     """
 
     name: str
@@ -51,36 +48,32 @@ class Checkpoint:
 
 
 def find(model: str, *, revision: str | None = None, offline: bool = False) -> Checkpoint:
-    """Find a model's files, downloading what is not in the Hub's cache.
+    """Find a model's files; download those that are not in the Hub's cache.
 
     Args:
         model: a known name, `org/name` on the Hub, a folder in the Hub's layout, a weights file, or an ONNX
             file.
         revision: branch, tag or commit on the Hub.
-        offline: use only what is in the cache.
+        offline: use only the cache.
 
     Raises:
-        ModelError: with what to do next.
+        ModelError: there is no such model, or its files cannot be downloaded or read.
     """
     if (repo := hub_repository(model)) is not None:
         return _from_hub(model, repo, revision, offline)
     known = known_model(model)
-    if known is not None:
-        if revision is not None:
-            raise ModelError(f"--revision goes with a model on the Hub; {model} comes with this package")
-        return _from_folder(bundled(known.name))
-    path = Path(os.path.expanduser(model))
-    if model and os.path.exists(path):
-        if revision is not None:
-            raise ModelError(f"--revision goes with a model on the Hub; {model} is here on disk")
-        return _from_folder(path) if path.is_dir() else _from_file(path)
-    if _is_path(model):
-        raise ModelError(f"no such file or folder: {model}")
-    raise ModelError(f"no model is called {model!r}; {_suggestion(model)}")
+    path = bundled(known.name) if known else Path(os.path.expanduser(model))
+    if known is None and not (model and os.path.exists(path)):
+        if _is_path(model):
+            raise ModelError(f"no such file or folder: {model}")
+        raise _unknown(model)
+    if revision is not None:
+        raise ModelError(f"{model} has no revisions: it is not on the Hub")
+    return _from_folder(path) if path.is_dir() else _from_file(path)
 
 
 def hub_repository(model: str) -> str | None:
-    """The repository on the Hub that a model's name stands for, or None where it is looked for on disk alone."""
+    """Return the repository on the Hub that a model's name stands for, or None for files on disk."""
     known = known_model(model)
     if known is not None:
         return known.repo
@@ -92,43 +85,29 @@ def _is_path(model: str) -> bool:
     return os.path.splitext(model)[1] in FILE_SUFFIXES or model.startswith((".", "/", "~"))
 
 
-def _suggestion(model: str) -> str:
+def _unknown(model: str) -> ModelError:
     import difflib
 
-    names = [known.name for known in KNOWN_MODELS]
-    near = difflib.get_close_matches(model, names, n=3)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return "`detr models` lists the known ones; org/name on the Hub, a folder or a weights file will do as well"
+    similar = difflib.get_close_matches(model, [known.name for known in KNOWN_MODELS], n=3)
+    if similar:
+        return ModelError(f"no model is called {model!r}; did you mean {' or '.join(similar)}?")
+    return UnknownModelError(f"no model is called {model!r}")
 
 
 def _from_folder(folder: Path) -> Checkpoint:
     weights = _weights_in(folder)
     if weights is None:
-        advice = _checkpoints_in(folder) or f"it needs {' or '.join(WEIGHTS)}"
-        raise ModelError(f"{folder} holds no weights; {advice}")
-    return Checkpoint(folder.resolve().name, weights, _read_config(folder / CONFIG), _preprocessor_in(folder))
-
-
-def _preprocessor_in(folder: Path) -> dict[str, Any] | None:
-    own = _read_json(folder / PREPROCESSOR)
-    return own if own is not None else _image_part(folder / PROCESSOR)
-
-
-def _image_part(path: Path) -> dict[str, Any] | None:
-    """What processor_config.json says of images, or None."""
-    part = (_read_json(path) or {}).get("image_processor")
-    if part is not None and not isinstance(part, dict):
-        raise ModelError(f"{path} says image_processor = {part!r:.80}, which is no object")
-    return part
+        advice = _trainer_checkpoints(folder) or f"it needs {' or '.join(WEIGHTS)}"
+        raise ModelError(f"{folder} has no weights; {advice}")
+    return Checkpoint(folder.resolve().name, weights, _read_config(folder / CONFIG), _read_preprocessor(folder))
 
 
 def _weights_in(folder: Path) -> Path | None:
     return next((folder / name for name in WEIGHTS + SHARDED if (folder / name).is_file()), None)
 
 
-def _checkpoints_in(folder: Path) -> str | None:
-    """Which of a Trainer's checkpoints in a folder to name in its place, if there are any."""
+def _trainer_checkpoints(folder: Path) -> str | None:
+    """Name the checkpoints of transformers' Trainer in a folder, if there are any."""
     numbered = {
         int(match[1]): path
         for path in folder.glob("checkpoint-*")
@@ -137,88 +116,93 @@ def _checkpoints_in(folder: Path) -> str | None:
     if not numbered:
         return None
     last = numbered[max(numbered)]
-    noted = (_read_json(last / TRAINER_STATE) or {}).get("best_model_checkpoint")
-    # a folder may have been moved since
-    best = folder / Path(noted).name if isinstance(noted, str) else None
+    recorded = (_read_json(last / TRAINER_STATE) or {}).get("best_model_checkpoint")
+    # the folder may have been moved since
+    best = folder / Path(recorded).name if isinstance(recorded, str) else None
     if best == last:
-        return f"name its checkpoint {last}, the last and the best"
+        return f"use its checkpoint {last}, the last and the best"
     if best in numbered.values():
-        return f"name one of its checkpoints: {best} is the best, {last} the last"
-    return f"name one of its checkpoints: {last} is the last"
-
-
-def shard_names(index: Path) -> list[str]:
-    """The names of the files that share a model's tensors, and lie beside their index.
-
-    Raises:
-        ModelError: it is no such index, or names files elsewhere.
-    """
-    tensors = (_read_json(index) or {}).get("weight_map")
-    if not isinstance(tensors, dict) or not tensors:
-        raise ModelError(f"{index} is no index of weights: it has no weight_map")
-    names = list(dict.fromkeys(tensors.values()))
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith((".safetensors", ".bin")):
-            raise ModelError(f"{index} names {name!r}, which is no weights file beside it")
-    return names
-
-
-def weight_files(weights: Path) -> list[Path]:
-    """The files whose contents a model's weights are: the shards where it is an index, else itself.
-
-    Raises:
-        ModelError: see `shards_of`.
-    """
-    return shards_of(weights) if weights.name.endswith(INDEX_SUFFIX) else [weights]
-
-
-def shards_of(index: Path) -> list[Path]:
-    """The files beside an index that share a model's tensors.
-
-    Raises:
-        ModelError: it is no such index, or they are not there.
-    """
-    names = shard_names(index)
-    missing = [name for name in names if not (index.parent / name).is_file()]
-    if missing:
-        more = f" and {len(missing) - 1} more" if missing[1:] else ""
-        raise ModelError(f"{index} names {missing[0]}{more}, which is not there; get it again")
-    return [index.parent / name for name in names]
+        return f"use one of its checkpoints: {best} is the best, {last} the last"
+    return f"use one of its checkpoints: {last} is the last"
 
 
 def _from_file(path: Path) -> Checkpoint:
     if not path.is_file():
         raise ModelError(f"{path} is a pipe or a device, not a file; save the model to a file first")
     if path.suffix.lower() == ONNX_SUFFIX:
-        return Checkpoint(path.stem, path, None, None)  # it holds everything itself
-    config, preprocessor = _read_json(path.parent / CONFIG), _preprocessor_in(path.parent)
+        return Checkpoint(path.stem, path, None, None)  # its settings are in the file
+    config, preprocessor = _read_json(path.parent / CONFIG), _read_preprocessor(path.parent)
     if config is not None and "model_type" in config:
         _check_type(config, path.parent / CONFIG)
     else:
-        config = None  # or of something else that lies there
+        config = None  # not a model's
     name = path.absolute().parent.name if path.name.endswith(INDEX_SUFFIX) else path.stem
     return Checkpoint(name, path, config, preprocessor)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(read_file(path).decode("utf-8-sig"))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is no JSON file ({error}); {hint(path)}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds no JSON object")
-    return content
+def _from_hub(name: str, repo: str, revision: str | None, offline: bool) -> Checkpoint:
+    from huggingface_hub import constants
+
+    hub = HubRepository(repo, revision, offline or constants.HF_HUB_OFFLINE)
+    config = hub.fetch(CONFIG)
+    if config is None:
+        raise ModelError(f"{repo} has no {CONFIG}, so it cannot be loaded from the Hub")
+    settings = _read_config(config)  # refuses other models before their weights are downloaded
+    hub = replace(hub, commit=config.parent.name)
+    preprocessor = hub.fetch(PREPROCESSOR, PROCESSOR)
+    weights = hub.fetch(*WEIGHTS, *SHARDED)
+    if weights is None:
+        raise ModelError(f"{repo} has neither {' nor '.join(WEIGHTS)}")
+    if weights.name in SHARDED:
+        for shard in _shard_names(weights):
+            if hub.fetch(shard) is None:
+                raise ModelError(f"{repo} has no {shard}, which its {weights.name} names")
+    return Checkpoint(name, weights, settings, _read_preprocessor(preprocessor.parent) if preprocessor else None)
 
 
-def hint(path: Path) -> str:
-    """What a user can do about a damaged file of a model."""
-    if path.is_symlink():  # as in the Hub's cache
-        return f"delete {path.resolve()} and run this again to download it anew"
-    return "get it again"
+def is_cached(repo: str) -> bool:
+    """Tell whether the weights of a repository are in the Hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(repo, name), str) for name in WEIGHTS + SHARDED)
+
+
+def weight_files(weights: Path) -> list[Path]:
+    """List the files that contain a model's weights: the shards of an index, else the file itself.
+
+    Raises:
+        ModelError: the index is invalid, or a shard is missing.
+    """
+    if not weights.name.endswith(INDEX_SUFFIX):
+        return [weights]
+    shards = [weights.parent / name for name in _shard_names(weights)]
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise ModelError(f"{weights} names {missing[0]}{more}, which is missing; download it again")
+    return shards
+
+
+def _shard_names(index: Path) -> list[str]:
+    tensors = (_read_json(index) or {}).get("weight_map")
+    if not isinstance(tensors, dict) or not tensors:
+        raise ModelError(f"{index} is not an index of weights: it has no weight_map")
+    names = list(dict.fromkeys(tensors.values()))
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith((".safetensors", ".bin")):
+            raise ModelError(f"{index} names {name!r}, which is not a weights file beside it")
+    return names
+
+
+def _read_preprocessor(folder: Path) -> dict[str, Any] | None:
+    settings = _read_json(folder / PREPROCESSOR)
+    if settings is not None:
+        return settings
+    path = folder / PROCESSOR
+    nested = (_read_json(path) or {}).get("image_processor")
+    if nested is not None and not isinstance(nested, dict):
+        raise ModelError(f"{path} says image_processor = {nested!r:.80}, which is not an object")
+    return nested
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:
@@ -229,132 +213,31 @@ def _read_config(path: Path) -> dict[str, Any] | None:
 
 
 def _check_type(config: Mapping[str, Any], path: Path) -> None:
-    kind = config.get("model_type")
-    runs = " and ".join(MODEL_TYPES.values())
-    if not isinstance(kind, str) or kind not in MODEL_TYPES:
-        title = UNSUPPORTED.get(kind) if isinstance(kind, str) else None
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in SUPPORTED:
+        title = UNSUPPORTED.get(model_type) if isinstance(model_type, str) else None
         known = f" ({title})" if title else ""
-        raise ModelError(f"{path} describes a model of type {kind!r:.80}{known}; this tool runs {runs}")
+        raise ModelError(f"{path} describes a model of type {model_type!r:.80}{known}; {ONLY_SUPPORTED}")
     if "Segmentation" in str(config.get("architectures")):
-        raise ModelError(f"{path} describes {MODEL_TYPES[kind]} for panoptic segmentation; this tool runs {runs}")
+        raise ModelError(f"{path} describes {SUPPORTED[model_type]} for panoptic segmentation; {ONLY_SUPPORTED}")
 
 
-def _from_hub(name: str, repo: str, revision: str | None, offline: bool) -> Checkpoint:
-    from huggingface_hub import constants
-
-    hub = _Repository(repo, revision, offline or constants.HF_HUB_OFFLINE)
-    config = hub.fetch(CONFIG)
-    if config is None:
-        raise ModelError(f"{repo} has no {CONFIG}, so it is no model that can be loaded from the Hub")
-    description = _read_config(config)
-    hub = replace(hub, commit=config.parent.name)
-    preprocessor = hub.fetch(PREPROCESSOR, PROCESSOR)
-    weights = hub.fetch(*WEIGHTS, *SHARDED)
-    if weights is None:
-        raise ModelError(f"{repo} has neither {' nor '.join(WEIGHTS)}")
-    if weights.name in SHARDED:
-        for shard in shard_names(weights):
-            if hub.fetch(shard) is None:
-                raise ModelError(f"{repo} has no {shard}, which its {weights.name} names")
-    return Checkpoint(name, weights, description, _preprocessor_in(preprocessor.parent) if preprocessor else None)
-
-
-@dataclass(frozen=True)
-class _Repository:
-    """A repository on the Hub; once its commit is known, all files come from that one."""
-
-    repo: str
-    revision: str | None
-    offline: bool
-    commit: str | None = None
-
-    def fetch(self, *names: str) -> Path | None:
-        """Path in the cache of the first of these files that the repository has, or None where it has none of them."""
-        from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-        unreachable: Exception | None = None
-        for name in names:
-            if self.commit and try_to_load_from_cache(self.repo, name, revision=self.commit) is _CACHED_NO_EXIST:
-                continue
-            try:
-                return self._load(name)
-            except LocalEntryNotFoundError as error:
-                unreachable = unreachable or error
-            except EntryNotFoundError:
-                continue
-            except ModelError:
-                raise
-            except Exception as error:  # beside its own errors, the client lets those of its transports through
-                raise ModelError(self._explain(error)) from error
-        if unreachable is not None:
-            raise ModelError(self._explain(unreachable)) from unreachable
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(read_file(path).decode("utf-8-sig"))
+    except FileNotFoundError:
         return None
-
-    def _load(self, name: str) -> Path:
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        from .hub_responses import check_responses
-
-        revision = self.commit or self.revision
-        if not self.offline:
-            check_responses()
-            return Path(hf_hub_download(self.repo, name, revision=revision))
-        cached = try_to_load_from_cache(self.repo, name, revision=revision)  # the other one may open a connection yet
-        if not isinstance(cached, str):
-            raise LocalEntryNotFoundError(f"{name} is not in the cache")
-        return Path(cached)
-
-    def _explain(self, error: Exception) -> str:
-        """Say in plain words why a download failed."""
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-
-        at = f"{self.repo} at revision {self.revision}" if self.revision else self.repo
-        match error:
-            case LocalEntryNotFoundError() if self.offline:
-                return f"{at} is not in the cache; run once without --offline (and HF_HUB_OFFLINE){_DEMO}"
-            case LocalEntryNotFoundError(__cause__=HfHubHTTPError() as cause):
-                return f"the Hub answered with an error for {at} ({_first_line(cause)}); try again later"
-            case LocalEntryNotFoundError():
-                return (
-                    f"the Hub cannot be reached and {at} is not in the cache; check the network, or name a local "
-                    f"folder{_DEMO}"
-                )
-            case GatedRepoError():
-                return f"{self.repo} is gated: accept its terms on its Hub page, then run `hf auth login`"
-            case RepositoryNotFoundError():
-                return f"the Hub has no model {self.repo}, or it is private: check the spelling, or run `hf auth login`"
-            case RevisionNotFoundError():
-                revision = self.commit or self.revision
-                return f"{self.repo} has no revision {revision!r}: look at the branches and tags on its Hub page"
-            case HFValidationError():
-                return f"{self.repo!r} cannot be the name of a model on the Hub"
-            case HfHubHTTPError():
-                return f"the Hub answered with an error for {at} ({_first_line(error)}); try again later"
-            case OSError() if error.errno == errno.ENOSPC:
-                return (
-                    f"the disk is full: {at} could not be downloaded; free some space, or set HF_HOME to another disk"
-                )
-            case PermissionError():
-                return f"the Hub's cache cannot be written ({error.filename}); set HF_HOME to a folder of yours"
-            case _:
-                return f"the download of {at} failed ({_first_line(error)}); try again"
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON ({error}); {download_again(path)}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is not a JSON object")
+    return content
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def is_cached(repo: str) -> bool:
-    """Whether the weights of a repository lie in the Hub's cache."""
-    from huggingface_hub import try_to_load_from_cache
-
-    return any(isinstance(try_to_load_from_cache(repo, name), str) for name in WEIGHTS + SHARDED)
+def download_again(path: Path) -> str:
+    """Say how to replace a damaged file."""
+    if path.is_symlink():  # as in the Hub's cache
+        return f"delete {path.resolve()} and load the model again to download it"
+    return "download it again"

@@ -1,195 +1,315 @@
-"""How published files name a network's tensors, and what this package calls them: a table a layout."""
+"""Names of the tensors in published files and in this package: one two-way table per layout.
+
+Each row pairs a published name with ours. A row covers all names that begin with it, up to a dot; `*` stands for any
+part between dots, and the first row that fits is used. `query|key|value` means that the published tensor holds these
+three of ours, in equal shares along the first dimension.
+"""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeAlias
 
+import torch
 from torch import Tensor
+
+Rows: TypeAlias = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of one kind of file.
+    """Naming scheme of one kind of file.
 
     Attributes:
-        title: what people call it.
-        mark: a name that only such files hold.
-        renames: pattern → replacement, applied in order, all of them, to each name.
-        splits: part of a name → the parts that share its tensor in equal pieces along the first dimension.
+        title: name for messages.
+        mark: a tensor that only files of this layout have.
+        rows: published name, our name.
+        aliases: names in transformers' memory, names in the files that it saves; only used for reading.
     """
 
     title: str
     mark: str
-    renames: tuple[tuple[str, str], ...]
-    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rows: Rows
+    aliases: Rows = ()
 
-    def translate(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Rename a file's tensors.
+    def to_ours(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Rename and split the tensors of a file.
 
         Returns:
             The tensors by our names, and the file's name of each by ours.
         """
         ours: dict[str, Tensor] = {}
         origin: dict[str, str] = {}
-        for name, tensor in tensors.items():
-            renamed = name
-            for pattern, replacement in self.renames:
-                renamed = re.sub(pattern, replacement, renamed)
-            for part, piece in self._pieces(renamed, tensor):
-                ours[part] = piece
-                origin[part] = name
+        for published, tensor in tensors.items():
+            names = _alternatives(self._our_name(published))
+            if len(names) > 1 and (tensor.dim() == 0 or tensor.shape[0] % len(names)):
+                names = [published]
+            pieces = tensor.chunk(len(names)) if len(names) > 1 else [tensor]
+            ours |= zip(names, pieces, strict=True)
+            origin |= dict.fromkeys(names, published)
         return ours, origin
 
-    def _pieces(self, name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-        for part, shares in self.splits.items():
-            if part in name and tensor.shape[0] % len(shares) == 0:
-                pieces = tensor.chunk(len(shares))
-                return [(name.replace(part, share), piece) for share, piece in zip(shares, pieces, strict=True)]
-        return [(name, tensor)]
+    def to_published(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename and join our tensors; the inverse of `to_ours`."""
+        published = {}
+        for name, tensor in tensors.items():
+            target = _rename(name, self._writing)
+            names = _alternatives(self._our_name(target))
+            if len(names) == 1:
+                published[target] = tensor
+            elif name == names[0]:
+                published[target] = torch.cat([tensors[part] for part in names])
+        return published
+
+    def _our_name(self, published: str) -> str:
+        return _rename(_rename(published, self._aliases), self._reading)
+
+    @cached_property
+    def _aliases(self) -> "list[_Rule]":
+        return [_rule(*row) for row in self.aliases]
+
+    @cached_property
+    def _reading(self) -> "list[_Rule]":
+        return [_rule(published, ours) for published, ours in self.rows]
+
+    @cached_property
+    def _writing(self) -> "list[_Rule]":
+        return [_rule(ours, published) for published, ours in self.rows]
 
 
-_IN_PROJ = {
-    ".in_proj_weight": (".query.weight", ".key.weight", ".value.weight"),
-    ".in_proj_bias": (".query.bias", ".key.bias", ".value.bias"),
-}
+_Rule: TypeAlias = tuple[re.Pattern[str], str]
+
+
+def _rule(source: str, target: str) -> _Rule:
+    """Pattern and replacement that rename `source`, and what begins with it, to `target`."""
+    wildcards = {"*": "([^.]+)"}
+    pattern = r"\.".join(wildcards.get(part, f"(?:{part})") for part in source.split("."))
+    groups = iter(range(1, target.count("*") + 1))
+    return re.compile(rf"{pattern}(?=\.|$)"), re.sub(r"\*", lambda _: rf"\{next(groups)}", target)
+
+
+def _rename(name: str, rules: list[_Rule]) -> str:
+    for pattern, replacement in rules:
+        if match := pattern.match(name):
+            return match.expand(replacement) + name[match.end() :]
+    return name
+
+
+def _alternatives(name: str) -> list[str]:
+    """All names that `a.query|key|value.b` stands for."""
+    joint = re.search(r"[^.]+\|[^.]+", name)
+    if joint is None:
+        return [name]
+    return [name[: joint.start()] + part + name[joint.end() :] for part in joint[0].split("|")]
+
+
+def _within(published: str, ours: str, rows: Rows) -> Rows:
+    """Rows of the parts of a module."""
+    return tuple((f"{published}.{theirs}", f"{ours}.{name}" if ours else name) for theirs, name in rows)
+
+
+def _joint_attention(published: str, ours: str) -> Rows:
+    """Rows of `torch.nn.MultiheadAttention`."""
+    return _within(
+        published,
+        ours,
+        (
+            ("in_proj_weight", "query|key|value.weight"),
+            ("in_proj_bias", "query|key|value.bias"),
+            ("out_proj", "output"),
+        ),
+    )
+
+
+_QUERY_KEY_VALUE = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"))
 
 DETR_ORIGINAL = Layout(
     title="original DETR",
     mark="query_embed.weight",
-    renames=(
-        (r"^backbone\.0\.body\.", "backbone."),
-        (r"^input_proj\.", "input_projection."),
-        (r"^query_embed\.", "object_queries."),
-        (r"^class_embed\.", "class_head."),
-        (r"^bbox_embed\.", "box_head."),
-        (r"^transformer\.", ""),
-        (r"\.self_attn\.", ".self_attention."),
-        (r"\.multihead_attn\.", ".cross_attention."),
-        (r"\.out_proj\.", ".output."),
-        (r"\.linear1\.", ".feedforward.0."),
-        (r"\.linear2\.", ".feedforward.3."),
+    rows=(
+        ("backbone.0.body", "backbone"),
+        ("input_proj", "input_projection"),
+        ("query_embed", "object_queries"),
+        ("class_embed", "class_head"),
+        ("bbox_embed", "box_head"),
+        *_within("transformer.*.layers.*", "*.layers.*", (
+            *_joint_attention("self_attn", "self_attention"),
+            *_joint_attention("multihead_attn", "cross_attention"),
+            ("linear1", "feedforward.0"),
+            ("linear2", "feedforward.3"),
+        )),
+        ("transformer.encoder", "encoder"),
+        ("transformer.decoder", "decoder"),
     ),
-    splits=_IN_PROJ,
-)
+)  # fmt: skip
 
-DETR_HUB = Layout(
+_HUB_RESNET = "model.backbone.conv_encoder.model"
+DETR_HUB_TIMM = Layout(
     title="DETR on the Hub",
     mark="model.query_position_embeddings.weight",
-    renames=(
-        # transformers' own ResNet; timm's has the names that we have
-        (r"\.embedder\.embedder\.convolution\.", ".conv1."),
-        (r"\.embedder\.embedder\.normalization\.", ".bn1."),
-        *((rf"\.encoder\.stages\.{stage}\.layers\.", f".layer{stage + 1}.") for stage in range(4)),
-        *((rf"\.layer\.{place}\.convolution\.", f".conv{place + 1}.") for place in range(3)),
-        *((rf"\.layer\.{place}\.normalization\.", f".bn{place + 1}.") for place in range(3)),
-        (r"\.shortcut\.convolution\.", ".downsample.0."),
-        (r"\.shortcut\.normalization\.", ".downsample.1."),
-        (r"^model\.backbone\.(?:conv_encoder\.)?model\.", "backbone."),
-        (r"^model\.", ""),
-        (r"^query_position_embeddings\.", "object_queries."),
-        (r"^class_labels_classifier\.", "class_head."),
-        (r"^bbox_predictor\.", "box_head."),
-        (r"\.self_attn\.([qkvo])", r".self_attention.\1"),
-        (r"\.encoder_attn\.", ".cross_attention."),
-        (r"\.q_proj\.", ".query."),
-        (r"\.k_proj\.", ".key."),
-        (r"\.v_proj\.", ".value."),
-        (r"\.(?:out|o)_proj\.", ".output."),
-        (r"\.self_attn_layer_norm\.", ".norm1."),
-        (r"\.encoder_attn_layer_norm\.", ".norm2."),
-        (r"^(encoder.*)\.final_layer_norm\.", r"\1.norm2."),
-        (r"^(decoder.*)\.final_layer_norm\.", r"\1.norm3."),
-        (r"^decoder\.layernorm\.", "decoder.norm."),
-        (r"(?:\.mlp)?\.fc1\.", ".feedforward.0."),
-        (r"(?:\.mlp)?\.fc2\.", ".feedforward.3."),
+    rows=(
+        (_HUB_RESNET, "backbone"),
+        ("model.input_projection", "input_projection"),
+        ("model.query_position_embeddings", "object_queries"),
+        ("class_labels_classifier", "class_head"),
+        ("bbox_predictor", "box_head"),
+        *_within("model.*.layers.*", "*.layers.*", (
+            *_within("self_attn", "self_attention", (*_QUERY_KEY_VALUE, ("out_proj", "output"))),
+            *_within("encoder_attn", "cross_attention", (*_QUERY_KEY_VALUE, ("out_proj", "output"))),
+            ("self_attn_layer_norm", "norm1"),
+            ("fc1", "feedforward.0"),
+            ("fc2", "feedforward.3"),
+        )),
+        ("model.encoder.layers.*.final_layer_norm", "encoder.layers.*.norm2"),
+        ("model.decoder.layers.*.encoder_attn_layer_norm", "decoder.layers.*.norm2"),
+        ("model.decoder.layers.*.final_layer_norm", "decoder.layers.*.norm3"),
+        ("model.decoder.layernorm", "decoder.norm"),
     ),
-)
+    aliases=(
+        ("model.backbone.model", _HUB_RESNET),
+        ("model.*.layers.*.*.o_proj", "model.*.layers.*.*.out_proj"),
+        ("model.*.layers.*.mlp", "model.*.layers.*"),
+    ),
+)  # fmt: skip
+"""Layout with timm's ResNet, whose names are also ours."""
 
-_DECODER_PARTS = (
-    (r"\.self_attn\.", ".self_attention."),
-    (r"\.cross_attn\.", ".cross_attention."),
-    (r"\.sampling_offsets\.", ".offsets."),
-    (r"\.attention_weights\.", ".weights."),
-    (r"\.value_proj\.", ".value."),
-    (r"\.out(put)?_proj\.", ".output."),
-    (r"\.ref_point_head\.", ".position_head."),
-    (r"^query_feat\.", "object_queries."),
-    (r"^class_embed\.", "class_head."),
-    (r"^bbox_embed\.", "box_head."),
-    (r"^enc_output\.(\d+)\.", r"proposals.\1.embed."),
-    (r"^enc_output_norm\.(\d+)\.", r"proposals.\1.norm."),
-    (r"^enc_out_class_embed\.(\d+)\.", r"proposals.\1.class_head."),
-    (r"^enc_out_bbox_embed\.(\d+)\.", r"proposals.\1.box_head."),
+DETR_HUB = replace(
+    DETR_HUB_TIMM,
+    rows=(
+        *_within(_HUB_RESNET, "backbone", (
+            ("embedder.embedder.convolution", "conv1"),
+            ("embedder.embedder.normalization", "bn1"),
+            *(
+                row
+                for stage in range(4)
+                for row in _within(f"encoder.stages.{stage}.layers.*", f"layer{stage + 1}.*", (
+                    *((f"layer.{place}.convolution", f"conv{place + 1}") for place in range(3)),
+                    *((f"layer.{place}.normalization", f"bn{place + 1}") for place in range(3)),
+                    ("shortcut.convolution", "downsample.0"),
+                    ("shortcut.normalization", "downsample.1"),
+                ))
+            ),
+        )),
+        *DETR_HUB_TIMM.rows,
+    ),
+)  # fmt: skip
+"""Layout with transformers' ResNet; reads files with timm's, too."""
+
+_PROPOSALS = (
+    ("enc_output.*", "proposals.*.embed"),
+    ("enc_output_norm.*", "proposals.*.norm"),
+    ("enc_out_class_embed.*", "proposals.*.class_head"),
+    ("enc_out_bbox_embed.*", "proposals.*.box_head"),
 )
+_DEFORMABLE_ATTENTION = _within("cross_attn", "cross_attention", (
+    ("sampling_offsets", "offsets"),
+    ("attention_weights", "weights"),
+    ("value_proj", "value"),
+    ("output_proj", "output"),
+))  # fmt: skip
 
 LWDETR_ORIGINAL = Layout(
     title="original LW-DETR",
     mark="refpoint_embed.weight",
-    renames=(
-        (r"^transformer\.", ""),
-        (r"^refpoint_embed\.", "reference_deltas."),
-        *_DECODER_PARTS,
-        (r"^(decoder.*)\.linear1\.", r"\1.feedforward.0."),
-        (r"^(decoder.*)\.linear2\.", r"\1.feedforward.3."),
-        (r"^backbone\.0\.encoder\.", "backbone."),
-        (r"^backbone\.pos_embed$", "backbone.embedding.positions.weight"),
-        (r"^backbone\.patch_embed\.proj\.", "backbone.embedding.patches."),
-        (r"\.gamma_([12])$", r".scale\1.weight"),
-        (r"\.attn\.q_bias$", ".attention.query.bias"),
-        (r"\.attn\.v_bias$", ".attention.value.bias"),
-        (r"\.attn\.qkv\.", ".attention.qkv."),
-        (r"\.attn\.proj\.", ".attention.output."),
-        (r"\.mlp\.fc1\.", ".feedforward.0."),
-        (r"\.mlp\.fc2\.", ".feedforward.2."),
-        (r"^backbone\.0\.projector\.stages_sampling\.(\d+)\.(\d+)\.", r"projector.stages.\1.resamplers.\2."),
-        (r"^backbone\.0\.projector\.stages\.(\d+)\.0\.", r"projector.stages.\1.c2f."),
-        (r"^backbone\.0\.projector\.stages\.(\d+)\.1\.", r"projector.stages.\1.norm."),
-        (r"\.c2f\.m\.(\d+)\.cv1\.", r".c2f.bottlenecks.\1.0."),
-        (r"\.c2f\.m\.(\d+)\.cv2\.", r".c2f.bottlenecks.\1.1."),
-        (r"\.c2f\.cv1\.", ".c2f.split."),
-        (r"\.c2f\.cv2\.", ".c2f.join."),
-        (r"^(projector.*)\.conv\.", r"\1.0."),
-        (r"^(projector.*)\.bn\.", r"\1.1."),
+    rows=(
+        *_within("backbone.0.encoder", "backbone", (
+            ("pos_embed", "embedding.positions.weight"),
+            ("patch_embed.proj", "embedding.patches"),
+            *_within("blocks.*", "blocks.*", (
+                ("attn.qkv.weight", "attention.query|key|value.weight"),
+                ("attn.q_bias", "attention.query.bias"),
+                ("attn.v_bias", "attention.value.bias"),
+                ("attn.proj", "attention.output"),
+                ("mlp.fc1", "feedforward.0"),
+                ("mlp.fc2", "feedforward.2"),
+                ("gamma_1", "scale1.weight"),
+                ("gamma_2", "scale2.weight"),
+            )),
+        )),
+        ("backbone.0.encoder", "backbone"),
+        *(
+            (f"backbone.0.projector.{theirs}.{kind}", f"projector.stages.*.{ours}.{place}")
+            for theirs, ours in (
+                ("stages_sampling.*.*.*", "resamplers.*.*"),
+                ("stages.*.0.cv1", "c2f.split"),
+                ("stages.*.0.cv2", "c2f.join"),
+                ("stages.*.0.m.*.cv1", "c2f.bottlenecks.*.0"),
+                ("stages.*.0.m.*.cv2", "c2f.bottlenecks.*.1"),
+            )
+            for place, kind in enumerate(("conv", "bn"))
+        ),
+        ("backbone.0.projector.stages_sampling.*", "projector.stages.*.resamplers"),
+        ("backbone.0.projector.stages.*.1", "projector.stages.*.norm"),
+        ("query_feat", "object_queries"),
+        ("refpoint_embed", "reference_deltas"),
+        ("class_embed", "class_head"),
+        ("bbox_embed", "box_head"),
+        *_within("transformer", "", _PROPOSALS),
+        *_within("transformer.decoder.layers.*", "decoder.layers.*", (
+            *_joint_attention("self_attn", "self_attention"),
+            *_DEFORMABLE_ATTENTION,
+            ("linear1", "feedforward.0"),
+            ("linear2", "feedforward.3"),
+        )),
+        ("transformer.decoder.ref_point_head", "decoder.position_head"),
+        ("transformer.decoder", "decoder"),
     ),
-    splits=_IN_PROJ | {".qkv.weight": (".query.weight", ".key.weight", ".value.weight")},
-)
+)  # fmt: skip
 
+_HUB_VIT = "model.backbone.backbone.encoder.layer.*"
 LWDETR_HUB = Layout(
     title="LW-DETR on the Hub",
     mark="model.reference_point_embed.weight",
-    renames=(
-        (r"^model\.", ""),
-        *((rf"\.attention\.{short}_proj\.", f".attention.{part}.")
-          for short, part in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "output"))),
-        (r"^reference_point_embed\.", "reference_deltas."),
-        *_DECODER_PARTS,
-        *((rf"\.self_attention\.{short}_proj\.", f".self_attention.{part}.")
-          for short, part in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "output"))),
-        (r"\.self_attn_layer_norm\.", ".norm1."),
-        (r"\.cross_attn_layer_norm\.", ".norm2."),
-        (r"^(decoder.*)\.layer_norm\.", r"\1.norm3."),
-        (r"^decoder\.layernorm\.", "decoder.norm."),
-        (r"\.mlp\.fc1\.", ".feedforward.0."),
-        (r"\.mlp\.fc2\.", ".feedforward.3."),
-        (r"^backbone\.backbone\.", "backbone."),
-        (r"^backbone\.embeddings\.position_embeddings$", "backbone.embedding.positions.weight"),
-        (r"^backbone\.embeddings\.projection\.", "backbone.embedding.patches."),
-        (r"^backbone\.encoder\.layer\.", "backbone.blocks."),
-        (r"\.attention\.attention\.", ".attention."),
-        (r"\.intermediate\.fc1\.", ".feedforward.0."),
-        (r"\.intermediate\.fc2\.", ".feedforward.2."),
-        (r"\.layernorm_before\.", ".norm1."),
-        (r"\.layernorm_after\.", ".norm2."),
-        (r"\.gamma_([12])$", r".scale\1.weight"),
-        (r"^backbone\.projector\.scale_layers\.", "projector.stages."),
-        (r"^(projector.*)\.conv\.", r"\1.0."),
-        (r"^(projector.*)\.norm\.", r"\1.1."),
-        (r"^(projector.*)\.layer_norm\.", r"\1.norm."),
-        (r"\.sampling_layers\.(\d+)\.layers\.", r".resamplers.\1."),
-        (r"\.projector_layer\.", ".c2f."),
-        (r"\.bottlenecks\.(\d+)\.conv1\.", r".bottlenecks.\1.0."),
-        (r"\.bottlenecks\.(\d+)\.conv2\.", r".bottlenecks.\1.1."),
-        (r"\.c2f\.conv1\.", ".c2f.split."),
-        (r"\.c2f\.conv2\.", ".c2f.join."),
+    rows=(
+        ("model.backbone.backbone.embeddings.position_embeddings", "backbone.embedding.positions.weight"),
+        ("model.backbone.backbone.embeddings.projection", "backbone.embedding.patches"),
+        *_within(_HUB_VIT, "backbone.blocks.*", (
+            *_within("attention.attention", "attention", (("query", "query"), ("key", "key"), ("value", "value"))),
+            ("attention.output", "attention.output"),
+            ("intermediate.fc1", "feedforward.0"),
+            ("intermediate.fc2", "feedforward.2"),
+            ("layernorm_before", "norm1"),
+            ("layernorm_after", "norm2"),
+            ("gamma_1", "scale1.weight"),
+            ("gamma_2", "scale2.weight"),
+        )),
+        *_within("model.backbone.projector.scale_layers.*", "projector.stages.*", (
+            *(
+                (f"{theirs}.{kind}", f"{ours}.{place}")
+                for theirs, ours in (
+                    ("sampling_layers.*.layers.*", "resamplers.*.*"),
+                    ("projector_layer.conv1", "c2f.split"),
+                    ("projector_layer.conv2", "c2f.join"),
+                    ("projector_layer.bottlenecks.*.conv1", "c2f.bottlenecks.*.0"),
+                    ("projector_layer.bottlenecks.*.conv2", "c2f.bottlenecks.*.1"),
+                )
+                for place, kind in enumerate(("conv", "norm"))
+            ),
+            ("sampling_layers.*.layers", "resamplers.*"),
+            ("layer_norm", "norm"),
+        )),
+        ("model.query_feat", "object_queries"),
+        ("model.reference_point_embed", "reference_deltas"),
+        ("class_embed", "class_head"),
+        ("bbox_embed", "box_head"),
+        *_within("model", "", _PROPOSALS),
+        *_within("model.decoder.layers.*", "decoder.layers.*", (
+            *_within("self_attn", "self_attention", (*_QUERY_KEY_VALUE, ("o_proj", "output"))),
+            *_DEFORMABLE_ATTENTION,
+            ("self_attn_layer_norm", "norm1"),
+            ("cross_attn_layer_norm", "norm2"),
+            ("layer_norm", "norm3"),
+            ("mlp.fc1", "feedforward.0"),
+            ("mlp.fc2", "feedforward.3"),
+        )),
+        ("model.decoder.ref_point_head", "decoder.position_head"),
+        ("model.decoder.layernorm", "decoder.norm"),
     ),
+    aliases=_within(f"{_HUB_VIT}.attention", f"{_HUB_VIT}.attention", (
+        ("q_proj", "attention.query"),
+        ("k_proj", "attention.key"),
+        ("v_proj", "attention.value"),
+        ("o_proj", "output"),
+    )),
 )  # fmt: skip

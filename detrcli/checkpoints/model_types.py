@@ -1,8 +1,10 @@
-"""Models that are not run here, told by name: people take them for what is."""
+"""Types of models by their name in config.json, and unsupported ones by their tensors."""
 
 import re
 from collections.abc import Iterable
 
+SUPPORTED = {"detr": "DETR", "lw_detr": "LW-DETR"}
+"""`model_type` of supported models → name for messages."""
 UNSUPPORTED = {
     "conditional_detr": "Conditional DETR",
     "d_fine": "D-FINE",
@@ -23,7 +25,8 @@ UNSUPPORTED = {
     "table-transformer": "Table Transformer",
     "yolos": "YOLOS",
 }
-"""What config.json calls a model → what people call it."""
+"""`model_type` of similar models → name for messages."""
+ONLY_SUPPORTED = f"only {' and '.join(SUPPORTED.values())} are supported"
 
 _MARKS = (
     ("DETR for panoptic segmentation", r"(?:mask_head|bbox_attention)\."),
@@ -39,14 +42,14 @@ _MARKS = (
     ("a YOLO model", r"model\.\d+\.(?:conv|cv1)\."),
     ("a torchvision detector", r"(?:roi_heads|rpn)\."),
 )
-"""What people call a model → a part of a tensor's name, from a dot on, that only it has."""
+"""Name for messages, and a part of a tensor's name, from a dot on, that only such models have."""
 
 
-def unsupported_model(names: Iterable[str]) -> str | None:
-    """What people call the model whose tensors have these names, if it is one of those that are not run here."""
-    names = list(names)
+def unsupported_model(tensors: Iterable[str]) -> str | None:
+    """Return the name of the unsupported model that has tensors of these names, or None."""
+    tensors = list(tensors)
     for title, mark in _MARKS:
         pattern = re.compile(rf"(?:^|\.){mark}")
-        if any(pattern.search(name) for name in names):
+        if any(pattern.search(name) for name in tensors):
             return title
     return None

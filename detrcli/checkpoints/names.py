@@ -1,4 +1,4 @@
-"""The table of known models. Adding one is adding a row."""
+"""Known models: one table. Adding a model is adding a row."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ class KnownModel:
     """A published model.
 
     Attributes:
-        name: what a user calls it.
-        repo: where it is on the Hugging Face Hub, or None if it comes with this package.
-        parameters: how many, in millions.
-        gflops: work for one image, in 10⁹ operations, a product and a sum as one, as published.
+        name: its name on the command line and in `detrcli.load`.
+        repo: its repository on the Hugging Face Hub, or None if it is bundled with this package.
+        parameters: number of parameters in millions.
+        gflops: multiply-adds for one image in billions, as published.
         ap: average precision on COCO val2017 in percent, as published, or None for other classes.
-        classes: what it was trained to find.
-        license: SPDX name of the license of the weights.
+        classes: dataset whose classes it detects.
+        license: SPDX identifier of the license of the weights.
     """
 
     name: str
@@ -48,9 +48,9 @@ KNOWN_MODELS = (
 )
 DEFAULT_MODEL = "lwdetr-small"
 DEMO_MODEL = "demo"
-"""The model that comes with this package and needs no network."""
+"""The bundled model, which works offline."""
 
 
 def known_model(name: str) -> KnownModel | None:
-    """The row of this name, or None."""
+    """Return the row of this name, or None."""
     return next((model for model in KNOWN_MODELS if model.name == name), None)

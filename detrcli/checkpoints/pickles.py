@@ -1,7 +1,6 @@
-"""Plain data that training checkpoints pickle beside their weights, and what each such object is read as.
+"""Plain data that training checkpoints pickle beside their weights, and what each kind is read as.
 
-The unpickler may call what stands here, and nothing else. numpy's own functions are not among it, since they trust the
-bytes that they are given.
+The unpickler may call these functions and no others. NumPy's own are not among them, because they trust their input.
 """
 
 import argparse
@@ -16,7 +15,7 @@ import numpy as np
 
 
 class ScalarType:
-    """The type of a numpy scalar, read from its pickle: of a number, a truth value or text.
+    """Type of a NumPy scalar: a number, a truth value or text.
 
     Raises:
         pickle.UnpicklingError: it is of another kind.
@@ -28,19 +27,19 @@ class ScalarType:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
-        """Take the order of its bytes."""
+        """Set the byte order."""
         order = state[1]
         if order in ("<", ">"):
             self.dtype = self.dtype.newbyteorder(order)
 
 
 def scalar(kind: ScalarType, data: bytes) -> Any:
-    """What a numpy scalar holds, as Python has it."""
+    """Return the Python value of a NumPy scalar."""
     return np.frombuffer(data, kind.dtype, count=1)[0].item()
 
 
 def plain_dict(*_: object) -> dict[Any, Any]:
-    """A dictionary in place of one with a default."""
+    """Return a plain dictionary in place of a defaultdict."""
     return {}
 
 
@@ -56,4 +55,4 @@ SAFE_GLOBALS: tuple[tuple[Callable[..., Any], str], ...] = (
     (plain_dict, "collections.defaultdict"),
     *((factory, f"builtins.{factory.__name__}") for factory in (dict, list, int, float)),
 )  # fmt: skip
-"""What is called → for which name in a pickle."""
+"""Function to call, and the name in the pickle that it stands in for."""

@@ -1,4 +1,4 @@
-"""From preprocessor_config.json to what becomes of an image before the network sees it."""
+"""How a model's images are prepared, from and to preprocessor_config.json."""
 
 import math
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ from .find import PREPROCESSOR, Checkpoint
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 UNLIMITED = 2**31 - 1
-"""A longest side that no image has: `transformers` takes no rule without one."""
-MOST_PIXELS = 2**15
-"""The longest side that an image is resized to."""
+"""Longest side that stands for no limit, as `transformers` requires one."""
+MAX_SIDE = 2**15
+"""Longest side that an image may be resized to."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What becomes of an image before the network sees it.
+    """Preparation of an image for a network.
 
     Attributes:
-        resize: how large it becomes.
-        resample: Pillow's filter for that.
+        resize: rule for its size.
+        resample: Pillow's filter for resizing.
         scale: factor on the 8-bit values.
-        mean: of each channel, taken off after scaling.
-        std: of each channel, divided by at last.
+        mean: mean of each channel, subtracted after scaling.
+        std: standard deviation of each channel, divided by last.
     """
 
     resize: ResizeRule = field(default_factory=ShortestEdge)
@@ -39,52 +39,52 @@ class Preprocessing:
 
 
 def preprocessing(checkpoint: Checkpoint, default: ResizeRule) -> Preprocessing:
-    """What becomes of an image: off preprocessor_config.json, or as the paper has it.
+    """Read the preprocessing from preprocessor_config.json, or return the paper's.
 
     Args:
         checkpoint: the model's files.
-        default: the resize rule for a model whose files name none.
+        default: the resize rule if these have none.
 
     Raises:
-        ModelError: the file says something that cannot be understood.
+        ModelError: the settings are invalid.
     """
     if checkpoint.preprocessor is None:
         return Preprocessing(default)
     try:
         return from_json(checkpoint.preprocessor, default)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ModelError(f"{PREPROCESSOR} of {checkpoint.name} cannot be understood: {error}") from error
+        raise ModelError(f"{PREPROCESSOR} of {checkpoint.name} is invalid: {error}") from error
 
 
-def names_size(settings: Mapping[str, Any]) -> bool:
-    """Whether preprocessor_config.json has images resized."""
+def resizes(settings: Mapping[str, Any]) -> bool:
+    """Tell whether preprocessor_config.json has images resized."""
     return bool(settings.get("do_resize", True))
 
 
 def from_json(settings: Mapping[str, Any], default: ResizeRule) -> Preprocessing:
-    """What preprocessor_config.json says.
+    """Parse preprocessor_config.json.
 
     Args:
         settings: its contents.
-        default: the resize rule if it names none.
+        default: the resize rule if it has none.
 
     Raises:
-        TypeError: something is of another type than it should be.
-        ValueError: something cannot be done.
+        TypeError: a value is of the wrong type.
+        ValueError: a value is invalid.
         OverflowError: a number is far too large.
     """
-    normalise = settings.get("do_normalize", True)
+    normalize = settings.get("do_normalize", True)
     return Preprocessing(
-        resize=_resize_rule(settings, default) if names_size(settings) else default,
+        resize=_resize_rule(settings, default) if resizes(settings) else default,
         resample=Image.Resampling(settings.get("resample", Image.Resampling.BILINEAR)),
         scale=_positive(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
-        mean=_triple(settings.get("image_mean", IMAGENET_MEAN)) if normalise else (0.0, 0.0, 0.0),
-        std=tuple(map(_positive, _triple(settings.get("image_std", IMAGENET_STD)))) if normalise else (1.0, 1.0, 1.0),
+        mean=_triple(settings.get("image_mean", IMAGENET_MEAN)) if normalize else (0.0, 0.0, 0.0),
+        std=tuple(map(_positive, _triple(settings.get("image_std", IMAGENET_STD)))) if normalize else (1.0, 1.0, 1.0),
     )
 
 
 def as_json(rules: Preprocessing) -> dict[str, Any]:
-    """The same as preprocessor_config.json has it."""
+    """Return the contents of preprocessor_config.json."""
     padding = {}
     if isinstance(rules.resize, Padded):
         padding = {"do_pad": True, "pad_size": {"height": rules.resize.height, "width": rules.resize.width}}
@@ -111,22 +111,22 @@ def _size(rule: ResizeRule) -> dict[str, int]:
             return {"max_height": height, "max_width": width}
         case Padded(fit):
             return _size(fit)
-    raise TypeError(f"no size for {rule}")
+    raise TypeError(f"{rule} has no size in preprocessor_config.json")
 
 
 def _triple(values: Any) -> tuple[float, ...]:
     triple = tuple(finite(value) for value in values)
     if len(triple) != 3:
-        raise ValueError(f"{len(triple)} channels in {values!r:.80}")
+        raise ValueError(f"{values!r:.80} has {len(triple)} channels, not 3")
     return triple
 
 
 def finite(value: Any) -> float:
-    """A number.
+    """Convert to a finite number.
 
     Raises:
-        TypeError: it is none.
-        ValueError: it is none, or has no end.
+        TypeError: it is not a number.
+        ValueError: it is not a number, or not finite.
         OverflowError: it is far too large.
     """
     if not math.isfinite(number := float(value)):
@@ -140,11 +140,11 @@ def _positive(value: Any) -> float:
     return number
 
 
-def _pixels(value: Any, most: int = MOST_PIXELS) -> int:
+def _side(value: Any, maximum: int = MAX_SIDE) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if type(value) is not int or not 1 <= value <= most:
-        raise ValueError(f"a size of {value!r:.80}")
+    if type(value) is not int or not 1 <= value <= maximum:
+        raise ValueError(f"{value!r:.80} is not a size")
     return value
 
 
@@ -171,8 +171,8 @@ def _resize_rule(settings: Mapping[str, Any], default: ResizeRule) -> ResizeRule
 def _frame(size: Any) -> Exactly:
     match size:
         case {"height": height, "width": width} | [height, width]:
-            return Exactly(_pixels(width), _pixels(height))
-    raise ValueError(f"size {size!r:.80}")
+            return Exactly(_side(width), _side(height))
+    raise ValueError(f"{size!r:.80} is not a size")
 
 
 def _fit_rule(settings: Mapping[str, Any], default: ResizeRule) -> ResizeRule:
@@ -185,9 +185,9 @@ def _fit_rule(settings: Mapping[str, Any], default: ResizeRule) -> ResizeRule:
         case {"shortest_edge": shortest}:
             longest = size.get("longest_edge", settings.get("max_size"))
         case {"longest_edge": longest}:
-            return Within(_pixels(longest), _pixels(longest))
+            return Within(_side(longest), _side(longest))
         case {"max_height": height, "max_width": width}:
-            return Within(_pixels(width), _pixels(height))
+            return Within(_side(width), _side(height))
         case _:
             return _frame(size)
-    return ShortestEdge(_pixels(shortest), None if longest in (None, UNLIMITED) else _pixels(longest, most=UNLIMITED))
+    return ShortestEdge(_side(shortest), None if longest in (None, UNLIMITED) else _side(longest, maximum=UNLIMITED))

@@ -1,4 +1,4 @@
-"""What training frameworks put around a network's weights: dictionaries, prefixes of names, tensors of their own."""
+"""Taking off what training frameworks put around a network's weights: dictionaries, prefixes, tensors of their own."""
 
 import re
 from argparse import Namespace
@@ -11,80 +11,77 @@ from torch import Tensor
 from ..errors import ModelError
 
 WEIGHTS = ("ema_model", "model_ema", "ema", "ema_state_dict", "model", "model_state_dict", "state_dict", "module")
-"""Keys under which checkpoints keep weights. Averaged ones come first: they are the ones to use."""
+"""Keys of weights in checkpoints; EMA weights first, as they are preferred."""
 ARGUMENTS = ("args", "hyper_parameters")
-"""Keys under which checkpoints keep what the training was told."""
+"""Keys of training arguments in checkpoints."""
 
 _WRAPPER = re.compile(r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_AVERAGED = re.compile(r"(?<![^._])ema(?![^._])")
-_LEFTOVER = re.compile(r"(?:criterion|loss|losses|\w+_loss|loss_\w+|matcher|optimizer|metrics?|\w+_metrics?)\.")
-_USUAL = ("", "model.")
+_EMA = re.compile(r"(?<![^._])ema(?![^._])")
+_NOT_THE_NETWORK = re.compile(r"(?:criterion|loss|losses|\w+_loss|loss_\w+|matcher|optimizer|metrics?|\w+_metrics?)\.")
+_USUAL_PREFIXES = ("", "model.")
 
 
-def weights_in(content: object) -> dict[str, Tensor]:
-    """The tensors of a state dict, or of the one that a training checkpoint holds; none where there is none."""
+def unwrap_weights(content: object) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, or of the one inside a training checkpoint; empty if there are none."""
     if not isinstance(content, dict):
         return {}
     for key in WEIGHTS:
-        if isinstance(content.get(key), dict) and (tensors := weights_in(content[key])):
+        if isinstance(content.get(key), dict) and (tensors := unwrap_weights(content[key])):
             return tensors
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def arguments_in(content: object) -> Mapping[str, Any] | None:
-    """What the training that wrote a checkpoint was told, where it kept that."""
+def training_arguments(content: object) -> Mapping[str, Any] | None:
+    """Return the arguments of the training run that wrote a checkpoint, or None if they are not in it."""
     if not isinstance(content, dict):
         return None
     for key in ARGUMENTS:
         match content.get(key):
-            case Namespace() | SimpleNamespace() as told:
-                return vars(told)
-            case dict() as told:
-                return told
+            case Namespace() | SimpleNamespace() as arguments:
+                return vars(arguments)
+            case dict() as arguments:
+                return arguments
     return None
 
 
-def network_names(names: Collection[str], marks: Collection[str]) -> dict[str, str]:
-    """The tensors that are the network's, without what wraps their names.
+def unwrap_names(names: Collection[str], marks: Collection[str]) -> dict[str, str]:
+    """Map the network's own tensor names to the names in a file.
 
-    Where a file holds a network and its average, these are the average's. What losses, metrics and optimizers keep is
-    left out; any other tensor stays, by its full name.
+    If the file has both a network and its EMA, the EMA is used. Tensors of losses, metrics and optimizers are left
+    out; any other tensor stays, by its full name.
 
     Args:
         names: the names in the file.
-        marks: names of which each layout has one.
-
-    Returns:
-        The network's own name of each tensor → its name in the file.
+        marks: the mark of each layout.
 
     Raises:
-        ModelError: the file holds several networks, and none is the average of the other.
+        ModelError: the file has several networks, and none is the EMA of the other.
     """
     bare: dict[str, str] = {}
     for name in names:
         if bare.setdefault(_WRAPPER.sub("", name), name) != name:
-            raise ModelError(f"it holds both {bare[_WRAPPER.sub('', name)]} and {name}, of which one is to be used")
+            raise ModelError(f"it is ambiguous: it has both {bare[_WRAPPER.sub('', name)]} and {name}")
     prefixes = {name.removesuffix(mark) for name in bare for mark in marks if f".{name}".endswith(f".{mark}")}
     if not prefixes:
         return bare
-    prefix = _chosen(prefixes)
+    prefix = _best(prefixes)
     own = {name.removeprefix(prefix): name for name in bare if name.startswith(prefix)}
-    own = {name: full for name, full in own.items() if not _LEFTOVER.match(name)}
+    own = {name: full for name, full in own.items() if not _NOT_THE_NETWORK.match(name)}
     copies = {other + name for other in prefixes - {prefix} for name in own}
     for name in bare:
-        if not name.startswith(prefix) and name not in copies and not _LEFTOVER.match(name):
+        if not name.startswith(prefix) and name not in copies and not _NOT_THE_NETWORK.match(name):
             own[name] = name
-    if not prefix:  # the copies' names begin with nothing, too
+    if not prefix:  # the copies start with the empty prefix, too
         own = {name: full for name, full in own.items() if full not in copies}
     return {name: bare[full] for name, full in own.items()}
 
 
-def _chosen(prefixes: Collection[str]) -> str:
+def _best(prefixes: Collection[str]) -> str:
     first, *others = sorted(prefixes, key=_rank)
     if others and _rank(others[0]) == _rank(first):
-        raise ModelError(f"it holds several networks ({', '.join(sorted(prefixes))}), of which one is to be used")
+        raise ModelError(f"it is ambiguous: it has several networks ({', '.join(sorted(prefixes))})")
     return first
 
 
 def _rank(prefix: str) -> tuple[bool, bool]:
-    return not _AVERAGED.search(prefix), prefix not in _USUAL
+    return not _EMA.search(prefix), prefix not in _USUAL_PREFIXES

@@ -1,25 +1,38 @@
 """Hints on what to do about an error; the library only says what is wrong."""
 
+from ..checkpoints.names import DEMO_MODEL
 from ..errors import (
+    BackboneError,
+    ClassNamesWarning,
     DamagedStateError,
     DetrError,
     DetrWarning,
     DivergedError,
+    HubUnreachableError,
     LoaderKilledError,
     LockedError,
+    NotCachedError,
     NothingToResumeError,
     ResumeMismatchError,
     TooManyProcessesError,
+    UnknownModelError,
 )
 
+_DEMO = f"--model {DEMO_MODEL} works offline"
+
 HINTS: dict[type[DetrError] | type[DetrWarning], str] = {
-    LockedError: "wait for it, or choose another --output",
-    TooManyProcessesError: "start one process per GPU, as torchrun --nproc-per-node gpu does",
-    DivergedError: "try a lower --lr, or --precision fp32",
-    LoaderKilledError: "continue with --resume and fewer --workers",
-    NothingToResumeError: "leave out --resume to start a new run",
+    BackboneError: "fine-tune detr-resnet-50 with `detr train` instead",
+    ClassNamesWarning: "name them with --class-names FILE (data.yaml, JSON, or text with one name per line)",
     DamagedStateError: "start a new run in another --output; --model OUTPUT/last starts from the last epoch's weights",
+    DivergedError: "try a lower --lr, or --precision fp32",
+    HubUnreachableError: f"check the network, or name a local folder; {_DEMO}",
+    LoaderKilledError: "continue with --resume and fewer --workers",
+    LockedError: "wait for it, or choose another --output",
+    NotCachedError: f"run once without --offline (and HF_HUB_OFFLINE); {_DEMO}",
+    NothingToResumeError: "leave out --resume to start a new run",
     ResumeMismatchError: "resume with the same model, dataset and options",
+    TooManyProcessesError: "start one process per GPU, as torchrun --nproc-per-node gpu does",
+    UnknownModelError: "`detr models` lists the known names; org/name on the Hub, a folder or a file also works",
 }
 """Hints by class of error or warning; a subclass without a hint inherits one."""
 

@@ -6,16 +6,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..checkpoints.families import DETR, LWDETR, Size
+from ..checkpoints.families import DETR, LWDETR, Size, family_of
 from ..checkpoints.find import find
 from ..checkpoints.load import LoadedModel, load_checkpoint
 from ..checkpoints.preprocessing import Preprocessing
-from ..checkpoints.save import detr_as_json
 from ..classes import matching_labels
 from ..errors import ModelError
 from ..images.resize import Exactly, ResizeRule
-from ..models.detr import Detr, DetrConfig
-from ..models.lwdetr import SIZES, LwDetr, LwDetrConfig
+from ..models.detr import DetrConfig
+from ..models.lwdetr import SIZES, LwDetrConfig
 from .initialize import initialize, with_classes
 from .optimizer import freeze_stem
 
@@ -60,10 +59,10 @@ def from_scratch(name: str, classes: tuple[str, ...], *, size: Size | None, seed
         raise ModelError(f"no architecture is called {name!r}; there are {', '.join(ARCHITECTURES)}")
     architecture = ARCHITECTURES[name]
     config = replace(architecture.config, num_classes=len(classes))
-    family = DETR if isinstance(config, DetrConfig) else LWDETR
+    family = family_of(config)
     rule = architecture.resize if size is None else family.rule_for(size)
     torch.manual_seed(seed)
-    network = Detr(config) if isinstance(config, DetrConfig) else LwDetr(config)
+    network = family.network(config)
     initialize(network)
     return LoadedModel(name, network, classes, Preprocessing(rule))
 
@@ -100,8 +99,8 @@ def pretrained(
     """
     checkpoint = find(os.fspath(model), revision=revision, offline=offline)
     loaded = load_checkpoint(checkpoint, size=size, class_names=class_names)
-    if isinstance(loaded.network, Detr):
-        detr_as_json(loaded.network.config)  # raises if it could not be saved
+    config = loaded.network.config
+    family_of(config).write_config(config)  # raises if it could not be saved
     known = sum(map(bool, matching_labels(classes, loaded.class_names)))
     if loaded.class_names != classes:
         torch.manual_seed(seed)

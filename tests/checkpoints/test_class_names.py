@@ -14,7 +14,7 @@ import detrcli
 from detrcli.checkpoints.bundled import sample_image
 from detrcli.checkpoints.class_names import read_class_names
 from detrcli.checkpoints.dataset_classes import COCO
-from detrcli.errors import ModelWarning, UsageError
+from detrcli.errors import ClassNamesWarning, UsageError
 from detrcli.training.initial_model import pretrained
 from detrcli.training.initialize import class_heads
 
@@ -68,7 +68,7 @@ def test_files(tmp_path: Path, name: str) -> None:
 )
 def test_no_names(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError, match="holds no class names") as caught:
+    with pytest.raises(UsageError, match="has no class names") as caught:
         read_class_names(tmp_path / name)
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="cannot read"):
@@ -76,12 +76,12 @@ def test_no_names(tmp_path: Path, name: str, content: bytes) -> None:
 
 
 def test_unknown_names_are_asked_for(lone: Path) -> None:
-    with pytest.warns(ModelWarning, match="does not say what its 7 classes are called; .*--class-names FILE"):
+    with pytest.warns(ClassNamesWarning, match="does not name its 7 classes$"):
         assert detrcli.load(lone, device="cpu").class_names[0] == "class 0"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         detector = detrcli.load(lone, device="cpu", class_names=NAMES)
-    assert not [warning for warning in caught if "classes are called" in str(warning.message)]
+    assert not [warning for warning in caught if isinstance(warning.message, ClassNamesWarning)]
     assert detector.class_names == NAMES
     assert pickle.loads(pickle.dumps(detector)).class_names == NAMES
     with pytest.raises(UsageError, match="has 7 labels, but 2 class names were given"):
@@ -98,7 +98,7 @@ def test_labels_that_count_from_one(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"id2label": {label + 1: name for label, name in enumerate(NAMES)}}))
-    with pytest.warns(ModelWarning, match="counts from 1, but labels from 0.*'g' is never found"):
+    with pytest.warns(ClassNamesWarning, match="counts from 1, but labels count from 0.*'g' is never predicted"):
         assert detrcli.load(tmp_path, device="cpu").class_names == ("class 0", *NAMES[:-1])
     path.write_text(json.dumps(config | {"id2label": {label + 1: name for label, name in enumerate(NAMES[:-1])}}))
     with warnings.catch_warnings():
@@ -130,21 +130,21 @@ def test_names_that_the_training_was_told(tmp_path: Path, key: str, kind: type) 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert detrcli.load(tmp_path / "lone.pth", device="cpu").class_names == NAMES
-    assert not [warning for warning in caught if "classes are called" in str(warning.message)]
+    assert not [warning for warning in caught if isinstance(warning.message, ClassNamesWarning)]
 
 
 @pytest.mark.parametrize("told", [NAMES[:-1], [*NAMES, "h"], [*range(7)], "abcdefg", {"a": 1}, None])
 def test_names_that_do_not_fit_are_not_taken(tmp_path: Path, told: object) -> None:
     content = {"model": in_hub_layout(tiny_network().state_dict()), "args": {"class_names": told}}
     torch.save(content, tmp_path / "lone.pth")
-    with pytest.warns(ModelWarning, match="does not say what its 7 classes are called"):
+    with pytest.warns(ClassNamesWarning, match="does not name its 7 classes"):
         assert detrcli.load(tmp_path / "lone.pth", device="cpu").class_names[0] == "class 0"
 
 
 def test_a_training_begins_with_the_classes_that_are_named(lone: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"size": 64, "revision": None, "offline": False, "seed": 0}
     names = tuple(reversed(NAMES))[:3]
-    with pytest.warns(ModelWarning, match="classes are called"):
+    with pytest.warns(ClassNamesWarning):
         assert pretrained(str(lone), names, class_names=None, **settings)[1] == 0
     model, known = pretrained(str(lone), names, class_names=NAMES, **settings)
     assert known == 3

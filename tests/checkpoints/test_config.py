@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detrcli.checkpoints.config import class_names, detr_config, dilation_note
+from detrcli.checkpoints.class_names import checkpoint_class_names
 from detrcli.checkpoints.dataset_classes import COCO
+from detrcli.checkpoints.detr import find_dilation, read_config
+from detrcli.checkpoints.families import DETR
 from detrcli.checkpoints.find import Checkpoint
 from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from detrcli.checkpoints.preprocessing import preprocessing as family_preprocessing
@@ -73,30 +75,30 @@ def published(file: str) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["hf-backbone", "timm-backbone"])
 def test_published_configs(kind: str) -> None:
     config = published(f"detr-resnet-50.{kind}")
-    assert detr_config(checkpoint(config), tensors_of(DetrConfig(91))) == DetrConfig(91)
+    assert read_config(checkpoint(config), tensors_of(DetrConfig(91))) == DetrConfig(91)
     nested = config["backbone_config"] | {"output_stride": 16}
-    dilated = detr_config(checkpoint(config | {"backbone_config": nested}), tensors_of(DetrConfig(91)))
+    dilated = read_config(checkpoint(config | {"backbone_config": nested}), tensors_of(DetrConfig(91)))
     assert dilated == DetrConfig(91, dilation=True)
 
 
 def test_sizes_come_from_the_tensors() -> None:
     config = OLD | {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "dropout": 0.1, "num_queries": 100}
-    assert detr_config(checkpoint(config), tensors_of(SMALL)) == SMALL
+    assert read_config(checkpoint(config), tensors_of(SMALL)) == SMALL
 
 
 @pytest.mark.parametrize("dilation", [False, True])
 def test_old_config(dilation: bool) -> None:
     config = OLD | {"dilation": dilation, "backbone_config": None}
-    assert detr_config(checkpoint(config), tensors_of(DetrConfig(91))) == DetrConfig(91, dilation=dilation)
+    assert read_config(checkpoint(config), tensors_of(DetrConfig(91))) == DetrConfig(91, dilation=dilation)
 
 
 def test_heads_and_dropout() -> None:
     config = OLD | {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "dropout": 0.25}
-    built = detr_config(checkpoint(config), tensors_of(DetrConfig(3)))
+    built = read_config(checkpoint(config), tensors_of(DetrConfig(3)))
     assert (built.heads, built.dropout) == (2, 0.25)
     del config["decoder_attention_heads"]
-    assert detr_config(checkpoint(config | {"encoder_attention_heads": 8}), tensors_of(DetrConfig(3))).heads == 8
-    assert detr_config(checkpoint(), tensors_of(DetrConfig(3))).heads == 8
+    assert read_config(checkpoint(config | {"encoder_attention_heads": 8}), tensors_of(DetrConfig(3))).heads == 8
+    assert read_config(checkpoint(), tensors_of(DetrConfig(3))).heads == 8
 
 
 @pytest.mark.parametrize(
@@ -111,22 +113,22 @@ def test_heads_and_dropout() -> None:
 )
 def test_lone_file_is_dilated_by_its_name(weights: str, dilation: bool) -> None:
     tensors = tensors_of(DetrConfig(91))
-    assert detr_config(checkpoint(weights=weights), tensors).dilation is dilation
-    assert detr_config(checkpoint(OLD, weights=weights), tensors).dilation is False
+    assert read_config(checkpoint(weights=weights), tensors).dilation is dilation
+    assert read_config(checkpoint(OLD, weights=weights), tensors).dilation is False
 
 
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("name", ["detr-r50-dc5.pth", "detr-r50.pth"])
 def test_what_the_training_was_told_comes_before_the_name(name: str, told: bool) -> None:
     told_so = replace(checkpoint(weights=name), arguments={"dilation": told, "lr": 1e-4})
-    assert detr_config(told_so, tensors_of(SMALL)).dilation is told
-    assert "training" in dilation_note(told_so)
+    assert read_config(told_so, tensors_of(SMALL)).dilation is told
+    assert find_dilation(told_so)[1] == "the arguments of its training run"
     said_otherwise = replace(told_so, config=OLD | {"dilation": not told})
-    assert detr_config(said_otherwise, tensors_of(SMALL)).dilation is not told
-    assert "config.json" in dilation_note(said_otherwise)
+    assert read_config(said_otherwise, tensors_of(SMALL)).dilation is not told
+    assert find_dilation(said_otherwise)[1] == "config.json"
     nothing_told = replace(told_so, arguments={"lr": 1e-4})
-    assert detr_config(nothing_told, tensors_of(SMALL)).dilation is ("dc5" in name)
-    assert "the file's name" in dilation_note(nothing_told)
+    assert read_config(nothing_told, tensors_of(SMALL)).dilation is ("dc5" in name)
+    assert find_dilation(nothing_told)[1] == "the file's name"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_what_the_training_was_told_comes_before_the_name(name: str, told: bool)
 )
 def test_other_variants_are_refused(name: str, config: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=r"config\.json says") as caught:
-        detr_config(checkpoint(OLD | config), tensors_of(SMALL))
+        read_config(checkpoint(OLD | config), tensors_of(SMALL))
     assert name in str(caught.value)
 
 
@@ -167,7 +169,7 @@ def test_other_variants_are_refused(name: str, config: dict[str, Any]) -> None:
 )
 def test_nonsense_in_config(config: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=r"config\.json"):
-        detr_config(checkpoint(OLD | config), tensors_of(SMALL))
+        read_config(checkpoint(OLD | config), tensors_of(SMALL))
 
 
 @pytest.mark.parametrize(
@@ -176,34 +178,34 @@ def test_nonsense_in_config(config: dict[str, Any]) -> None:
 def test_tensors_that_tell_no_size(name: str) -> None:
     tensors = tensors_of(SMALL)
     with pytest.raises(ModelError, match=r"folder/model\.safetensors"):
-        detr_config(checkpoint(OLD), tensors | {name: torch.zeros(())})
+        DETR.build(checkpoint(OLD), tensors | {name: torch.zeros(())})
     del tensors[name]
-    with pytest.raises(ModelError, match=r"folder/model\.safetensors is not a whole DETR") as caught:
-        detr_config(checkpoint(OLD), tensors)
+    with pytest.raises(ModelError, match=r"folder/model\.safetensors is an incomplete DETR") as caught:
+        DETR.build(checkpoint(OLD), tensors)
     assert name in str(caught.value)
 
 
 def test_own_class_names() -> None:
     names = ("balloon", "kite", "ufo", "bird", "plane", "superman", "cloud")
     config = OLD | {"id2label": {str(label): name for label, name in enumerate(names)}}
-    assert class_names(checkpoint(config), 7) == names
+    assert checkpoint_class_names(checkpoint(config), 7) == names
 
 
 def test_class_names_that_no_file_could_hold() -> None:
     config = OLD | {"id2label": {"0": "half a fox \ud83d", "1": "ünï 🦊"}}
-    assert class_names(checkpoint(config), 2) == ("half a fox ?", "ünï 🦊")
+    assert checkpoint_class_names(checkpoint(config), 2) == ("half a fox ?", "ünï 🦊")
 
 
 def test_class_names_with_gaps() -> None:
     config = OLD | {"id2label": {"0": "balloon", "2": 2, "9": "none of them"}}
-    assert class_names(checkpoint(config), 3) == ("balloon", "class 1", "2")
+    assert checkpoint_class_names(checkpoint(config), 3) == ("balloon", "class 1", "2")
 
 
 @pytest.mark.parametrize("config", [None, OLD, OLD | {"id2label": None}, OLD | {"id2label": ["cat"]}])
 def test_class_names_of_the_data_set(config: dict[str, Any] | None) -> None:
-    assert class_names(checkpoint(config), 91) == COCO
+    assert checkpoint_class_names(checkpoint(config), 91) == COCO
     assert (COCO[1], COCO[17], COCO[90]) == ("person", "cat", "toothbrush")
-    assert class_names(checkpoint(config), 2) == ("class 0", "class 1")
+    assert checkpoint_class_names(checkpoint(config), 2) == ("class 0", "class 1")
 
 
 def test_no_preprocessor_is_the_paper() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.names import KNOWN_MODELS
-from detrcli.errors import ModelError
+from detrcli.cli.hints import with_hint
+from detrcli.errors import ModelError, UnknownModelError
 
 CONFIG = {"model_type": "detr"}
 
@@ -70,7 +71,7 @@ def test_folder_with_both_kinds_of_weights(folder: Path) -> None:
 def test_folder_without_weights(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "weights.onnx")
     said = refused(str(folder))
-    assert f"{folder} holds no weights" in said
+    assert f"{folder} has no weights" in said
     assert "model.safetensors" in said
     assert "pytorch_model.bin" in said
 
@@ -119,16 +120,16 @@ def test_near_miss(misspelt: str, meant: str) -> None:
 
 @pytest.mark.parametrize("model", ["yolo", "a/b/c", "org/", "org/name with space"])
 def test_no_such_name(model: str) -> None:
-    said = refused(model)
-    assert f"no model is called {model!r}" in said
-    assert "`detr models`" in said
+    with pytest.raises(UnknownModelError) as caught:
+        find(model)
+    assert str(caught.value) == f"no model is called {model!r}"
+    assert "`detr models` lists the known names" in with_hint(caught.value)
 
 
 def test_revision_of_a_path(folder: Path) -> None:
     for path in (folder, folder / "model.safetensors"):
         said = refused(str(path), revision="main")
-        assert "--revision" in said
-        assert str(path) in said
+        assert said == f"{path} has no revisions: it is not on the Hub"
 
 
 def test_known_names_come_before_folders(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -143,17 +144,17 @@ def test_known_names_come_before_folders(folder: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
-        ("config.json", b'{"model_type": "detr"', "is no JSON file"),
-        ("config.json", b"", "is no JSON file"),
-        pytest.param("config.json", b'{"a":' * 200_000, "is no JSON file", id="deep"),
-        pytest.param("preprocessor_config.json", b"[" * 200_000, "is no JSON file", id="deep-preprocessor"),
-        pytest.param("config.json", b'{"a": ' + b"9" * 5000 + b"}", "is no JSON file", id="long-number"),
-        ("config.json", b"\xff\xfe{\x00", "is no JSON file"),
-        ("config.json", b'["detr"]', "holds no JSON object"),
+        ("config.json", b'{"model_type": "detr"', "is not valid JSON"),
+        ("config.json", b"", "is not valid JSON"),
+        pytest.param("config.json", b'{"a":' * 200_000, "is not valid JSON", id="deep"),
+        pytest.param("preprocessor_config.json", b"[" * 200_000, "is not valid JSON", id="deep-preprocessor"),
+        pytest.param("config.json", b'{"a": ' + b"9" * 5000 + b"}", "is not valid JSON", id="long-number"),
+        ("config.json", b"\xff\xfe{\x00", "is not valid JSON"),
+        ("config.json", b'["detr"]', "is not a JSON object"),
         ("config.json", b'{"model_type": "yolos"}', "'yolos'"),
         ("config.json", b'{"model_type": ["detr"]}', "['detr']"),
-        ("preprocessor_config.json", b"{'size': 800}", "is no JSON file"),
-        ("preprocessor_config.json", b"800", "holds no JSON object"),
+        ("preprocessor_config.json", b"{'size': 800}", "is not valid JSON"),
+        ("preprocessor_config.json", b"800", "is not a JSON object"),
     ],
 )
 def test_broken_settings(folder: Path, file: str, content: bytes, complaint: str) -> None:

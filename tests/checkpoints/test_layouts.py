@@ -10,17 +10,21 @@ from torch import Tensor
 
 from detrcli.checkpoints.families import FAMILIES
 from detrcli.checkpoints.find import find
-from detrcli.checkpoints.layouts import DETR_HUB, DETR_ORIGINAL, LWDETR_HUB, LWDETR_ORIGINAL, Layout
+from detrcli.checkpoints.layouts import (
+    DETR_HUB,
+    DETR_HUB_TIMM,
+    DETR_ORIGINAL,
+    LWDETR_HUB,
+    LWDETR_ORIGINAL,
+    Layout,
+)
 from detrcli.checkpoints.load import load_checkpoint, load_model
-from detrcli.checkpoints.save import DETR_NAMES, renamed
 from detrcli.errors import ModelError
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr, LwDetrConfig
 
 from ..places import DATA
-from ..tiny import in_hub_layout
 
-SHARED = (".query.", ".key.", ".value.")
 CONFIGS: dict[str, DetrConfig | LwDetrConfig] = {
     "detr-resnet-50": DetrConfig(91),
     "detr-resnet-50.hf-backbone": DetrConfig(91),
@@ -63,7 +67,7 @@ def constant(file: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("file", CONFIGS)
 def test_every_name_maps_one_to_one(file: str) -> None:
     published = {name: torch.empty(shape, device="meta") for name, shape in shapes(file).items()}
-    tensors, origin = layout_of(file).translate(published)
+    tensors, origin = layout_of(file).to_ours(published)
     wanted = ours(CONFIGS[file])
     assert sorted(tensors) == sorted(wanted)
     assert {name: tensor.shape for name, tensor in tensors.items()} == {
@@ -87,7 +91,7 @@ def test_the_layouts_are_told_apart() -> None:
 def test_joint_projections_are_query_key_value() -> None:
     name = "transformer.decoder.layers.0.multihead_attn.in_proj"
     weight, bias = torch.randn(12, 4), torch.randn(12)
-    tensors, origin = DETR_ORIGINAL.translate({f"{name}_weight": weight, f"{name}_bias": bias})
+    tensors, origin = DETR_ORIGINAL.to_ours({f"{name}_weight": weight, f"{name}_bias": bias})
     attention = torch.nn.MultiheadAttention(4, 1)
     torch.testing.assert_close(attention.in_proj_weight.shape, weight.shape)
     for place, part in enumerate(("query", "key", "value")):
@@ -98,60 +102,26 @@ def test_joint_projections_are_query_key_value() -> None:
             assert origin[given] == f"{name}_{kind}"
 
 
-def in_original_layout(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors by the names and in the joint projections of DETR's authors."""
-    renames = {
-        "backbone.": "backbone.0.body.",
-        "input_projection.": "input_proj.",
-        "object_queries.": "query_embed.",
-        "class_head.": "class_embed.",
-        "box_head.": "bbox_embed.",
-        "encoder.": "transformer.encoder.",
-        "decoder.": "transformer.decoder.",
-    }
-    within = {
-        ".self_attention.": ".self_attn.",
-        ".cross_attention.": ".multihead_attn.",
-        "_attn.output.": "_attn.out_proj.",
-        ".feedforward.0.": ".linear1.",
-        ".feedforward.3.": ".linear2.",
-    }
-    published = {}
-    for name, tensor in tensors.items():
-        start = next(start for start in renames if name.startswith(start))
-        renamed = renames[start] + name.removeprefix(start)
-        for ours, theirs in within.items():
-            renamed = renamed.replace(ours, theirs)
-        if ".query." in name:
-            parts = [tensors[name.replace(".query.", part)] for part in SHARED]
-            published[renamed.replace(".query.", ".in_proj_")] = torch.cat(parts)
-        elif not any(part in name for part in SHARED):
-            published[renamed] = tensor
-    return published
+@pytest.mark.parametrize("file", CONFIGS)
+def test_every_name_and_tensor_maps_back(file: str) -> None:
+    published = {name: rows_of(shape) for name, shape in shapes(file).items()}
+    layout = DETR_HUB_TIMM if "timm" in file else layout_of(file)
+    written = layout.to_published(layout.to_ours(published)[0])
+    assert written.keys() == published.keys()
+    assert all(torch.equal(written[name], published[name]) for name in published)
 
 
-def in_timm_layout(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors as transformers names them around timm's ResNet, whose names ours are."""
-    return renamed(tensors, DETR_NAMES)
-
-
-WRITERS = {
-    "detr-resnet-50": in_original_layout,
-    "detr-resnet-50.hf-backbone": in_hub_layout,
-    "detr-resnet-50.timm-backbone": in_timm_layout,
-}
+def rows_of(shape: tuple[int, ...]) -> torch.Tensor:
+    """Make a tensor whose rows are all different."""
+    rows = torch.arange(shape[0] if shape else 1, dtype=torch.int16)
+    return rows.reshape(-1, *(1 for _ in shape[1:])).expand(shape) if shape else rows[0]
 
 
 def test_all_layouts_of_one_network_are_equal(tmp_path: Path) -> None:
     values = {name: torch.tensor(float(i)).expand(tensor.shape) for i, (name, tensor) in enumerate(ours_50().items())}
-    for file, writer in WRITERS.items():
-        written = writer(values)
-        counters = {name for name in shapes(file) if name.endswith("num_batches_tracked")}
-        assert {name: tuple(tensor.shape) for name, tensor in written.items()} == {
-            name: shape for name, shape in shapes(file).items() if name not in counters
-        }
-        torch.save(written, tmp_path / f"{file}.pth")
-        network = load_model(tmp_path / f"{file}.pth")
+    for layout in (DETR_ORIGINAL, DETR_HUB, DETR_HUB_TIMM):
+        torch.save(layout.to_published(values), tmp_path / "weights.pth")
+        network = load_model(tmp_path / "weights.pth")
         assert network.config == DetrConfig(91)
         for name, tensor in network.state_dict().items():
             assert torch.equal(tensor, values[name]), name
@@ -199,7 +169,7 @@ def test_missing_tensors_are_named(tmp_path: Path) -> None:
 def test_one_missing_tensor_is_named(tmp_path: Path) -> None:
     tensors = constant("detr-resnet-50")
     del tensors["bbox_embed.layers.1.bias"]
-    assert said_of(tensors, tmp_path).endswith("do not fit: missing box_head.layers.1.bias")
+    assert said_of(tensors, tmp_path).endswith("do not match the network: missing box_head.layers.1.bias")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +179,7 @@ def test_one_missing_tensor_is_named(tmp_path: Path) -> None:
 def test_missing_tensors_that_tell_sizes_are_named(tmp_path: Path, name: str) -> None:
     tensors = constant("detr-resnet-50")
     del tensors[name]
-    (lost,) = DETR_ORIGINAL.translate({name: torch.zeros(2)})[0]
+    (lost,) = DETR_ORIGINAL.to_ours({name: torch.zeros(2)})[0]
     if name == DETR_ORIGINAL.mark:
         lost = name
     assert lost in said_of(tensors, tmp_path)

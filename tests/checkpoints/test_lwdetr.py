@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 import detrcli
 from detrcli.checkpoints.dataset_classes import OBJECTS365
 from detrcli.checkpoints.find import find
+from detrcli.checkpoints.layouts import LWDETR_HUB
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.names import KNOWN_MODELS, known_model
-from detrcli.checkpoints.save import LWDETR_NAMES, renamed
 from detrcli.errors import ModelError, ModelWarning
 from detrcli.images.resize import Exactly
 from detrcli.models.lwdetr import SIZES, LwDetr, LwDetrConfig
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     network = LwDetr(ODD)
     torch.nn.init.normal_(network.class_head.weight)
-    save_file(renamed(network.state_dict(), LWDETR_NAMES), tmp_path / "model.safetensors")
+    save_file(LWDETR_HUB.to_published(network.state_dict()), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(ODD_JSON))
     return tmp_path
 
@@ -83,7 +83,9 @@ def test_files_that_name_no_size(folder: Path) -> None:
     with pytest.warns(ModelWarning, match=rf"{folder.name} has no preprocessor_config.json; .* resized to 640 × 640"):
         load_checkpoint(find(str(folder)))
     (folder / "preprocessor_config.json").write_text('{"do_resize": false, "size": {"height": 320, "width": 320}}')
-    with pytest.warns(ModelWarning, match=r"do_resize is false .*; images are resized to 640 × 640"):
+    with pytest.warns(
+        ModelWarning, match=r"has do_resize = false in its preprocessor_config.json; images are resized to 640 × 640"
+    ):
         load_checkpoint(find(str(folder)))
 
 
@@ -110,7 +112,10 @@ def test_files_that_name_no_size_and_a_user_who_does(folder: Path) -> None:
         ({"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": [0, 3]}}, "out_indices = [0, 3]"),
         ({"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": [1, 4]}}, "out_indices = [1, 4]"),
         ({"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": [-5, 3]}}, "out_indices = [-5, 3]"),
-        ({"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": [1, 2, 3]}}, "do not fit: missing"),
+        (
+            {"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": [1, 2, 3]}},
+            "do not match the network: missing",
+        ),
     ],
 )
 def test_what_this_network_has_not(folder: Path, changes: dict[str, Any], says: str) -> None:

@@ -51,7 +51,7 @@ def refused(model: Path) -> str:
         load_model(model)
     said = str(caught.value)
     assert "\n" not in said
-    assert said.endswith("; this tool runs DETR and LW-DETR")
+    assert said.endswith("; only DETR and LW-DETR are supported")
     return said
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from detrcli.checkpoints.load import load_model
-from detrcli.checkpoints.read import read_tensors
+from detrcli.checkpoints.read import read_weights
 from detrcli.errors import ModelError
 from detrcli.models.lwdetr import SIZES
 
@@ -36,7 +36,7 @@ class Trap:
 
 def refused(path: Path) -> str:
     with pytest.raises(ModelError) as caught:
-        read_tensors(path)
+        read_weights(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -53,13 +53,13 @@ def same(tensors: dict[str, torch.Tensor]) -> None:
 def test_pickled_weights(tmp_path: Path, suffix: str, zipped: bool) -> None:
     path = tmp_path / f"weights{suffix}"
     torch.save(WEIGHTS, path, _use_new_zipfile_serialization=zipped)
-    same(read_tensors(path))
+    same(read_weights(path).tensors)
 
 
 def test_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(WEIGHTS, path)
-    tensors = read_tensors(path)
+    tensors = read_weights(path).tensors
     same({name: tensors[name] for name in WEIGHTS})
 
 
@@ -77,7 +77,7 @@ def test_training_checkpoint(tmp_path: Path) -> None:
     }
     path = tmp_path / "checkpoint.pth"
     torch.save(content, path)
-    same(read_tensors(path))
+    same(read_weights(path).tensors)
 
 
 @pytest.mark.parametrize("place", ["beside", "within"])
@@ -148,7 +148,7 @@ def test_damaged_files(tmp_path: Path, suffix: str, damage: Callable[[Path], Non
     damage(path)
     said = refused(path)
     assert "damaged" in said
-    assert "get it again" in said
+    assert "download it again" in said
 
 
 @pytest.mark.parametrize("damage", [truncated, cut_short])
@@ -165,19 +165,19 @@ def test_damaged_file_in_a_cache_is_named_itself(tmp_path: Path) -> None:
     for suffix in (".safetensors", ".bin"):
         path = tmp_path / f"weights{suffix}"
         path.symlink_to(blob)
-        assert f"delete {blob} and run this again" in refused(path)
+        assert f"delete {blob} and load the model again" in refused(path)
 
 
 def test_pickle_under_another_name(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     torch.save(WEIGHTS, path)
-    assert "no safetensors file" in refused(path)
+    assert "not a safetensors file" in refused(path)
 
 
 def test_safetensors_under_another_name(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     save_file(WEIGHTS, path)
-    assert "no PyTorch file" in refused(path)
+    assert "not a PyTorch file" in refused(path)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -196,7 +196,7 @@ def test_unknown_suffix(tmp_path: Path, name: str) -> None:
 def test_pickle_without_weights(tmp_path: Path, content: object) -> None:
     path = tmp_path / "weights.pth"
     torch.save(content, path)
-    assert "holds no" in refused(path)
+    assert "has no" in refused(path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -62,7 +62,7 @@ def test_shards_are_one_model(folder: Path, stem: str, suffix: str) -> None:
 def test_a_missing_shard_is_named(folder: Path) -> None:
     shards = share_out(folder)
     shards[1].unlink()
-    assert f"names {shards[1].name}, which is not there" in refused(folder)
+    assert f"names {shards[1].name}, which is missing" in refused(folder)
     shards[2].unlink()
     assert f"names {shards[1].name} and 1 more" in refused(folder)
 
@@ -71,7 +71,7 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
 def test_an_index_leads_nowhere_else(folder: Path, name: object) -> None:
     (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
     (folder / INDEX).write_text(json.dumps({"weight_map": {"class_head.weight": name}}))
-    assert f"names {name!r}, which is no weights file beside it" in refused(folder)
+    assert f"names {name!r}, which is not a weights file beside it" in refused(folder)
 
 
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": {}}', '{"weight_map": ["a.safetensors"]}'])
@@ -95,12 +95,12 @@ def test_a_trainers_folder_points_to_its_checkpoints(folder: Path, tmp_path: Pat
         save_tiny(runs / f"checkpoint-{step}")
     (runs / "checkpoint-2000").mkdir()  # was being written when the power went
     last, best = runs / "checkpoint-1000", runs / "checkpoint-500"
-    assert refused(runs) == f"{runs} holds no weights; name one of its checkpoints: {last} is the last"
+    assert refused(runs) == f"{runs} has no weights; use one of its checkpoints: {last} is the last"
     state = last / "trainer_state.json"
     state.write_text(json.dumps({"best_model_checkpoint": "/elsewhere/runs/checkpoint-500"}))
-    assert refused(runs).endswith(f"name one of its checkpoints: {best} is the best, {last} the last")
+    assert refused(runs).endswith(f"use one of its checkpoints: {best} is the best, {last} the last")
     state.write_text(json.dumps({"best_model_checkpoint": str(last)}))
-    assert refused(runs).endswith(f"name its checkpoint {last}, the last and the best")
+    assert refused(runs).endswith(f"use its checkpoint {last}, the last and the best")
     state.write_text(json.dumps({"best_model_checkpoint": "/elsewhere/checkpoint-7"}))
     assert refused(runs).endswith(f"{last} is the last")
     assert load_model(last).config == load_model(best).config

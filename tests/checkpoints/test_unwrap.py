@@ -16,20 +16,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from detrcli.checkpoints.find import find
+from detrcli.checkpoints.layouts import DETR_ORIGINAL, LWDETR_HUB
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint, load_model
 from detrcli.checkpoints.read import read_weights
-from detrcli.checkpoints.save import LWDETR_NAMES, renamed
 from detrcli.errors import ModelError
 from detrcli.models.detr import DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
 
 from ..tiny import in_hub_layout, tiny_network
-from .test_layouts import in_original_layout
 
 NETWORK = tiny_network()
 OURS = NETWORK.state_dict()
-ORIGINAL, HUB = in_original_layout(OURS), in_hub_layout(OURS)
-OTHER = in_original_layout(tiny_network(seed=1).state_dict())
+ORIGINAL, HUB = DETR_ORIGINAL.to_published(OURS), in_hub_layout(OURS)
+OTHER = DETR_ORIGINAL.to_published(tiny_network(seed=1).state_dict())
 Tensors = dict[str, Tensor]
 
 
@@ -146,7 +145,7 @@ def test_two_networks_are_not_guessed_between(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"several networks \(student\., teacher\.\)"):
         load_model(path)
     torch.save(ORIGINAL | prefixed("module.", OTHER), path)
-    with pytest.raises(ModelError, match="holds both"):
+    with pytest.raises(ModelError, match="it has both"):
         load_model(path)
 
 
@@ -163,13 +162,12 @@ def test_dilation_is_read_off_the_arguments(tmp_path: Path, wrap: Callable[..., 
     torch.save({"model": ORIGINAL, "args": wrap(dilation=dilation, lr=1e-4)}, path)
     loaded = load_checkpoint(find(str(path)))
     assert _dilation(loaded) is dilation
-    assert loaded.notes == (
-        f"the backbone is {'dilated (DC5)' if dilation else 'not dilated (no DC5)'}, by the arguments of its training",
-    )
+    kind = "dilated (DC5)" if dilation else "not dilated (no DC5)"
+    assert loaded.notes == (f"the backbone is {kind}, according to the arguments of its training run",)
     torch.save({"model": ORIGINAL}, path)
     loaded = load_checkpoint(find(str(path)))
     assert _dilation(loaded) is not dilation
-    assert loaded.notes[0].endswith("by the file's name")
+    assert loaded.notes[0].endswith("according to the file's name")
 
 
 PLAIN_DATA = {
@@ -250,7 +248,7 @@ def test_lwdetr_in_wrappers(tmp_path: Path) -> None:
     for parameter in network.parameters():
         nn.init.normal_(parameter)
     ours = network.state_dict()
-    hub = renamed(ours, LWDETR_NAMES)
+    hub = LWDETR_HUB.to_published(ours)
     path = tmp_path / "weights.ckpt"
     torch.save({"state_dict": prefixed("model._orig_mod.", hub) | {"criterion.weight": torch.ones(3)}}, path)
     loaded = load_model(path).state_dict()

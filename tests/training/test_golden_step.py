@@ -42,7 +42,7 @@ def test_step(model: str, layout: Layout, tmp_path: Path) -> None:
     assert total.item() == pytest.approx(float(expected["total"]), rel=1e-4)
 
     total.backward()
-    _, origin = layout.translate(
+    _, origin = layout.to_ours(
         {name: torch.from_numpy(value) for name, value in fill.state_dict(str(DATA / f"{model}.keys.json")).items()}
     )
     squares: defaultdict[str, float] = defaultdict(float)

@@ -52,7 +52,7 @@ def test_lwdetr_learns_at_the_published_rates(size: str) -> None:
     shapes = json.loads((DATA / f"lwdetr-{size}.keys.json").read_text())
     assert all(name in published or name.endswith(("mean", "var", "num_batches_tracked")) for name in shapes)
     tensors = {name: torch.empty(shapes[name], device="meta") for name in published}
-    origin = LWDETR_ORIGINAL.translate(tensors)[1]
+    origin = LWDETR_ORIGINAL.to_ours(tensors)[1]
     given = rates(LwDetr(SIZES[size]), 1e-4)
     assert set(given) == set(origin)
     wrong = {name: found for name, found in given.items() if found != pytest.approx(published[origin[name]], rel=1e-5)}
