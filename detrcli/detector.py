@@ -307,9 +307,9 @@ def load(
         from .inference.onnx import OnnxBackend
 
         runs = [OnnxBackend(checkpoint, device=one, precision=precision, size=size) for one in devices]
-        card = runs[0].card
-        rules = card.preprocessing
-        names = card.class_names
+        metadata = runs[0].metadata
+        rules = metadata.preprocessing
+        names = metadata.class_names
         if class_names is not None:
             names = check_class_names(class_names, len(names), checkpoint.name)
         return Detector(checkpoint.name, runs, names, runs[0].resize, rules.resample, path, reload=again)

@@ -35,6 +35,10 @@ class BackboneError(ModelError):
     """A model has a backbone that is not supported."""
 
 
+class OnnxFileError(ModelError):
+    """An ONNX file that cannot be used for prediction: damaged, foreign, or a bare network."""
+
+
 class DeviceError(DetrError):
     """A device that is missing, or cannot run the model as requested."""
 
@@ -45,6 +49,10 @@ class DeviceMemoryError(DeviceError):
 
 class TooManyProcessesError(DeviceError):
     """More processes of a training run than GPUs."""
+
+
+class DeviceUnavailableError(DeviceError):
+    """A device that this machine lacks, or that does not start."""
 
 
 class ImageError(DetrError):
@@ -66,6 +74,10 @@ class ClassError(DetrError):
 
 class UsageError(DetrError):
     """Arguments that contradict each other, or that name nothing."""
+
+
+class OnnxSettingError(UsageError):
+    """Another precision or image size than an ONNX file was exported with."""
 
 
 class LockedError(UsageError):
@@ -110,6 +122,10 @@ class ResumeMismatchError(TrainingError):
 
 class ExportError(DetrError):
     """A model that cannot be exported, or whose exported file gives other detections."""
+
+
+class ExportSizeError(ExportError):
+    """A model that does not fit in an ONNX file."""
 
 
 class DetrWarning(UserWarning):

@@ -32,19 +32,19 @@ def cgroup_quota(folder: Path) -> float | None:
         return None
 
 
-MOST_AT_ONCE = 8
-"""Images that a CPU looks at at once, each of which takes memory."""
+MAX_PARALLEL_IMAGES = 8
+"""Each takes memory."""
 
 
 def threads() -> int:
-    """As many as OMP_NUM_THREADS says, which PyTorch heeds as well, or one for each core."""
+    """Number of threads to compute with: OMP_NUM_THREADS, as in PyTorch, or one per core."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return int(wanted) if wanted.isdecimal() and int(wanted) else cores()
 
 
-def at_once() -> int:
-    """How many images a CPU looks at at once where there are many: one a thread has no waiting for other threads."""
-    return min(threads(), MOST_AT_ONCE)
+def parallel_images() -> int:
+    """Number of images to run on the CPU at the same time: with a thread each, no thread waits for another."""
+    return min(threads(), MAX_PARALLEL_IMAGES)
 
 
 TURNS = 10_000

@@ -177,10 +177,10 @@ class Scribe:
     """A backend that notes its batches and answers with each image's first pixel and size."""
 
     description = "none"
-    kind, precision = "cpu", "fp32"
+    device_type, precision = "cpu", "fp32"
     batch_size = 1
     grows = False
-    at_once = 1
+    concurrency = 1
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, ...]]] = []

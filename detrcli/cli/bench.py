@@ -1,4 +1,4 @@
-"""`detr bench`: how fast models are on this machine."""
+"""`detr bench`: time models on this machine."""
 
 import json
 import sys
@@ -25,11 +25,11 @@ PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 def bench(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL", help="What `detr predict --model` takes, one or several.")
+        list[str] | None, typer.Argument(metavar="MODEL", help="One or more models, as for `detr predict --model`.")
     ] = None,
     revision: Revision = None,
     batch_sizes: Annotated[
-        list[int] | None, typer.Option("--batch-size", min=1, help="Images at once. Repeatable.  [default: 1]")
+        list[int] | None, typer.Option("--batch-size", min=1, help="Batch size. Repeatable.  [default: 1]")
     ] = None,
     precisions: Annotated[
         list[str] | None,
@@ -37,15 +37,15 @@ def bench(
             "--precision",
             metavar="|".join(PRECISIONS),
             callback=each_of(PRECISIONS),
-            help="How to compute. Repeatable.  [default: auto]",
+            help="Precision of the network. Repeatable.  [default: auto]",
         ),
     ] = None,
     device: OneDevice = "auto",
     size: ImageSize = None,
     image: Annotated[
-        Path | None, typer.Option(callback=at_home, help="What to look at.  [default: one of its own]")
+        Path | None, typer.Option(callback=at_home, help="Image to run on.  [default: a bundled one]")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often to time each.")] = 20,
+    iterations: Annotated[int, typer.Option(min=1, help="Number of times to time each.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -54,7 +54,7 @@ def bench(
 ) -> None:
     """Time models in turn on one image: the network alone, and from the file to the detections.
 
-    A table on a terminal, JSON in a pipe. Exit codes: 0 all well, 2 wrong usage or no model, 130 interrupted.
+    A table on a terminal, JSON in a pipe. Exit codes: 0 success, 2 wrong usage or no model, 130 interrupted.
     """
     console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(console)
@@ -64,31 +64,34 @@ def bench(
     from .benchmark import BenchmarkCase, measure
 
     keep_freed_memory()
-    contenders = []
+    cases = []
     for model in models or [DEFAULT_MODEL]:
         quiet_hub_logging_for(model, console)
         for precision in cast("list[Precision]", precisions or ["auto"]):
             detector = load(
                 model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
             )
-            contenders += [BenchmarkCase(detector, batch) for batch in batch_sizes or [1]]
+            cases += [BenchmarkCase(detector, batch_size) for batch_size in batch_sizes or [1]]
     with show_progress(console) as progress:
         speeds = measure(
-            contenders, image or sample_image(), rounds, lambda done: progress.update(done, rounds, "round")
+            cases,
+            image or sample_image(),
+            iterations,
+            lambda done: progress.update(done, iterations, "iteration"),
         )
-    backends = {one.detector.backend.description: one.detector.backend for one in contenders}
+    backends = {case.detector.backend.description: case.detector.backend for case in cases}
     places = {
-        name: {"processor": one.processor(), "product_gflops": one.product_gflops()}
-        for name, one in backends.items()
-        if isinstance(one, Measurable)
+        description: {"processor": backend.processor(), "product_gflops": backend.product_gflops()}
+        for description, backend in backends.items()
+        if isinstance(backend, Measurable)
     }
     if as_json or not sys.stdout.isatty():
-        print(json.dumps(_as_json(contenders, speeds, places)))
+        print(json.dumps(_to_json(cases, speeds, places)))
     else:
-        _print_table(contenders, speeds, places)
+        _print_table(cases, speeds, places)
 
 
-def _machine() -> dict[str, Any]:
+def _environment() -> dict[str, Any]:
     import platform
 
     from .. import __version__
@@ -102,28 +105,28 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _as_json(contenders: "list[BenchmarkCase]", speeds: "list[Speed]", places: dict[str, Any]) -> dict[str, Any]:
+def _to_json(cases: "list[BenchmarkCase]", speeds: "list[Speed]", places: dict[str, Any]) -> dict[str, Any]:
     return {
-        **_machine(),
+        **_environment(),
         "places": places,
         "results": [
             {
-                "model": one.detector.name,
-                "on": one.detector.backend.description,
-                "batch": one.batch,
+                "model": case.detector.name,
+                "on": case.detector.backend.description,
+                "batch": case.batch_size,
                 "network": asdict(speed.network),
                 "whole": asdict(speed.whole),
-                "images_per_second": one.batch / speed.whole.median,
+                "images_per_second": case.batch_size / speed.whole.median,
                 "gflops": speed.gflops,
             }
-            for one, speed in zip(contenders, speeds, strict=True)
+            for case, speed in zip(cases, speeds, strict=True)
         ],
     }
 
 
-def _print_table(contenders: "list[BenchmarkCase]", speeds: "list[Speed]", places: dict[str, Any]) -> None:
+def _print_table(cases: "list[BenchmarkCase]", speeds: "list[Speed]", places: dict[str, Any]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console as RichConsole
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -134,30 +137,26 @@ def _print_table(contenders: "list[BenchmarkCase]", speeds: "list[Speed]", place
         table.add_column(title)
     for title in ("batch", "network ms", "p95", "whole ms", "p95", "images/s", "GFLOP/s"):
         table.add_column(title, justify="right")
-    for one, speed in zip(contenders, speeds, strict=True):
+    for case, speed in zip(cases, speeds, strict=True):
         table.add_row(
-            Text(printable(one.detector.name)),
-            one.detector.backend.description,
-            str(one.batch),
+            Text(printable(case.detector.name)),
+            case.detector.backend.description,
+            str(case.batch_size),
             *(_milliseconds(value) for part in (speed.network, speed.whole) for value in (part.median, part.p95)),
-            f"{one.batch / speed.whole.median:.1f}",
-            _rounded(speed.gflops),
+            f"{case.batch_size / speed.whole.median:.1f}",
+            "–" if speed.gflops is None else f"{speed.gflops:.0f}",
         )
-    machine = _machine()
-    stdout = RichConsole()
+    environment = _environment()
+    console = Console()
     print_fitting(table)
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    stdout.print("network: resized pixels to detections; whole: file to detections; of a batch, median and 95th of 100")
-    stdout.print(f"{machine['machine']}, {machine['threads']} threads; {versions}", highlight=False)
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    console.print("network: resized pixels to detections; whole: file to detections; median and p95 of a batch")
+    console.print(f"{environment['machine']}, {environment['threads']} threads; {versions}", highlight=False)
     for description, place in places.items():
         rate = place["product_gflops"]
         product = "" if rate is None else f": a product of large matrices runs at {rate:.0f} GFLOP/s"
-        stdout.print(f"{description} on {printable(place['processor'])}{product}", highlight=False, markup=False)
+        console.print(f"{description} on {printable(place['processor'])}{product}", highlight=False, markup=False)
 
 
 def _milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.{0 if seconds >= 0.1 else 1}f}"
-
-
-def _rounded(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f}"

@@ -1,41 +1,39 @@
-"""How fast models are, side by side on one machine."""
+"""Timing of models side by side on one machine."""
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from ..detector import Detector
 from ..images.decode import read_image
 from ..inference.backend import Measurable
 
-WARM_UP = 3
-"""Rounds that do not count."""
+WARMUP = 3
+"""Iterations that are not counted."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class BenchmarkCase:
-    """A model in one of the ways to run it.
-
-    Attributes:
-        detector: the model.
-        batch: images at once.
-    """
+    """A model and a batch size to time it with."""
 
     detector: Detector
-    batch: int
+    batch_size: int
 
 
 @dataclass(frozen=True)
 class Times:
-    """How long something took.
+    """Statistics of repeated runs.
 
     Attributes:
-        median: seconds.
-        p95: seconds that 95 of 100 times did not pass.
+        median: in seconds.
+        p95: 95th percentile, in seconds.
     """
 
     median: float
@@ -44,12 +42,12 @@ class Times:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast one contender is.
+    """Speed of one case.
 
     Attributes:
         network: from resized pixels to detections, for a batch.
         whole: from the file to detections, for a batch.
-        gflops: 10⁹ operations a second that the network did, a product and a sum as two, or None if that is unknown.
+        gflops: 10⁹ floating-point operations a second of the network, or None if unknown; a multiply-add is two.
     """
 
     network: Times
@@ -58,55 +56,70 @@ class Speed:
 
 
 def measure(
-    contenders: Sequence[BenchmarkCase], path: Path, rounds: int, on_round: Callable[[int], None] = lambda _: None
+    cases: Sequence[BenchmarkCase],
+    path: Path,
+    iterations: int,
+    on_iteration: Callable[[int], None] = lambda _: None,
 ) -> list[Speed]:
-    """Time contenders in turn, so that whatever else the machine does hits all alike, each when it has just run.
+    """Time cases in turn; see `time_in_turn`.
 
     Args:
-        contenders: what to time.
-        path: the file that they look at.
-        rounds: how often; each takes two runs, of which the second counts.
-        on_round: is told after each round how many are done.
+        cases: to time.
+        path: of the image.
+        iterations: number of times to time each case.
+        on_iteration: called with the number of iterations done.
 
     Raises:
-        ImageError: the image cannot be read.
-        DeviceError: a device's memory is too small.
+        ImageError: the image cannot be decoded.
+        DeviceMemoryError: a device's memory is too small.
     """
     image = read_image(path).image
-    things: dict[tuple[int, str], Callable[[], object]] = {}
-    sizes = []
-    for place, one in enumerate(contenders):
-        pixels = one.detector.resized(image)
-        sizes.append(pixels.shape[:2])
-        size = (image.height, image.width)
-        things[place, "network"] = partial(one.detector.backend.run, [pixels] * one.batch, [size] * one.batch)
-        things[place, "whole"] = partial(one.detector.predict, [path] * one.batch, batch_size=one.batch)
-    taken = _in_turn(things, rounds, on_round)
+    size = (image.height, image.width)
+    runs: dict[tuple[int, str], Callable[[], object]] = {}
+    shapes = []
+    for index, case in enumerate(cases):
+        pixels, count = case.detector.resized(image), case.batch_size
+        shapes.append(pixels.shape[:2])
+        runs[index, "network"] = partial(case.detector.backend.run, [pixels] * count, [size] * count)
+        runs[index, "whole"] = partial(case.detector.predict, [path] * count, batch_size=count)
+    seconds = time_in_turn(runs, iterations, warmup=WARMUP, on_iteration=on_iteration)
     speeds = []
-    for place, (one, (height, width)) in enumerate(zip(contenders, sizes, strict=True)):
-        network, whole = (_times(taken[place, part]) for part in ("network", "whole"))
-        backend = one.detector.backend
+    for index, (case, (height, width)) in enumerate(zip(cases, shapes, strict=True)):
+        network, whole = (_statistics(seconds[index, part]) for part in ("network", "whole"))
+        backend = case.detector.backend
         work = backend.gflops(height, width) if isinstance(backend, Measurable) else None
-        speeds.append(Speed(network, whole, None if work is None else work * one.batch / network.median))
+        speeds.append(Speed(network, whole, None if work is None else work * case.batch_size / network.median))
     return speeds
 
 
-def _in_turn(
-    things: Mapping[tuple[int, str], Callable[[], object]], rounds: int, on_round: Callable[[int], None]
-) -> dict[tuple[int, str], list[float]]:
-    taken: dict[tuple[int, str], list[float]] = {key: [] for key in things}
-    for turn in range(WARM_UP + rounds):
-        for key, run in things.items():
-            run()  # the threads of what ran before wait for more with all their might, which must not count here
+def time_in_turn(
+    runs: Mapping[Key, Callable[[], object]],
+    iterations: int,
+    *,
+    warmup: int,
+    on_iteration: Callable[[int], None] = lambda _: None,
+) -> dict[Key, list[float]]:
+    """Time functions in turn, so that other load on the machine affects all of them alike.
+
+    Each is called twice per iteration, and the second call counts: during the first, the threads of whatever ran before
+    are still spinning.
+
+    Returns:
+        Seconds of each iteration after the warmup.
+    """
+    seconds: dict[Key, list[float]] = {key: [] for key in runs}
+    for iteration in range(1 - warmup, iterations + 1):
+        for key, run in runs.items():
+            run()
             began = time.perf_counter()
             run()
-            if turn >= WARM_UP:
-                taken[key].append(time.perf_counter() - began)
-        if turn >= WARM_UP:
-            on_round(turn - WARM_UP + 1)
-    return taken
+            if iteration > 0:
+                seconds[key].append(time.perf_counter() - began)
+        if iteration > 0:
+            on_iteration(iteration)
+    return seconds
 
 
-def _times(seconds: Iterable[float]) -> Times:
+def _statistics(seconds: Iterable[float]) -> Times:
     ordered = sorted(seconds)
     return Times(statistics.median(ordered), ordered[math.ceil(0.95 * len(ordered)) - 1])

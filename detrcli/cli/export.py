@@ -1,4 +1,4 @@
-"""`detr export`: a model as one file for other runtimes."""
+"""`detr export`: write a model as one file for other runtimes."""
 
 import os
 import shlex
@@ -10,7 +10,7 @@ import typer
 from ..checkpoints.find import ONNX_SUFFIX, WEIGHTS
 from ..checkpoints.names import DEFAULT_MODEL, known_model
 from ..errors import UsageError
-from ..export.opsets import DEFAULT_OPSET, check_opset
+from ..export import DEFAULT_OPSET, OPSETS
 from ..signals import sigterm_as_exception
 from .console import Console, printable, show_warnings
 from .hub import quiet_hub_logging_for
@@ -32,44 +32,56 @@ from .options import (
 def export(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", callback=at_home, help="Where to.  [default: the model's name with .onnx]"),
+        typer.Argument(
+            metavar="[FILE]",
+            callback=at_home,
+            help="Output file or folder.  [default: the model's name with .onnx]",
+        ),
     ] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX, the only format there is.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX; the same as --format onnx.")] = False,
+    format: Annotated[Literal["onnx"] | None, typer.Option(help="File format.")] = None,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     class_names: ClassNames = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="The bare network: normalised pixels in, logits and boxes out.")
+    no_postprocess: Annotated[
+        bool,
+        typer.Option(
+            "--no-postprocess", help="Export the bare network: from normalized pixels to logits and relative boxes."
+        ),
     ] = False,
-    batch: Annotated[
-        str, typer.Option(metavar="N|dynamic", help="How many images the file takes at once; dynamic: any number.")
+    batch_size: Annotated[
+        str, typer.Option(metavar="N|dynamic", help="Batch size of the file; dynamic: any.")
     ] = "dynamic",
     size: ImageSize = None,
-    precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="What the network computes in.")] = "fp32",
+    precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="Precision of the network.")] = "fp32",
     opset: Annotated[
-        int, typer.Option(help="Version of ONNX's operators; at 18 CUDA runs them all, from 23 on attention is one.")
+        int,
+        typer.Option(
+            help="ONNX operator set; CUDA has kernels for all of 18, and attention is one operator from 23 on.",
+        ),
     ] = DEFAULT_OPSET,
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_json: LogJson = False,
 ) -> None:
-    """Write a model as an ONNX file that takes 8-bit images and gives finished detections.
+    """Write a model as an ONNX file that takes 8-bit images and returns final detections.
 
-    `detr predict --model FILE` runs it, as does any program with ONNX Runtime. Nothing is written unless ONNX Runtime
-    gives nearly all of PyTorch's answers; you are told how many, and how near they are. Exit codes: 0 all well, 2 wrong
-    usage, no such model, or other answers, 130 interrupted, 143 terminated.
+    `detr predict --model FILE` runs it, as does any program with ONNX Runtime. The file is only written if its
+    predictions in ONNX Runtime match those in PyTorch. Exit codes: 0 success, 2 wrong usage, no such model, or
+    predictions that do not match, 130 interrupted, 143 terminated.
     """
-    if not onnx:
-        raise UsageError("say what to write: `detr export --onnx`")
+    if not (onnx or format):
+        raise UsageError("no format was chosen; use `detr export --onnx`")
     if model.lower().endswith(ONNX_SUFFIX):
-        raise UsageError(f"{model} is an ONNX file already; name the model it was made of")
-    if batch != "dynamic" and not (batch.isdecimal() and int(batch)):
-        raise UsageError(f"--batch takes a number or dynamic, not {batch!r}")
-    into = file is not None and os.path.isdir(file)
-    if file is not None and not into and file.suffix.lower() != ONNX_SUFFIX:
-        raise UsageError(f"{file} does not end in {ONNX_SUFFIX}, by which its kind is known")
-    check_opset(opset)
+        raise UsageError(f"{model} is already an ONNX file; name the model that it was exported from")
+    if batch_size != "dynamic" and not (batch_size.isdecimal() and int(batch_size)):
+        raise UsageError(f"--batch-size takes a number or dynamic, not {batch_size!r}")
+    if opset not in OPSETS:
+        raise UsageError(f"--opset takes {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
+    into_folder = file is not None and os.path.isdir(file)
+    if file is not None and not into_folder and file.suffix.lower() != ONNX_SUFFIX:
+        raise UsageError(f"the name of {file} must end in {ONNX_SUFFIX}")
     console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(console)
     quiet_hub_logging_for(model, console)
@@ -85,32 +97,32 @@ def export(
         console.detail(printable(f"{loaded.name}: {note}"))
     name = _file_name(loaded.name, model)
     known = known_model(model)
-    with sigterm_as_exception(), enough_memory("this machine", "to export that; use a smaller --batch or --image-size"):
+    with sigterm_as_exception(), enough_memory("this machine", "for this export"):
         exported = export_onnx(
             loaded,
-            Path(name) if file is None else file / name if into else file,
+            Path(name) if file is None else file / name if into_folder else file,
             source=known.repo or known.name if known else _source(model),
             license=known.license if known else "",
-            raw=raw,
-            batch=None if batch == "dynamic" else int(batch),
+            postprocess=not no_postprocess,
+            batch_size=None if batch_size == "dynamic" else int(batch_size),
             precision=precision,
             opset=opset,
         )
     console.info(
-        f"{printable(str(exported.path))}: {exported.nodes} nodes, {exported.bytes / 1e6:.1f} MB; {exported.same} of "
-        f"{exported.compared} answers are PyTorch's, within {exported.difference:.1g} in score and relative box"
+        f"{printable(str(exported.path))}: {exported.nodes} nodes, {exported.bytes / 1e6:.1f} MB; {exported.matching} "
+        f"of {exported.compared} predictions match PyTorch's within {exported.difference:.1g} in score and relative box"
     )
     if opset != DEFAULT_OPSET:
         console.info(
-            f"where CUDA runs the file, the CPU runs some operators of opset {opset}, for want of kernels; there are "
-            f"kernels for all of opset {DEFAULT_OPSET}"
+            f"CUDA has no kernels for some operators of opset {opset}, which then run on the CPU; it has all of opset "
+            f"{DEFAULT_OPSET}"
         )
-    if not raw:
+    if not no_postprocess:
         console.info(f"try it: detr predict IMAGE --model {printable(shlex.quote(str(exported.path)))}")
 
 
 def _file_name(name: str, model: str) -> str:
-    """After the model: a file that is only called so, as in the Hub's layout, after its folder."""
+    """Name of the file for a model: its own, or that of its folder if its weights have the name of the Hub's layout."""
     stem = Path(name).name
     if f"{stem}.safetensors" in WEIGHTS or f"{stem}.bin" in WEIGHTS:
         stem = Path(model).absolute().parent.name
@@ -118,6 +130,6 @@ def _file_name(name: str, model: str) -> str:
 
 
 def _source(model: str) -> str:
-    """Where its weights are from: of a file or folder no more than the name, for the rest is nobody's business."""
+    """Source of the weights for the metadata: for a file or folder only its name, since its path is private."""
     path = Path(model).expanduser()
     return path.absolute().name if path.exists() else model

@@ -236,7 +236,7 @@ def predict(
             "max_detections": max_detections,
             "size": size,
             "max_pixels": max_pixels,
-            "device": ", ".join(sorted({backend.kind for backend in detector.backends})),
+            "device": ", ".join(sorted({backend.device_type for backend in detector.backends})),
             "precision": detector.backend.precision,
             "font": None if font is None else str(font),
         }

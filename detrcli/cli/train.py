@@ -156,7 +156,7 @@ def train(
         console.info(printable(problem))
 
     from ..inference.memory import enough_memory
-    from ..inference.torch import device_named, training_precision
+    from ..inference.torch import parse_device, training_precision
     from ..models.detr import Detr
     from ..training.augment import Augmentation
     from ..training.config import TrainConfig
@@ -192,10 +192,9 @@ def train(
         "weight_decay": weight_decay,
     }
     rates = replace(usual, **{name: value for name, value in given.items() if value is not None})
-    too_small = "to train so; use a smaller --batch-size or --image-size"
     with (
-        init_distributed(device_named(device)) as processes,
-        enough_memory(processes.device, too_small),
+        init_distributed(parse_device(device)) as processes,
+        enough_memory(processes.device, "for this training run"),
         lock_directory(output) if processes.is_main else nullcontext(),
         show_progress(console) as progress,
     ):

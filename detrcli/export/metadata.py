@@ -1,20 +1,18 @@
-"""What an ONNX file of this package says about itself, in its metadata."""
+"""Metadata of an exported ONNX file."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from ..checkpoints.find import Checkpoint
 from ..checkpoints.preprocessing import Preprocessing, as_json, finite, from_json
 from ..classes import clean_name
-from ..errors import ModelError
+from ..errors import OnnxFileError
 from ..images.resize import ShortestEdge
 
-MARK = "detrcli"
-"""The key by which such a file is known; its value is the version that wrote it."""
-
-
+VERSION_KEY = "detrcli"
+"""Marks a file as exported by this package."""
 Form = Literal["detections", "raw"]
 Precision = Literal["fp32", "fp16"]
 FORMS: dict[str, Form] = {"detections": "detections", "raw": "raw"}
@@ -22,21 +20,20 @@ PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16"}
 
 
 @dataclass(frozen=True)
-class Card:
-    """What must be known to use a network's file, and where it is from.
+class OnnxMetadata:
+    """Description of an exported network: all that is needed to run it, and where it comes from.
 
     Attributes:
         version: of this package.
         name: of the model.
-        source: where its weights are from: a repository on the Hub, or what their file or folder is called.
-        license: SPDX name of the license of the weights, or "" if it is not known.
-        form: "detections" if the file takes 8-bit images and gives detections, "raw" if it is the bare network.
-        precision: of the network's products.
+        source: of the weights: a repository on the Hub, or the name of a file or folder.
+        license: SPDX name of the license of the weights, or "" if unknown.
+        form: "detections" if the file maps 8-bit images to detections, "raw" if it is the bare network.
+        precision: of the network.
         class_names: the name of each label.
-        preprocessing: what becomes of an image before the network sees it; for "detections" the file itself scales
-            and normalises.
-        gflops: work of the network for one image, in 10⁹ operations, a product and a sum as two; of the only size
-            that the file takes, or of 800 × 608.
+        preprocessing: from an image to the network's input; a file of "detections" rescales and normalizes by itself.
+        gflops: 10⁹ floating-point operations of the network for one image of the file's fixed size, else of 800 × 608;
+            a multiply-add counts as two.
     """
 
     version: str
@@ -49,10 +46,10 @@ class Card:
     preprocessing: Preprocessing
     gflops: float
 
-    def as_metadata(self) -> dict[str, str]:
-        """The card as an ONNX file holds it."""
+    def to_strings(self) -> dict[str, str]:
+        """Keys and values for an ONNX file."""
         return {
-            MARK: self.version,
+            VERSION_KEY: self.version,
             "name": self.name,
             "source": self.source,
             "license": self.license,
@@ -64,36 +61,30 @@ class Card:
         }
 
 
-def card_of(metadata: Mapping[str, str], checkpoint: Checkpoint) -> Card:
-    """Read a card.
-
-    Args:
-        metadata: of the file.
-        checkpoint: the file.
+def parse_metadata(strings: Mapping[str, str], path: Path) -> OnnxMetadata:
+    """Parse the keys and values of the ONNX file at `path`.
 
     Raises:
-        ModelError: it is not a file of this package, or of a version that this one does not understand.
+        OnnxFileError: it was not exported by this package, or by a version that this one does not understand.
     """
-    path = checkpoint.weights
-    if MARK not in metadata:
-        raise ModelError(f"{path} was not written by `detr export`, so its classes and its images' size are unknown")
+    if VERSION_KEY not in strings:
+        raise OnnxFileError(f"{path} was not exported by detrcli, so its classes and its images' size are unknown")
     try:
-        rules, names = json.loads(metadata["preprocessing"]), json.loads(metadata["classes"])
+        rules, names = json.loads(strings["preprocessing"]), json.loads(strings["classes"])
         if not (isinstance(rules, dict) and isinstance(names, list) and all(isinstance(name, str) for name in names)):
             raise TypeError("no rules, or no names")
-        return Card(
-            version=metadata[MARK],
-            name=metadata["name"],
-            source=metadata["source"],
-            license=metadata["license"],
-            form=FORMS[metadata["form"]],
-            precision=PRECISIONS[metadata["precision"]],
+        return OnnxMetadata(
+            version=strings[VERSION_KEY],
+            name=strings["name"],
+            source=strings["source"],
+            license=strings["license"],
+            form=FORMS[strings["form"]],
+            precision=PRECISIONS[strings["precision"]],
             class_names=tuple(map(clean_name, names)),
             preprocessing=from_json(rules, ShortestEdge()),
-            gflops=finite(metadata["gflops"]),
+            gflops=finite(strings["gflops"]),
         )
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise ModelError(
-            f"{path} was written by detrcli {metadata[MARK]!r:.20}, and this version does not understand it; export it "
-            "anew"
+        raise OnnxFileError(
+            f"{path} was exported by detrcli {strings[VERSION_KEY]!r:.20}, and this version does not understand it"
         ) from error

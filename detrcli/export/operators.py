@@ -1,7 +1,7 @@
-"""PyTorch's operators that older versions of ONNX have no word for, written out so that runtimes know them again.
+"""Decompositions of PyTorch operators that older ONNX operator sets lack, in the form that runtimes recognize and fuse.
 
-What PyTorch's exporter writes for them is right, but ONNX Runtime does not see what it stands for: it takes GELU in
-five passes instead of one, and copies the keys of an attention before it multiplies them.
+Those of PyTorch's exporter are correct, but ONNX Runtime does not recognize them: it runs GELU as five operators, and
+copies the keys of an attention before it multiplies them.
 """
 
 import math
@@ -13,14 +13,13 @@ from onnxscript import ir
 from onnxscript import opset18 as op
 
 GELU_SINCE, ATTENTION_SINCE = 20, 23
-"""The versions from which on they are operators of their own."""
+"""The first operator sets that have them."""
+MAX_SCORES = 2**21
+"""Attention scores that fit in a CPU's cache in float32."""
 
-AT_ONCE = 2**21
-"""Scores that a CPU's cache holds in float32."""
 
-
-def translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What to write for which of PyTorch's operators in a version of ONNX's."""
+def operators(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Decomposition of each PyTorch operator that an ONNX operator set lacks."""
     table: dict[Callable[..., Any], Callable[..., Any]] = {}
     if opset < GELU_SINCE:
         table[torch.ops.aten.gelu.default] = gelu
@@ -38,7 +37,7 @@ def gelu(x: Any, approximate: str = "none") -> Any:
 
 
 def attention(query: Any, key: Any, value: Any, *options: Any, scale: float | None = None, **more: Any) -> Any:
-    """Attention as softmax(q · kᵀ · scale) · v, of (B, heads, S, d) each and without a mask."""
+    """Attention as softmax(q · kᵀ · scale) · v, without a mask; query, key and value are (B, heads, S, d)."""
     if any(options) or any(more.values()):
         raise NotImplementedError(f"attention with {options} {more}")
     pieces = _pieces(query, value)
@@ -46,28 +45,28 @@ def attention(query: Any, key: Any, value: Any, *options: Any, scale: float | No
     query = query if scale == 1 else op.Mul(query, _number(scale, query))
     key = op.Transpose(key, perm=[0, 1, 3, 2])
     if pieces == 1:
-        return _mixed(query, key, value)
-    parts = (op.Split(one, axis=1, num_outputs=pieces) for one in (query, key, value))
-    return op.Concat(*(_mixed(*some) for some in zip(*parts, strict=True)), axis=1)
+        return _attend(query, key, value)
+    groups = (op.Split(one, axis=1, num_outputs=pieces) for one in (query, key, value))
+    return op.Concat(*(_attend(*group) for group in zip(*groups, strict=True)), axis=1)
 
 
-def _mixed(query: Any, key: Any, value: Any) -> Any:
+def _attend(query: Any, key: Any, value: Any) -> Any:
     return op.MatMul(op.Softmax(op.MatMul(query, key), axis=-1), value)
 
 
 def _pieces(query: Any, value: Any) -> int:
-    """Into how many pieces heads must be cut for one image's scores to stay in a cache, where sizes are known.
+    """Number of groups of heads such that the scores of one group fit in a cache; one where sizes are dynamic.
 
-    Windows count as images, whose number a file need not fix.
+    Counts one image, or one window, since their number may be dynamic.
     """
     sizes = [*query.shape[1:3], value.shape[2]]
     if not all(isinstance(size, int) for size in sizes):
         return 1
     heads, queries, keys = map(int, sizes)
-    return math.ceil(heads / max(1, AT_ONCE // (queries * keys)))
+    return math.ceil(heads / max(1, MAX_SCORES // (queries * keys)))
 
 
 def _number(value: float, like: Any) -> Any:
-    """A constant of another value's type: by itself, the exporter only finds it beside what is in the program."""
+    """Constant of the same type as another value, which the exporter does not infer by itself."""
     number: Any = ir.tensor(value, dtype=like.dtype)
     return op.Constant(value=number)

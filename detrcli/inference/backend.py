@@ -1,4 +1,4 @@
-"""What runs a network: one small protocol."""
+"""Protocol of what runs a network, one implementation per engine."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class RawDetections(NamedTuple):
-    """A network's answers for one image, in no order, not yet clipped.
+    """A network's detections in one image, unordered, unfiltered and not clipped to the image.
 
     Attributes:
         boxes: (K, 4) float32 as x1, y1, x2, y2 in pixels of the image before it was resized.
@@ -25,23 +25,23 @@ class RawDetections(NamedTuple):
 
 
 class Backend(Protocol):
-    """Runs a network on images of one shape."""
+    """Runs a network on batches of images of one shape."""
 
     description: str
-    """Device and precision, for people."""
-    kind: str
-    """Of the device: cpu, cuda, mps or tensorrt."""
+    """Device, engine and precision, for people."""
+    device_type: str
+    """cpu, cuda, mps or tensorrt."""
     precision: str
-    """What most is computed in: fp32, fp16 or bf16."""
+    """fp32, fp16 or bf16, in which most is computed."""
     batch_size: int
-    """How many images at once make good use of the device, as far as that is known beforehand."""
+    """Default batch size for the device."""
     grows: bool
-    """Whether more images at once may be faster."""
-    at_once: int
-    """How many threads that run batches at once are faster than one, while the backend is shared."""
+    """Whether larger batches may be faster."""
+    concurrency: int
+    """Number of threads that should run batches at the same time, within `shared`."""
 
     def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
-        """Answer for each image.
+        """Detect objects in each image.
 
         Args:
             pixels: (H, W, 3) uint8 each, all of one shape.
@@ -49,43 +49,43 @@ class Backend(Protocol):
         """
 
     def shared(self) -> AbstractContextManager[None]:
-        """While this lasts, `at_once` threads run batches, each with its share of the device."""
+        """Divide the device between `concurrency` threads as long as the block lasts."""
 
 
 @runtime_checkable
 class Measurable(Protocol):
-    """A backend that knows how much work it does, and how much its device could do."""
+    """A backend that knows how much work its network is, and how fast its device is."""
 
     def gflops(self, height: int, width: int) -> float | None:
-        """Work of the network for one image of a size, in 10⁹ operations, a product and a sum as two, if known."""
+        """10⁹ floating-point operations of the network for one image, or None if unknown; a multiply-add is two."""
 
     def product_gflops(self) -> float | None:
-        """10⁹ operations a second of a product of large matrices in the same place and precision, if it can be told."""
+        """10⁹ operations a second of a large matrix product on the device, in its precision, or None if unknown."""
 
     def processor(self) -> str:
-        """What computes, as its maker calls it."""
+        """Name of the CPU or GPU."""
 
 
 @dataclass(frozen=True)
 class MatmulProbe:
-    """A product of square matrices, by which a device is judged.
+    """A product of square matrices by which a device's speed is measured.
 
     Attributes:
-        rows: of each matrix, and columns.
-        times: how often it is done before the device is waited for.
+        side: rows and columns of each matrix.
+        repeats: products per measurement.
     """
 
-    rows: int
-    times: int
+    side: int
+    repeats: int
 
-    def rate(self, run: Callable[[], object]) -> float:
-        """10⁹ operations a second of what does it so often, and waits: the best of some."""
+    def gflops(self, run: Callable[[], object]) -> float:
+        """10⁹ operations a second of `run`, which does all repeats and waits for them; the best of eight calls."""
         seconds = []
         for _ in range(8):
             began = time.perf_counter()
             run()
             seconds.append(time.perf_counter() - began)
-        return 2 * self.rows**3 * self.times / min(seconds) / 1e9
+        return 2 * self.side**3 * self.repeats / min(seconds) / 1e9
 
 
-ON_CPU, IN_FP16_ON_CPU, ON_GPU = MatmulProbe(2048, 1), MatmulProbe(512, 1), MatmulProbe(4096, 16)
+CPU_PROBE, CPU_FP16_PROBE, GPU_PROBE = MatmulProbe(2048, 1), MatmulProbe(512, 1), MatmulProbe(4096, 16)

@@ -101,7 +101,7 @@ class Pipeline(Generic[Source, Result]):
     ) -> None:
         self._sources, self._open_one, self._finish_one = sources, opened, finish
         self._batch_size, self._clock = batch_size, clock
-        runners = [one for one in backends for _ in range(one.at_once)]
+        runners = [one for one in backends for _ in range(one.concurrency)]
         self._backends = backends
         self._spare = 2 * workers + len(runners)
         self._most_ahead = 2 * workers

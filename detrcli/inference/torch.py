@@ -1,4 +1,4 @@
-"""Runs a network with PyTorch on a CPU, CUDA or MPS device."""
+"""PyTorch backend for CPU, CUDA and MPS devices."""
 
 import re
 import threading
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..checkpoints.load import LoadedModel
-from ..errors import DeviceError, UsageError
-from ..host import at_once, cpu_name
+from ..errors import DeviceError, DeviceUnavailableError, UsageError
+from ..host import cpu_name, parallel_images
 from ..images.resize import Padded
 from ..models.lwdetr import LwDetr
-from .backend import IN_FP16_ON_CPU, ON_CPU, ON_GPU, RawDetections
+from .backend import CPU_FP16_PROBE, CPU_PROBE, GPU_PROBE, RawDetections
 from .cpu import flop_formulas, pack_linears, use_exp2_attention
 from .fuse import fuse
 from .memory import enough_memory, for_images
@@ -27,56 +27,57 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TorchBackend:
-    """A network in its inference form on one device.
+    """A fused network on one device.
 
     Args:
-        model: its network is folded in place and belongs to this backend from now on.
+        model: its network is fused in place and belongs to the backend from then on.
         device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
-        precision: auto (fp16 on CUDA, bf16 on a CPU that computes in it, else fp32), fp32, fp16 or bf16.
+        precision: auto (fp16 on CUDA, bf16 on a CPU with native bf16, else fp32), fp32, fp16 or bf16.
 
     Attributes:
-        network: the network in its form for inference.
+        network: the fused network.
 
     Raises:
         DeviceError: there is no such device.
+        UsageError: there is no such precision.
     """
 
     def __init__(self, model: LoadedModel, *, device: str = "auto", precision: Precision = "auto") -> None:
-        self.device = device_named(device)
+        self.device = parse_device(device)
         if precision not in ("auto", *DTYPES):
             raise UsageError(f"no precision is called {precision!r}; there are auto, {', '.join(DTYPES)}")
         if precision == "auto":
             precision = _native_precision(self.device)
         self.description = f"{self.device}, {precision}"
-        self.kind: str = self.device.type
+        self.device_type: str = self.device.type
         self.precision: str = precision
         on_gpu = self.device.type == "cuda"
         self.batch_size = 8 if on_gpu else 1
         self.grows = on_gpu
-        # on a GPU one fills memory while the other computes
-        self.at_once = 2 if on_gpu else at_once() if self.device.type == "cpu" else 1
+        # on a GPU, one thread copies while the other computes
+        self.concurrency = 2 if on_gpu else parallel_images() if self.device.type == "cpu" else 1
         rules = model.preprocessing
         self._padded = rules.resize if isinstance(rules.resize, Padded) else None
         network = fuse(model.network)
         on_cpu, in_bf16 = self.device.type == "cpu", precision == "bf16"
-        # a CPU with tiles (AMX) to multiply with has them used by PyTorch's own attention
+        # with AMX, PyTorch's own attention is faster
         if on_cpu and in_bf16 and isinstance(network, LwDetr) and not _cpu().get("amx_bf16"):
             use_exp2_attention(network)
         network.to(self.device, DTYPES[precision])
-        if on_cpu and (in_bf16 or _asks_slow_mkl()):
+        if on_cpu and (in_bf16 or _mkl_is_slow()):
             pack_linears(network)
         self.network = network
         module = EndToEnd(self.network, postprocess_for(network), scale=rules.scale, mean=rules.mean, std=rules.std)
         self._module = module.to(self.device).eval()
 
     def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
-        """Answer for each image; see `Backend.run`.
+        """See `Backend.run`.
 
         Raises:
-            DeviceMemoryError: the device's memory does not hold so many images at once.
+            DeviceMemoryError: the device's memory is too small for the batch.
         """
         if self.device.type == "cpu" and len(pixels) > 1:
-            # a batch is no faster here than its images one by one, and takes more memory
+            # on a CPU, a batch is no faster than single images, and needs more memory
             return [self.run([one], [size])[0] for one, size in zip(pixels, sizes, strict=True)]
         with enough_memory(self.device, for_images(pixels)), torch.inference_mode():
             on_gpu = self.device.type == "cuda"
@@ -87,20 +88,20 @@ class TorchBackend:
             filled = None
             if self._padded is not None:
                 filled = torch.tensor(self._padded.filled(sizes), dtype=torch.float32).to(self.device)
-            boxes, scores, labels = (answer.cpu().numpy() for answer in self._module(images, heights_widths, filled))
-        return [RawDetections(*answers) for answers in zip(boxes, scores, labels, strict=True)]
+            outputs = [output.cpu().numpy() for output in self._module(images, heights_widths, filled)]
+        return [RawDetections(*one) for one in zip(*outputs, strict=True)]
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """See `Backend.shared`; on a CPU it holds for all that PyTorch does."""
+        """See `Backend.shared`; on a CPU it divides PyTorch's threads for the whole process."""
         if self.device.type != "cpu":
             yield
             return
-        _THREADS.divide(self.at_once)
+        _THREADS.divide(self.concurrency)
         try:
             yield
         finally:
-            _THREADS.give_back()
+            _THREADS.restore()
 
     def gflops(self, height: int, width: int) -> float:
         """See `Measurable.gflops`."""
@@ -108,20 +109,8 @@ class TorchBackend:
 
     def product_gflops(self) -> float:
         """See `Measurable.product_gflops`."""
-        dtype = next(self.network.parameters()).dtype
-        # most CPUs compute in float16 a hundred times slower
-        on_cpu = IN_FP16_ON_CPU if dtype == torch.float16 else ON_CPU
-        product = on_cpu if self.device.type == "cpu" else ON_GPU
-        matrix = torch.ones(product.rows, product.rows, dtype=dtype, device=self.device)
-        result = torch.empty_like(matrix)
-
-        def run() -> None:
-            for _ in range(product.times):
-                torch.mm(matrix, matrix, out=result)
-            result[0, 0].item()
-
         with enough_memory(self.device, "for a product of large matrices"):
-            return product.rate(run)
+            return matmul_gflops(self.device, next(self.network.parameters()).dtype)
 
     def processor(self) -> str:
         """See `Measurable.processor`."""
@@ -131,22 +120,22 @@ class TorchBackend:
 
 
 class _Threads:
-    """PyTorch's threads, which all of a process has in common; several may want them divided at the same time."""
+    """PyTorch's threads, which the whole process shares, and several backends may want to divide at the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = self._whole = 0
 
     def divide(self, parts: int) -> None:
-        """Let this thread, and those that begin from now on, compute with their share of the threads."""
+        """Let this thread, and those started from now on, compute with one part of the threads."""
         with self._lock:
             if not self._users:
                 self._whole = torch.get_num_threads()
             self._users += 1
             torch.set_num_threads(max(1, self._whole // parts))
 
-    def give_back(self) -> None:
-        """Let this thread, and those that begin from now on, compute with all threads again."""
+    def restore(self) -> None:
+        """Let this thread, and those started from now on, compute with all threads again."""
         with self._lock:
             self._users -= 1
             torch.set_num_threads(self._whole)
@@ -156,46 +145,62 @@ _THREADS = _Threads()
 
 
 def count_gflops(network: nn.Module, height: int, width: int) -> float:
-    """What a network in its form for inference does for one image, in 10⁹ operations, a product and a sum as two."""
+    """10⁹ floating-point operations of a network for one image; a multiply-add counts as two."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     weights = next(network.parameters())
-    # the counter does not know the CPU's own kernel for attention, but the products that it stands for
+    # the counter knows the matrix products of the MATH backend, but not the CPU's fused kernel
     counter = FlopCounterMode(display=False, custom_mapping=flop_formulas())
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         network(torch.zeros(1, 3, height, width, dtype=weights.dtype, device=weights.device))
     return float(counter.get_total_flops()) / 1e9
 
 
-def _asks_slow_mkl() -> bool:
-    """Whether PyTorch has MKL multiply on a CPU that is not Intel's, on which it is slow."""
+def matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
+    """10⁹ operations a second of a large matrix product."""
+    # most CPUs are a hundred times slower in float16
+    on_cpu = CPU_FP16_PROBE if dtype == torch.float16 else CPU_PROBE
+    probe = on_cpu if device.type == "cpu" else GPU_PROBE
+    matrix = torch.ones(probe.side, probe.side, dtype=dtype, device=device)
+    result = torch.empty_like(matrix)
+
+    def run() -> None:
+        for _ in range(probe.repeats):
+            torch.mm(matrix, matrix, out=result)
+        result[0, 0].item()
+
+    return probe.gflops(run)
+
+
+def _mkl_is_slow() -> bool:
+    """Whether PyTorch uses MKL on a CPU other than Intel's."""
     return torch.backends.mkl.is_available() and "Intel" not in _cpu().get("cpu_name", "")
 
 
 def _cpu() -> dict[str, Any]:
-    return getattr(torch.cpu, "get_capabilities", dict)()  # not in old versions
+    return getattr(torch.cpu, "get_capabilities", dict)()  # missing in old versions
 
 
 def _native_precision(device: torch.device) -> Precision:
     if device.type == "cuda":
         return "fp16"
-    return "bf16" if device.type == "cpu" and _computes_bf16() else "fp32"
+    return "bf16" if device.type == "cpu" and _has_native_bf16() else "fp32"
 
 
 def training_precision(device: torch.device) -> Literal["fp32", "fp16", "bf16"]:
-    """What training is fast in on a device: bf16, whose range is float32's, where the device computes in it."""
+    """Fastest precision for training on a device: bf16 where it is native, since it needs no loss scaling."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if device.type == "cpu" and _computes_bf16() else "fp32"
+    return "bf16" if device.type == "cpu" and _has_native_bf16() else "fp32"
 
 
-def _computes_bf16() -> bool:
+def _has_native_bf16() -> bool:
     return bool(_cpu().get("avx512_bf16") or _cpu().get("amx_bf16"))
 
 
-def device_named(name: str) -> torch.device:
-    """The device that a user means by auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
+def parse_device(name: str) -> torch.device:
+    """Device called auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
 
     Raises:
         DeviceError: there is no such device.
@@ -208,11 +213,11 @@ def device_named(name: str) -> torch.device:
         raise DeviceError(f"no device is called {name!r}; there are auto, cpu, cuda, cuda:N and mps")
     device = torch.device(name)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("this machine has no MPS device; use --device auto or --device cpu")
+        raise DeviceUnavailableError("this machine has no MPS device")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise DeviceError("PyTorch finds no CUDA device here; use --device auto or --device cpu")
+            raise DeviceUnavailableError("PyTorch finds no CUDA device")
         if (device.index or 0) >= count:
             raise DeviceError(f"there is no {name}; the CUDA devices are cuda:0 to cuda:{count - 1}")
     return device

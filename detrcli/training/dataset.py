@@ -15,7 +15,7 @@ from ..datasets import Example
 from ..errors import ImageError, LoaderKilledError
 from ..images.decode import read_image
 from ..images.resize import Padded
-from ..inference.memory import is_for_want_of_memory
+from ..inference.memory import is_out_of_memory
 from .augment import Augmentation, make_target, normalize, transform_input
 from .matcher import Target
 from .sampler import Sample
@@ -72,7 +72,7 @@ class TrainingDataset(Dataset[Item]):
                 pixels = normalize(self._color(resized), self._preprocessing)
                 target = make_target(image, objects)
         except (MemoryError, RuntimeError) as error:
-            if not is_for_want_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return ImageError(f"{example.path}: not enough memory to augment and resize it", "too large")
         return pad(pixels, target, sample.rule) if isinstance(sample.rule, Padded) else (pixels, target)

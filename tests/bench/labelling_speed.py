@@ -1,10 +1,10 @@
-"""How fast a folder is labelled with LW-DETR-tiny, beside a batched script with transformers, and beside the network.
+"""Speed of labelling a folder with LW-DETR-tiny compared with a batched script with transformers, and the network.
 
-    python -m tests.bench.labelling_speed PHOTOGRAPHS [--images N] [--rounds N]
+    python -m tests.bench.labelling_speed PHOTOGRAPHS [--images N] [--iterations N]
 
 PHOTOGRAPHS is a folder; its images are repeated to N. The same random weights everywhere, 640 × 640, on the CPU:
-transformers and the ONNX file in float32, PyTorch in the precision that `detr` takes by itself. Each run is a process
-of its own from its start to its end; they take turns, and the median of the rounds counts.
+transformers and the ONNX file in float32, PyTorch in the precision that `detr` chooses. Whole processes are timed in
+turn, and the median of the iterations counts.
 """
 
 import argparse
@@ -54,11 +54,11 @@ with torch.inference_mode(), open(f"{output}/found.jsonl", "w") as file:
 
 
 def main() -> None:
-    """Print how long each takes, and what part of the peer's time."""
+    """Print the time of each, and its ratio to transformers' time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--images", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--iterations", type=int, default=1)
     options = parser.parse_args()
     with TemporaryDirectory() as place:
         root = Path(place)
@@ -67,8 +67,8 @@ def main() -> None:
         save_model(from_scratch("lwdetr-tiny", COCO, size=None, seed=0), weights)
         onnx = export_onnx(load_checkpoint(find(str(weights))), root / "tiny.onnx", source="random").path
         networks = networks_alone([weights, onnx])
-        print("the network alone, a second:", {name: round(rate, 2) for name, rate in networks.items()}, flush=True)
-        things = {
+        print("images/s of the network alone:", {name: round(rate, 2) for name, rate in networks.items()}, flush=True)
+        commands = {
             f"transformers, {workers} loading processes": [
                 sys.executable, "-c", PEER, str(weights), str(folder), str(workers)
             ]
@@ -76,10 +76,10 @@ def main() -> None:
         }  # fmt: skip
         predict = [*DETR, "predict", str(folder), "--device", "cpu", "--format", "json"]
         for name, model, draw in (("torch", weights, False), ("onnx", onnx, False), ("torch, drawn", weights, True)):
-            things[name] = [*predict, "--model", str(model), "--draw" if draw else "--no-draw", "--output"]
-        taken: dict[str, list[float]] = {name: [] for name in things}
-        for _ in range(options.rounds):
-            for name, command in things.items():
+            commands[name] = [*predict, "--model", str(model), "--draw" if draw else "--no-draw", "--output"]
+        taken: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(options.iterations):
+            for name, command in commands.items():
                 with TemporaryDirectory(dir=root) as output:
                     began = time.perf_counter()
                     run = subprocess.run([*command, output], check=True, capture_output=True, text=True)
@@ -89,20 +89,20 @@ def main() -> None:
     best = min(value for name, value in seconds.items() if name.startswith("transformers"))
     for name, value in seconds.items():
         rate = options.images / value
-        told = f"{name}: {value:.1f} s, {rate:.2f} a second, {value / best:.2f} of transformers' time"
+        line = f"{name}: {value:.1f} s, {rate:.2f} images/s, {value / best:.2f} of transformers' time"
         network = networks.get(name.partition(",")[0])
-        print(told if network is None else f"{told}, {rate / network:.2f} of the network's rate")
+        print(line if network is None else f"{line}, {rate / network:.2f} of the network's rate")
 
 
 def networks_alone(models: Sequence[Path]) -> dict[str, float]:
-    """Images a second of each model's network, as `detr bench` gives it for one image after the other."""
+    """Images per second of each model's network at batch size 1, from `detr bench`."""
     bench = [*DETR, "bench", *map(str, models), "--device", "cpu"]
     results = json.loads(subprocess.run(bench, check=True, capture_output=True).stdout)["results"]
     return dict(zip(("torch", "onnx"), (1 / one["network"]["median"] for one in results), strict=True))
 
 
 def repeat(photographs: Path, folder: Path, count: int) -> None:
-    """Fill a folder with so many images."""
+    """Fill a folder with `count` copies of the photographs."""
     folder.mkdir()
     files = sorted(photographs.iterdir())
     for number in range(count):

@@ -1,10 +1,9 @@
-"""How fast LW-DETR is beside transformers' eager float32, and how near to what the machine can do.
+"""Speed of LW-DETR compared with transformers' eager float32, and with a matrix product.
 
-    python -m tests.bench.lwdetr_speed [--rounds N] [--batch 1 8] [SIZE ...]
+    python -m tests.bench.lwdetr_speed [--iterations N] [--batch-size 1 8] [SIZE ...]
 
 All networks of a size have random weights and run on one tensor of 640 × 640 on the CPU: transformers' in a process of
-its own, ours in one that keeps freed memory, as `detr` does. The work of a size is counted by PyTorch on our trained
-form (a product and a sum as two), and stands beside the rate of a large product.
+its own, ours in one that keeps freed memory, as `detr` does. PyTorch counts the operations of our trained form.
 """
 
 import argparse
@@ -18,10 +17,10 @@ from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.load import LoadedModel
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.host import keep_freed_memory
-from detrcli.inference.torch import TorchBackend, count_gflops
+from detrcli.inference.torch import TorchBackend, count_gflops, matmul_gflops
 from detrcli.models.lwdetr import SIZES, LwDetr
 
-from .side_by_side import apart, inference, times
+from .timing import in_own_process, inference, medians
 
 
 def peer(size: str) -> LwDetrForObjectDetection:
@@ -48,23 +47,17 @@ def peer(size: str) -> LwDetrForObjectDetection:
 
 
 def running_peer(size: str, batch: int) -> Callable[[], object]:
-    """What runs transformers' network of a size once."""
+    """Function that runs transformers' network of a size once."""
     return inference(peer(size), pixels_of(batch))
 
 
 def pixels_of(batch: int) -> torch.Tensor:
-    """The same for all."""
+    """Input for every network, (B, 3, 640, 640)."""
     return torch.randn(batch, 3, 640, 640, generator=torch.Generator().manual_seed(0))
 
 
-def product_rate(dtype: torch.dtype) -> float:
-    """GFLOP/s of a product of two matrices of 2048 × 2048."""
-    matrix = torch.randn(2048, 2048).to(dtype)
-    return 2 * 2048**3 / times({"product": lambda: matrix @ matrix}, 9)["product"] / 1e9
-
-
-def measure(size: str, batch: int, rounds: int) -> None:
-    """Print a line for each way to run a size."""
+def measure(size: str, batch: int, iterations: int) -> None:
+    """Print a line for each form of a size."""
     torch.manual_seed(0)
     trained = LwDetr(SIZES[size]).eval().requires_grad_(False)
     pixels = pixels_of(batch)
@@ -76,15 +69,15 @@ def measure(size: str, batch: int, rounds: int) -> None:
     }
     work = batch * count_gflops(trained, 640, 640)
     in_bf16 = pixels.bfloat16()
-    with torch.inference_mode(), apart(running_peer, size, batch) as theirs:
-        seconds = times(
+    with torch.inference_mode(), in_own_process(running_peer, size, batch) as theirs:
+        seconds = medians(
             {
                 "transformers fp32": theirs,
                 "detrcli trained fp32": lambda: trained(pixels),
                 "detrcli fp32": lambda: backends["fp32"](pixels),
                 "detrcli bf16": lambda: backends["bf16"](in_bf16),
             },
-            rounds,
+            iterations,
         )
     for name, value in seconds.items():
         ratio = value / seconds["transformers fp32"]
@@ -95,19 +88,19 @@ def measure(size: str, batch: int, rounds: int) -> None:
 
 
 def main() -> None:
-    """Print what the machine can do, then every size."""
+    """Print the speed of a matrix product, then of every size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", nargs="*", default=list(SIZES))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1])
+    parser.add_argument("--iterations", type=int, default=7)
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[1])
     options = parser.parse_args()
     keep_freed_memory()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
     for dtype in (torch.float32, torch.bfloat16):
-        print(f"matrix product in {dtype}: {product_rate(dtype):.0f} GFLOP/s")
+        print(f"matrix product in {dtype}: {matmul_gflops(torch.device('cpu'), dtype):.0f} GFLOP/s")
     for size in options.sizes:
-        for batch in options.batch:
-            measure(size, batch, options.rounds)
+        for batch in options.batch_size:
+            measure(size, batch, options.iterations)
 
 
 if __name__ == "__main__":

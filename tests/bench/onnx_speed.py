@@ -1,6 +1,6 @@
-"""How fast LW-DETR-tiny is in ONNX Runtime, beside transformers: the network, and a whole process with one image.
+"""Speed of LW-DETR-tiny in ONNX Runtime compared with transformers: the network, and a process for one image.
 
-    python -m tests.bench.onnx_speed [--rounds N]
+    python -m tests.bench.onnx_speed [--iterations N]
 
 The same random weights everywhere, 640 × 640, float32, on the CPU: transformers' in a process of its own, ours in one
 that keeps freed memory, as `detr` does.
@@ -29,7 +29,7 @@ from detrcli.inference.onnx import OnnxBackend
 from detrcli.inference.torch import TorchBackend
 from detrcli.training.initial_model import from_scratch
 
-from .side_by_side import apart, inference, times
+from .timing import in_own_process, inference, medians
 
 PEER = """
 import sys
@@ -41,7 +41,7 @@ print(pipeline("object-detection", model=sys.argv[1], device="cpu")(sys.argv[2])
 def main() -> None:
     """Print both comparisons."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--iterations", type=int, default=9)
     options = parser.parse_args()
     keep_freed_memory()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -54,31 +54,31 @@ def main() -> None:
             ).path
             for opset in (18, 23)
         }
-        networks(folder, files, options.rounds)
-        processes(folder, files[18], options.rounds)
+        networks(folder, files, options.iterations)
+        processes(folder, files[18], options.iterations)
 
 
-def networks(folder: Path, files: dict[int, Path], rounds: int) -> None:
-    """Time the network alone: transformers takes normalised pixels, ours 8-bit ones and gives detections."""
+def networks(folder: Path, files: dict[int, Path], iterations: int) -> None:
+    """Time the networks: transformers' from normalized pixels to logits, ours from 8-bit pixels to detections."""
     images = [np.zeros((640, 640, 3), np.uint8)]
     ours = TorchBackend(load_checkpoint(find(str(folder))), device="cpu", precision="fp32")
-    things: dict[str, Callable[[], object]] = {
+    runs: dict[str, Callable[[], object]] = {
         "detrcli with PyTorch": partial(ours.run, images, [(640, 640)]),
     }
     for opset, path in files.items():
         backend = OnnxBackend(find(str(path)), device="cpu")
-        things[f"ONNX Runtime, opset {opset}"] = partial(backend.run, images, [(640, 640)])
-    with apart(running_peer, folder) as theirs:
-        report(times({"transformers": theirs, **things}, rounds))
+        runs[f"ONNX Runtime, opset {opset}"] = partial(backend.run, images, [(640, 640)])
+    with in_own_process(running_peer, folder) as theirs:
+        report(medians({"transformers": theirs, **runs}, iterations))
 
 
 def running_peer(folder: Path) -> Callable[[], object]:
-    """What runs transformers' network once."""
+    """Function that runs transformers' network once."""
     return inference(AutoModelForObjectDetection.from_pretrained(folder).eval(), torch.randn(1, 3, 640, 640))
 
 
-def processes(folder: Path, file: Path, rounds: int) -> None:
-    """Time a whole process that looks at one image."""
+def processes(folder: Path, file: Path, iterations: int) -> None:
+    """Time processes that predict one image."""
     image = str(sample_image())
     commands = {
         "transformers": [sys.executable, "-c", PEER, str(folder), image],
@@ -87,7 +87,7 @@ def processes(folder: Path, file: Path, rounds: int) -> None:
     runs: dict[str, Callable[[], object]] = {
         name: partial(subprocess.run, command, check=True, capture_output=True) for name, command in commands.items()
     }
-    report(times(runs, rounds))
+    report(medians(runs, iterations))
 
 
 def report(seconds: dict[str, float]) -> None:

@@ -29,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_models_precisions_and_batches_side_by_side(place: Path) -> None:
-    options = ("--rounds", 2, "--batch-size", 1, "--batch-size", 3, "--device", "cpu", "--image", "a.jpg")
+    options = ("--iterations", 2, "--batch-size", 1, "--batch-size", 3, "--device", "cpu", "--image", "a.jpg")
     run = detr("bench", "tiny", "tiny.onnx", *options, "--precision", "fp32", cwd=place)
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout)
@@ -49,14 +49,14 @@ def test_models_precisions_and_batches_side_by_side(place: Path) -> None:
 
 
 def test_an_onnx_file_is_timed_without_torch(place: Path) -> None:
-    command = [sys.executable, "-m", "detrcli", "bench", "tiny.onnx", "--rounds", "1", "--device", "cpu"]
+    command = [sys.executable, "-m", "detrcli", "bench", "tiny.onnx", "--iterations", "1", "--device", "cpu"]
     run = subprocess.run(command, cwd=place, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "torch" not in json.loads(run.stdout)["versions"]
 
 
 def test_runs_that_warm_up_do_not_count(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock by which the first rounds take minutes, and of later runs each first half a minute."""
+    """On a clock by which the first iterations take minutes, and of later runs each first half a minute."""
     now, runs = [0.0], [0]
 
     class Backend:
@@ -64,7 +64,7 @@ def test_runs_that_warm_up_do_not_count(place: Path, monkeypatch: pytest.MonkeyP
 
         def run(self, pixels: Any, sizes: Any) -> Any:
             runs[0] += 1
-            now[0] += 60 if runs[0] <= 4 * bench.WARM_UP else {1: 30, 2: 2, 3: 30, 0: 1}[runs[0] % 4]
+            now[0] += 60 if runs[0] <= 4 * bench.WARMUP else {1: 30, 2: 2, 3: 30, 0: 1}[runs[0] % 4]
             return []
 
     class Detector:

@@ -267,10 +267,10 @@ class Parrot:
     """A backend that answers the same whatever it sees."""
 
     description = "none"
-    kind, precision = "cpu", "fp32"
+    device_type, precision = "cpu", "fp32"
     batch_size = 1
     grows = False
-    at_once = 1
+    concurrency = 1
 
     def __init__(self, *found: Found) -> None:
         self.answers = RawDetections(*answer(*found))

@@ -13,6 +13,7 @@ from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model
+from detrcli.export import compare
 from detrcli.export import onnx as exporting
 from detrcli.export.onnx import export_onnx
 from detrcli.images.decode import read_image
@@ -57,7 +58,7 @@ def test_a_known_model_gives_the_same_logits_and_boxes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the golden image: of the exporter's own, proposals of a random network may tie."""
-    monkeypatch.setattr(exporting, "_distances", lambda *_, **__: torch.zeros(1))
+    monkeypatch.setattr(exporting, "differences", lambda *_, **__: torch.zeros(1))
     path = checkpoint(name, tmp_path)
     height, width = (640, 640) if name.startswith("lwdetr") else (480, 640)
     known, noise = fill.image(1, height, width), fill.image(0, height, width)
@@ -66,7 +67,7 @@ def test_a_known_model_gives_the_same_logits_and_boxes(
         height, width, _ = known.shape
         noise = fill.image(0, height, width)
     model = load_checkpoint(find(str(path)), size=(width, height))
-    raw = export_onnx(model, tmp_path / "raw.onnx", source="tests", raw=True).path
+    raw = export_onnx(model, tmp_path / "raw.onnx", source="tests", postprocess=False).path
     session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
     for images, compared in (([known], [0]), ([known, noise, known], [0, 2])):
         pixels, _ = golden.batch(images, torch.float32)
@@ -89,7 +90,7 @@ def test_a_known_model_finds_the_same_in_photographs(name: str, tmp_path: Path) 
     module = EndToEnd(model.network, postprocess_for(model.network), scale=rules.scale, mean=rules.mean, std=rules.std)
 
     def gap(photograph: Path) -> float:
-        return exporting._gap(module, reference.resized(read_image(photograph).image))
+        return compare.proposal_gap(module, reference.resized(read_image(photograph).image))
 
     shown = 0
     for photograph in sorted(sorted(PHOTOGRAPHS.glob("*.jpg"))[:32], key=gap, reverse=True)[:10]:

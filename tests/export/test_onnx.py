@@ -22,10 +22,9 @@ from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.errors import ExportError, OutputError, UsageError
+from detrcli.export import DEFAULT_OPSET, OPSETS, operators
 from detrcli.export import onnx as exporting
-from detrcli.export import operators as translations
 from detrcli.export.onnx import export_onnx
-from detrcli.export.opsets import DEFAULT_OPSET, OPSETS
 from detrcli.images.resize import Exactly, ShortestEdge
 from detrcli.inference.torch import TorchBackend
 from detrcli.models.lwdetr import LwDetr
@@ -92,7 +91,7 @@ def test_the_bare_network_gives_the_same_logits_and_boxes(
     pixels = (pixels.permute(0, 3, 1, 2) / 255 - 0.45) / 0.23
     with torch.inference_mode():
         theirs = make().network(pixels)
-    ours = session(exported(make, raw=True)).run(None, {"pixels": pixels.numpy()})
+    ours = session(exported(make, postprocess=False)).run(None, {"pixels": pixels.numpy()})
     for mine, expected in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, expected.numpy(), atol=1e-3)
 
@@ -133,7 +132,7 @@ def test_a_batch_changes_nothing(make: Callable[[], LoadedModel], exported: Call
 @MODELS
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_cuda_runs_every_node(make: Callable[[], LoadedModel], precision: str, exported: Callable[..., Path]) -> None:
-    options: dict[str, Any] = {} if precision == "fp32" else {"precision": precision, "batch": 1}
+    options: dict[str, Any] = {} if precision == "fp32" else {"precision": precision, "batch_size": 1}
     graph = onnx.shape_inference.infer_shapes(onnx.load(exported(make, **options)), strict_mode=True).graph
     assert {node.domain for node in graph.node} == {""}
     types = {tensor.name: tensor.data_type for tensor in graph.initializer} | {
@@ -172,25 +171,25 @@ def test_the_graph_is_lean(make: Callable[[], LoadedModel], exported: Callable[.
     used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
     assert [node.name for node in graph.node if not set(node.output) & used] == []
     assert [tensor.name for tensor in graph.initializer if tensor.name not in used] == []
-    operators = {node.op_type for node in graph.node}
-    assert operators & {"Identity", "Dropout", "BatchNormalization", "Constant", "If", "Loop"} == set()
+    used_operators = {node.op_type for node in graph.node}
+    assert used_operators & {"Identity", "Dropout", "BatchNormalization", "Constant", "If", "Loop"} == set()
     wrote = [(node.op_type, *node.input, *(a.SerializeToString() for a in node.attribute)) for node in graph.node]
     assert len(wrote) == len(set(wrote))
 
 
 @MODELS
-@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("postprocess", [True, False])
 def test_no_reshape_asks_for_what_not_all_programs_read(
-    make: Callable[[], LoadedModel], raw: bool, exported: Callable[..., Path]
+    make: Callable[[], LoadedModel], postprocess: bool, exported: Callable[..., Path]
 ) -> None:
-    nodes = onnx.load(exported(make, raw=True) if raw else exported(make)).graph.node
+    nodes = onnx.load(exported(make, postprocess=postprocess)).graph.node
     reshapes = [node for node in nodes if node.op_type == "Reshape"]
     assert reshapes
     assert [node.name for node in reshapes if any(one.name == "allowzero" for one in node.attribute)] == []
 
 
 def test_opencv_runs_the_bare_network(exported: Callable[..., Path]) -> None:
-    path = exported(lwdetr, raw=True, batch=1)
+    path = exported(lwdetr, postprocess=False, batch_size=1)
     pixels = np.random.default_rng(0).standard_normal((1, 3, 128, 128)).astype(np.float32)
     network = cv2.dnn.readNetFromONNX(str(path))
     network.setInput(pixels)
@@ -204,9 +203,9 @@ def test_onnx_runtime_takes_gelu_in_one(exported: Callable[..., Path], tmp_path:
     settings.log_severity_level = 4
     settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     onnxruntime.InferenceSession(exported(lwdetr), settings, providers=["CPUExecutionProvider"])
-    operators = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
-    assert "Erf" not in operators
-    assert operators & {"Gelu", "BiasGelu"}
+    used_operators = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    assert "Erf" not in used_operators
+    assert used_operators & {"Gelu", "BiasGelu"}
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3])
@@ -214,11 +213,11 @@ def test_many_scores_are_computed_in_pieces(
     heads: int, exported: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of large images; here so many of the decoder's four heads attend at once."""
-    whole = exported(lwdetr, raw=True)
+    whole = exported(lwdetr, postprocess=False)
     network = lwdetr().network
     assert isinstance(network, LwDetr)
-    monkeypatch.setattr(translations, "AT_ONCE", heads * network.config.num_queries**2)
-    path = export_onnx(lwdetr(), tmp_path / "pieces.onnx", source="tests", raw=True).path
+    monkeypatch.setattr(operators, "MAX_SCORES", heads * network.config.num_queries**2)
+    path = export_onnx(lwdetr(), tmp_path / "pieces.onnx", source="tests", postprocess=False).path
     before, after = (sum(node.op_type == "Softmax" for node in onnx.load(one).graph.node) for one in (whole, path))
     layers = network.config.decoder_layers
     assert after >= before + layers * (math.ceil(network.config.self_heads / heads) - 1)
@@ -247,7 +246,7 @@ def shape(value: onnx.ValueInfoProto) -> list[str | int]:
 
 
 def test_a_fixed_batch_is_filled_up(exported: Callable[..., Path]) -> None:
-    path = exported(lwdetr, batch=2)
+    path = exported(lwdetr, batch_size=2)
     assert shape(onnx.load(path).graph.input[0])[0] == 2
     images = [fill.image(seed, 80, 60) for seed in range(3)]
     fixed, free = (detrcli.load(one, device="cpu") for one in (path, exported(lwdetr)))
@@ -265,7 +264,7 @@ def test_opsets(opset: int, exported: Callable[..., Path]) -> None:
 def test_half_precision_stays_near(exported: Callable[..., Path]) -> None:
     demo = partial(load_checkpoint, find("demo"))
     demo.__name__ = "demo"  # type: ignore[attr-defined]
-    path = exported(demo, precision="fp16", batch=1)
+    path = exported(demo, precision="fp16", batch_size=1)
     assert path.stat().st_size < 0.6 * exported(demo).stat().st_size
     types = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) > 1}
     assert onnx.TensorProto.FLOAT16 in types
@@ -273,7 +272,7 @@ def test_half_precision_stays_near(exported: Callable[..., Path]) -> None:
 
 def test_other_answers_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the exporter had a bug: what it writes knows another network's weights."""
-    traced = exporting._traced
+    traced = exporting._trace
 
     def spoiled(*args: Any, **kwargs: Any) -> onnx.ModelProto:
         proto = traced(*args, **kwargs)
@@ -282,18 +281,18 @@ def test_other_answers_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * 1.5, tensor.name))
         return proto
 
-    monkeypatch.setattr(exporting, "_traced", spoiled)
+    monkeypatch.setattr(exporting, "_trace", spoiled)
     with pytest.raises(ExportError, match=r"differ from PyTorch's by more than .*nothing was written"):
         export_onnx(lwdetr(), tmp_path / "x.onnx", source="tests")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("postprocess", [True, False])
 def test_a_flaw_of_part_of_the_answers_leaves_no_file(
-    raw: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postprocess: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the exporter cut off small logits, or took a width for a height."""
-    traced = exporting._traced
+    traced = exporting._trace
 
     class Flawed(torch.nn.Module):
         def __init__(self, module: torch.nn.Module) -> None:
@@ -306,20 +305,20 @@ def test_a_flaw_of_part_of_the_answers_leaves_no_file(
             logits, boxes = self.module(first)
             return logits.clamp(min=0.0), boxes
 
-    monkeypatch.setattr(exporting, "_traced", lambda module, *more, **named: traced(Flawed(module), *more, **named))
+    monkeypatch.setattr(exporting, "_trace", lambda module, *more, **named: traced(Flawed(module), *more, **named))
     with pytest.raises(ExportError, match="differ from PyTorch's"):
-        export_onnx(detr(), tmp_path / "x.onnx", source="tests", raw=raw)
+        export_onnx(detr(), tmp_path / "x.onnx", source="tests", postprocess=postprocess)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for opset in (OPSETS[0] - 1, OPSETS[-1] + 1):
-        with pytest.raises(UsageError, match="--opset is one of 18 to"):
+        with pytest.raises(UsageError, match="opset must be from 18 to"):
             export_onnx(detr(), tmp_path / "x.onnx", source="tests", opset=opset)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         export_onnx(detr(), tmp_path / "file/x.onnx", source="tests")
-    monkeypatch.setattr(exporting, "MOST_BYTES", 1000)
+    monkeypatch.setattr(exporting, "MAX_BYTES", 1000)
     with pytest.raises(ExportError, match="larger than the 2 GB"):
         export_onnx(detr(), tmp_path / "x.onnx", source="tests")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

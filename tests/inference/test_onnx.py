@@ -19,7 +19,7 @@ from PIL import Image
 import detrcli
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
-from detrcli.errors import DeviceError, DeviceWarning, ModelError, UsageError
+from detrcli.errors import DeviceError, DeviceWarning, ModelError, OnnxSettingError
 from detrcli.export.onnx import export_onnx
 from detrcli.host import cuda_driver, threads
 from detrcli.images.resize import Exactly, ShortestEdge
@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny(place / "tiny")
     tiny = load_checkpoint(find(str(place / "tiny")))
     export_onnx(tiny, place / "tiny.onnx", source="tests")
-    export_onnx(tiny, place / "raw.onnx", source="tests", raw=True)
+    export_onnx(tiny, place / "raw.onnx", source="tests", postprocess=False)
     export_onnx(load_checkpoint(find("demo")), place / "demo.onnx", source="tests")
     return place
 
@@ -66,7 +66,7 @@ def test_sizes_of_a_file_that_takes_one(place: Path) -> None:
     for size in (320, (320, 320)):
         detrcli.load(place / "demo.onnx", device="cpu", size=size)
     for other in (256, (320, 256)):
-        with pytest.raises(UsageError, match=r"demo.onnx takes 320 × 320 pixels; export the model anew"):
+        with pytest.raises(OnnxSettingError, match=r"demo.onnx only takes 320 × 320 pixels"):
             detrcli.load(place / "demo.onnx", device="cpu", size=other)
 
 
@@ -74,13 +74,13 @@ def test_sizes_of_a_file_that_takes_one_that_is_not_square(place: Path) -> None:
     file = export_onnx(load_checkpoint(find("demo"), size=(192, 128)), place / "wide.onnx", source="tests").path
     assert detrcli.load(file, device="cpu", size=(192, 128))._resize == Exactly(192, 128)
     for other in (128, 192, (128, 192)):
-        with pytest.raises(UsageError, match=r"wide.onnx takes 192 × 128 pixels; export the model anew"):
+        with pytest.raises(OnnxSettingError, match=r"wide.onnx only takes 192 × 128 pixels"):
             detrcli.load(file, device="cpu", size=other)
 
 
 def test_precision_is_the_files(place: Path) -> None:
     assert "fp32" in detrcli.load(place / "tiny.onnx", device="cpu", precision="fp32").backend.description
-    with pytest.raises(UsageError, match=r"tiny.onnx computes in fp32; `detr export --precision` writes fp32 or fp16"):
+    with pytest.raises(OnnxSettingError, match=r"tiny.onnx computes in fp32, not in fp16"):
         detrcli.load(place / "tiny.onnx", device="cpu", precision="fp16")
 
 
@@ -102,7 +102,7 @@ def test_a_gpu_that_does_not_start(place: Path, monkeypatch: pytest.MonkeyPatch)
     """As where there is a driver, but not the libraries that the CUDA provider needs."""
     monkeypatch.setattr(backend, "cuda_driver", object)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
-    with pytest.warns(DeviceWarning, match="going on on the CPU"):
+    with pytest.warns(DeviceWarning, match="running on the CPU"):
         detector = detrcli.load(place / "tiny.onnx")
     assert len(detector.predict(fill.image(0, 80, 60), threshold=0)[0])
     with pytest.raises(DeviceError, match="could not start cuda"):
@@ -122,7 +122,7 @@ def test_a_gpu_that_fails_is_not_taken_for_a_damaged_file(
     monkeypatch.setattr(backend, "cuda_driver", object)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-    with pytest.warns(DeviceWarning, match=r"could not start cuda .*no CUDA-capable device.*going on on the CPU"):
+    with pytest.warns(DeviceWarning, match=r"could not start cuda .*no CUDA-capable device.*running on the CPU"):
         detrcli.load(place / "tiny.onnx")
     with pytest.raises(DeviceError, match="could not start cuda"):
         detrcli.load(place / "tiny.onnx", device="cuda")
@@ -143,7 +143,7 @@ def test_missing_libraries_leave_stdout_to_the_records(
     monkeypatch.setattr(backend, "cuda_driver", object)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas.so"))
-    with pytest.warns(DeviceWarning, match="going on on the CPU"):
+    with pytest.warns(DeviceWarning, match="running on the CPU"):
         detrcli.load(place / "tiny.onnx")
     assert capsys.readouterr().out == ""
 
@@ -167,16 +167,16 @@ def test_files_that_are_not_ours(place: Path) -> None:
     del fewer.graph.output[1]
     onnx.save(fewer, place / "fewer.onnx")
     for name, complaint in (
-        ("foreign", "was not written by `detr export`"),
+        ("foreign", "was not exported by detrcli"),
         ("text", "cannot read"),
         ("empty", "cannot read"),
         ("half", "cannot read"),
         ("odd", "this version does not understand it"),
         ("numbers", "this version does not understand it"),
         ("rules", "this version does not understand it"),
-        ("fewer", "takes or gives other things"),
-        ("disguised", "takes or gives other things than what `detr export` writes"),
-        ("raw", "exported with --raw"),
+        ("fewer", "has unexpected inputs or outputs"),
+        ("disguised", "has unexpected inputs or outputs"),
+        ("raw", "exported without postprocessing"),
         ("absent", "no such file"),
     ):
         with pytest.raises(ModelError, match=complaint) as caught:
@@ -229,7 +229,7 @@ def test_metadata_that_is_not_true(place: Path, key: str, value: str) -> None:
     save_with(place / "untrue.onnx", place / "tiny.onnx", key, value)
     if key == "detrcli":
         save_with(place / "untrue.onnx", place / "untrue.onnx", "classes", "{")
-    with pytest.raises(ModelError, match=r"untrue.onnx (takes or gives other|was written by) [^\n]{1,160}$"):
+    with pytest.raises(ModelError, match=r"untrue.onnx (has unexpected|was exported by) [^\n]{1,160}$"):
         detrcli.load(place / "untrue.onnx", device="cpu")
 
 
@@ -267,14 +267,14 @@ BOXES, SCORES, LABELS = np.zeros((1, 5, 4), np.float32), np.full((1, 5), 0.9, np
 @pytest.mark.parametrize(
     ("outputs", "complaint"),
     [
-        ({"boxes": BOXES[0, 0, 0]}, "takes or gives other things"),
-        ({"scores": SCORES[0, 0]}, "takes or gives other things"),
-        ({"labels": np.array([["a"] * 5], object)}, "takes or gives other things"),
-        ({"labels": LABELS.astype(np.int32)}, "takes or gives other things"),
-        ({"scores": SCORES.astype(np.float64)}, "takes or gives other things"),
-        ({"boxes": BOXES[..., :3]}, "gives other things"),
-        ({"scores": SCORES[:, :4]}, "gives other things"),
-        ({"boxes": np.tile(BOXES, (2, 1, 1))}, "gives other things"),
+        ({"boxes": BOXES[0, 0, 0]}, "has unexpected inputs or outputs"),
+        ({"scores": SCORES[0, 0]}, "has unexpected inputs or outputs"),
+        ({"labels": np.array([["a"] * 5], object)}, "has unexpected inputs or outputs"),
+        ({"labels": LABELS.astype(np.int32)}, "has unexpected inputs or outputs"),
+        ({"scores": SCORES.astype(np.float64)}, "has unexpected inputs or outputs"),
+        ({"boxes": BOXES[..., :3]}, "has outputs of unexpected shapes"),
+        ({"scores": SCORES[:, :4]}, "has outputs of unexpected shapes"),
+        ({"boxes": np.tile(BOXES, (2, 1, 1))}, "has outputs of unexpected shapes"),
         ({"boxes": BOXES + np.nan, "scores": SCORES, "labels": LABELS}, "computes nonsense"),
         ({"boxes": BOXES + np.inf, "scores": SCORES, "labels": LABELS}, "computes nonsense"),
         ({"boxes": BOXES, "scores": SCORES + np.nan, "labels": LABELS}, "computes nonsense"),

@@ -29,13 +29,13 @@ class Echo:
     """A backend that answers with each image's first pixel, and can hold only so many."""
 
     description = "none"
-    kind, precision = "cpu", "fp32"
+    device_type, precision = "cpu", "fp32"
     batch_size = 1
     grows = False
 
-    def __init__(self, holds: int = 10**6, at_once: int = 1) -> None:
+    def __init__(self, holds: int = 10**6, concurrency: int = 1) -> None:
         self.holds = holds
-        self.at_once = at_once
+        self.concurrency = concurrency
         self.batches: list[int] = []
         self.seen: set[int] = set()
 
@@ -91,10 +91,12 @@ def expected(count: int) -> list[Any]:
     return [f"{number} is broken" if number % 7 == 3 else number % 256 for number in range(count)]
 
 
-@pytest.mark.parametrize(("batch", "workers", "at_once"), [(1, 1, 1), (4, 3, 1), (5, 2, 2)])
-def test_results_come_in_the_sources_order(batch: int, workers: int, at_once: int) -> None:
+@pytest.mark.parametrize(("batch", "workers", "concurrency"), [(1, 1, 1), (4, 3, 1), (5, 2, 2)])
+def test_results_come_in_the_sources_order(batch: int, workers: int, concurrency: int) -> None:
     running = threading.active_count()
-    assert list(pipeline(range(500), Echo(at_once=at_once), batch=BatchSize(batch), workers=workers)) == expected(500)
+    assert list(
+        pipeline(range(500), Echo(concurrency=concurrency), batch=BatchSize(batch), workers=workers)
+    ) == expected(500)
     assert threading.active_count() <= running + 1  # the one that reads the sources may still be ending
 
 

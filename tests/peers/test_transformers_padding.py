@@ -138,8 +138,9 @@ def test_boxes_are_in_the_image(saved: tuple[Any, Path]) -> None:
 
 def test_an_exported_file_pads_alike(saved: tuple[Any, Path], tmp_path: Path) -> None:
     peer, folder = saved
-    for batch in (None, 3):
-        path = export_onnx(load_checkpoint(find(str(folder))), tmp_path / "x.onnx", source="tests", batch=batch).path
+    model = load_checkpoint(find(str(folder)))
+    for count in (None, 3):
+        path = export_onnx(model, tmp_path / "x.onnx", source="tests", batch_size=count).path
         for image, ours in zip(images(), detrcli.load(path, device="cpu").predict(images(), threshold=0), strict=True):
             compare(ours, *expected(peer, folder, image))
     with pytest.raises(detrcli.DetrError, match=f"takes {WIDTH} × {HEIGHT} pixels"):
