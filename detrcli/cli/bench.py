@@ -12,7 +12,7 @@ from ..checkpoints.bundled import sample_image
 from ..checkpoints.names import DEFAULT_MODEL
 from .console import Console, printable, show_warnings
 from .hub import quiet_hub_logging_for
-from .options import ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, at_home, each_of, parse_size
+from .options import ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, choices, expand_user, parse_size
 from .progress import show_progress
 
 if TYPE_CHECKING:
@@ -33,17 +33,12 @@ def bench(
     ] = None,
     precisions: Annotated[
         list[str] | None,
-        typer.Option(
-            "--precision",
-            metavar="|".join(PRECISIONS),
-            callback=each_of(PRECISIONS),
-            help="Precision of the network. Repeatable.  [default: auto]",
-        ),
+        choices("--precision", values=PRECISIONS, help="Floating-point precision; repeatable.  [default: auto]"),
     ] = None,
     device: OneDevice = "auto",
     size: ImageSize = None,
     image: Annotated[
-        Path | None, typer.Option(callback=at_home, help="Image to run on.  [default: a bundled one]")
+        Path | None, typer.Option(callback=expand_user, help="Image to run on.  [default: a bundled one]")
     ] = None,
     iterations: Annotated[int, typer.Option(min=1, help="Number of times to time each.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,

@@ -27,7 +27,7 @@ from .options import (
     Revision,
     Strict,
     Verbose,
-    at_home,
+    expand_user,
 )
 from .packages import require
 from .progress import show_progress
@@ -57,7 +57,7 @@ def evaluate(
     save_predictions: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", dir_okay=False, callback=at_home, help="Write all detections in COCO's results format."
+            metavar="FILE", dir_okay=False, callback=expand_user, help="Write all detections in COCO's results format."
         ),
     ] = None,
     offline: Offline = False,

@@ -23,8 +23,8 @@ from .options import (
     Quiet,
     Revision,
     Verbose,
-    at_home,
-    names_in,
+    expand_user,
+    load_class_names,
     parse_size,
 )
 
@@ -33,8 +33,8 @@ def export(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
-            callback=at_home,
+            metavar="FILE",
+            callback=expand_user,
             help="Output file or folder.  [default: the model's name with .onnx]",
         ),
     ] = None,
@@ -91,7 +91,9 @@ def export(
     from ..inference.memory import enough_memory
 
     loaded = load_checkpoint(
-        find(model, revision=revision, offline=offline), size=parse_size(size), class_names=names_in(class_names)
+        find(model, revision=revision, offline=offline),
+        size=parse_size(size),
+        class_names=load_class_names(class_names),
     )
     for note in loaded.notes:
         console.detail(printable(f"{loaded.name}: {note}"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .console import Console, printable
 from .hub import quiet_hub_logging_for
-from .options import names_in, parse_size
+from .options import load_class_names, parse_size
 
 if TYPE_CHECKING:
     from ..detector import Detector
@@ -37,7 +37,7 @@ def load_detector(
         size=parse_size(size),
         revision=revision,
         offline=offline,
-        class_names=names_in(class_names),
+        class_names=load_class_names(class_names),
     )
     seconds = perf_counter() - began
     console.detail(printable(f"{detector.name} on {detector.backend.description}, loaded in {seconds:.1f} s"))

@@ -9,28 +9,27 @@ from ..outputs.formats import PER_RUN
 from ..signals import sigterm_as_exception
 from .console import Console, counted, printable
 from .exit_codes import SOME_FAILED
-from .options import LogJson, Overwrite, Quiet, at_home, each_of
+from .options import LogJson, Overwrite, Quiet, choices, expand_user
 
 
 def merge(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER", callback=at_home, help="What the shards had as --output, one or several."),
+        typer.Argument(metavar="FOLDER", callback=expand_user, help="What the shards had as --output, one or several."),
     ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", callback=at_home, help="Folder for the files.  [default: the first of the others]"
+            "--output", "-o", callback=expand_user, help="Folder for the files.  [default: the first of the others]"
         ),
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="|".join(sorted(PER_RUN)),
-            callback=each_of(sorted(PER_RUN)),
-            help="Write files. Repeatable.  [default: as the shards were told]",
+        choices(
+            *("--format", "-f"),
+            values=sorted(PER_RUN),
+            metavar="FORMAT",
+            help=f"Write this format; repeatable: {', '.join(sorted(PER_RUN))}.  [default: those of the shards]",
         ),
     ] = None,
     overwrite: Overwrite = False,

@@ -9,107 +9,142 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from ..checkpoints.class_names import read_class_names
+from ..checkpoints.names import KNOWN_MODELS
 from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..checkpoints.families import Size
 
+DEVICES = ("auto", "cpu", "cuda", "mps", "tensorrt")
+
+
+def complete(values: Collection[str]) -> Callable[[str], list[str]]:
+    """Return a function that completes the beginning of a value for the shell."""
+
+    def completions(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return completions
+
+
+def choices(*names: str, values: Collection[str], help: str, metavar: str | None = None) -> Any:
+    """Return a repeatable option that takes one of the values."""
+
+    def check(given: list[str] | None) -> list[str]:
+        for value in given or ():
+            if value not in values:
+                raise typer.BadParameter(f"{value!r} is none of {', '.join(values)}.")
+        return given or []
+
+    metavar = metavar or "|".join(values)
+    return typer.Option(*names, metavar=metavar, callback=check, autocompletion=complete(values), help=help)
+
+
+def expand_user(value: Any) -> Any:
+    """Expand `~` in a path or list of paths; shells do not after `--option=` or in quotes."""
+    if isinstance(value, list):
+        return [expand_user(one) for one in value]
+    return value if value is None else type(value)(os.path.expanduser(value))
+
+
+def _single_device(name: str) -> str:
+    if "," in name:
+        raise typer.BadParameter(f"this runs on one device, not on {name}.")
+    return name
+
+
+_complete_device = complete(DEVICES)
 Model: TypeAlias = Annotated[
     str,
-    typer.Option("--model", "-m", help="A known name (see `detr models`), org/name on the Hub, a folder or a file."),
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        autocompletion=complete([model.name for model in KNOWN_MODELS]),
+        help="Known name (see `detr models`), Hub repository (org/name), folder or file.",
+    ),
 ]
-Revision: TypeAlias = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
-Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Use only models in the cache.")]
-_DEVICES = "auto|cpu|cuda|cuda:N|mps"
-Device: TypeAlias = Annotated[str, typer.Option(metavar=_DEVICES, help="Where to run; or several, as cuda:0,cuda:1.")]
+Revision: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="REVISION", help="Branch, tag or commit of the Hub repository.")
+]
+Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Use cached models only.")]
+Device: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        autocompletion=_complete_device,
+        help="auto, cpu, cuda, cuda:N, mps or tensorrt; several GPUs as cuda:0,cuda:1.",
+    ),
+]
 OneDevice: TypeAlias = Annotated[
-    str, typer.Option(metavar=_DEVICES, callback=lambda name: _one(name), help="Where to run.")
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        callback=_single_device,
+        autocompletion=_complete_device,
+        help="auto, cpu, cuda, cuda:N or mps.",
+    ),
 ]
 ImageSize: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--image-size", metavar="N|WIDTHxHEIGHT", help="What images are resized to.  [default: as the model says]"
-    ),
+    typer.Option("--image-size", metavar="N|WxH", help="Size that images are resized to.  [default: the model's]"),
 ]
 Precision: TypeAlias = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],
-    typer.Option(help="How to compute; auto is what the device is fast in."),
+    typer.Option(metavar="auto|fp32|fp16|bf16", help="Floating-point precision (auto: fastest supported)."),
 ]
 BatchSize: TypeAlias = Annotated[
-    int | None,
-    typer.Option(min=1, help="Images of one shape to run at once.  [default: 8 on CUDA, else 1]"),
+    int | None, typer.Option(min=1, metavar="N", help="Images per batch.  [default: 8 on CUDA, else 1]")
 ]
 Workers: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Threads that read, draw and write.  [default: as many as there are cores]")
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Threads that decode, draw and write images.  [default: the number of cores]"
+    ),
 ]
 Overwrite: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        help="Replace files that no run wrote, that were changed since, or that are of other images.",
+        help="Replace files even if detr did not write them, or if they have changed or belong to other images.",
     ),
 ]
 Strict: TypeAlias = Annotated[
     bool,
-    typer.Option("--strict", help="Refuse images that EXIF data rotate but that were annotated unrotated."),
+    typer.Option("--strict", help="Fail on images that were annotated without their EXIF rotation; else skip them."),
 ]
-Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Print details.")]
 ClassNames: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--class-names",
         metavar="FILE",
-        callback=lambda file: at_home(file),
-        help="Names of the model's labels: data.yaml, JSON, or a name a line.",
+        callback=expand_user,
+        help="Class names of the model: data.yaml, JSON, or text with one name per line.",
     ),
 ]
 DatasetPath: TypeAlias = Annotated[
     Path,
     typer.Argument(
         metavar="DATASET",
-        callback=lambda path: at_home(path),
-        help="A folder in COCO, YOLO, Pascal VOC or LabelMe format, or its JSON or YAML file.",
+        callback=expand_user,
+        help="Folder in COCO, YOLO, Pascal VOC or LabelMe format, or its JSON or YAML file.",
     ),
 ]
-LogJson: TypeAlias = Annotated[bool, typer.Option("--log-json", help="Say everything on stderr as JSON lines.")]
+LogJson: TypeAlias = Annotated[bool, typer.Option("--log-json", help="Print messages as JSON lines.")]
 
 
-def names_in(file: Path | None) -> tuple[str, ...] | None:
-    """The class names in a file, if one is given."""
+def load_class_names(file: Path | None) -> tuple[str, ...] | None:
+    """Return the class names in a file, or None without a file."""
     return None if file is None else read_class_names(file)
 
 
-def _one(device: str) -> str:
-    if "," in device:
-        raise typer.BadParameter(f"this runs on one device, not on {device}.")
-    return device
-
-
-def at_home(value: Any) -> Any:
-    """What an option or argument names, `~` expanded, which shells leave as it is after `--option=` and in quotes."""
-    if isinstance(value, list):
-        return [at_home(one) for one in value]
-    return value if value is None else type(value)(os.path.expanduser(value))
-
-
-def each_of(known: Collection[str]) -> Callable[[list[str] | None], list[str]]:
-    """Check a repeatable option: each time it is one of the known names."""
-
-    def checked(names: list[str] | None) -> list[str]:
-        for name in names or ():
-            if name not in known:
-                raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}.")
-        return names or []
-
-    return checked
-
-
 def parse_size(text: str | None) -> "Size | None":
-    """The size that a user wrote.
+    """Parse N or WIDTHxHEIGHT.
 
     Raises:
-        UsageError: it is neither a number nor WIDTHxHEIGHT.
+        UsageError: the text is neither.
     """
     if text is None:
         return None

@@ -37,9 +37,9 @@ from .options import (
     Revision,
     Verbose,
     Workers,
-    at_home,
-    each_of,
-    names_in,
+    choices,
+    expand_user,
+    load_class_names,
     parse_size,
 )
 
@@ -61,13 +61,13 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            callback=at_home,
+            callback=expand_user,
             help="Images, folders, globs, URLs, or - for a list on stdin.",
         ),
     ] = None,
     files_from: Annotated[
         list[Path] | None,
-        typer.Option("--files-from", metavar="FILE", callback=at_home, help="A text file of paths. Repeatable."),
+        typer.Option("--files-from", metavar="FILE", callback=expand_user, help="A text file of paths. Repeatable."),
     ] = None,
     from0: Annotated[
         bool, typer.Option("-0", "--from0", help="Lists have a NUL byte after each path, not a line end.")
@@ -99,17 +99,22 @@ def predict(
         typer.Option(min=1, help="Refuse images of more pixels than this.  [default: 178956970]"),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", callback=at_home, help="Folder for annotated images and files.")
+        Path, typer.Option("--output", "-o", callback=expand_user, help="Folder for annotated images and files.")
     ] = Path("detections"),
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw what was found onto copies.")] = True,
     font: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", callback=at_home, help="Font for class names.  [default: one with their letters]"),
+        typer.Option(
+            metavar="FILE", callback=expand_user, help="Font for class names.  [default: one with their letters]"
+        ),
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option(
-            "--format", "-f", metavar="|".join(FORMATS), callback=each_of(FORMATS), help="Write files. Repeatable."
+        choices(
+            *("--format", "-f"),
+            values=FORMATS,
+            metavar="FORMAT",
+            help=f"Write this format, too; repeatable: {', '.join(FORMATS)}.",
         ),
     ] = None,
     image_root: Annotated[
@@ -120,7 +125,7 @@ def predict(
         Path | None,
         typer.Option(
             metavar="FILE",
-            callback=at_home,
+            callback=expand_user,
             help="A COCO file whose image and category ids coco and coco-results use.",
         ),
     ] = None,
@@ -203,7 +208,7 @@ def predict(
         size=parse_size(size),
         revision=revision,
         offline=offline,
-        class_names=names_in(class_names),
+        class_names=load_class_names(class_names),
     )
     console.detail(
         f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s"

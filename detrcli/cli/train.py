@@ -30,8 +30,8 @@ from .options import (
     Revision,
     Strict,
     Verbose,
-    at_home,
-    names_in,
+    expand_user,
+    load_class_names,
     parse_size,
 )
 from .packages import require
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 def train(
     dataset: DatasetPath,
     output: Annotated[
-        Path, typer.Option("--output", "-o", callback=at_home, help="Folder for the model and the metrics.")
+        Path, typer.Option("--output", "-o", callback=expand_user, help="Folder for the model and the metrics.")
     ],
     model: Model = DEFAULT_MODEL,
     scratch: Annotated[
@@ -54,7 +54,7 @@ def train(
     validation: Annotated[
         Path | None,
         typer.Option(
-            "--val-data", callback=at_home, help="Dataset to validate on.  [default: the dataset's own split]"
+            "--val-data", callback=expand_user, help="Dataset to validate on.  [default: the dataset's own split]"
         ),
     ] = None,
     val_fraction: Annotated[
@@ -177,7 +177,7 @@ def train(
             size=parse_size(size),
             revision=revision,
             offline=offline,
-            class_names=names_in(class_names),
+            class_names=load_class_names(class_names),
             seed=seed,
         )
         console.info(printable(f"{start.name} knows {known} of {len(data.classes)} classes by name"))
