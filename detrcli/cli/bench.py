@@ -11,7 +11,7 @@ import typer
 from ..checkpoints.bundled import sample_image
 from ..checkpoints.names import DEFAULT_MODEL
 from .console import Console, printable, show_warnings
-from .hub import quiet_hub_logging_for
+from .hub import quiet_hub_logging
 from .options import ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, choices, expand_user, parse_size
 from .progress import show_progress
 
@@ -61,7 +61,7 @@ def bench(
     keep_freed_memory()
     cases = []
     for model in models or [DEFAULT_MODEL]:
-        quiet_hub_logging_for(model, console)
+        quiet_hub_logging(model, console)
         for precision in cast("list[Precision]", precisions or ["auto"]):
             detector = load(
                 model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline

@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..export import DEFAULT_OPSET, OPSETS
 from ..signals import sigterm_as_exception
 from .console import Console, printable, show_warnings
-from .hub import quiet_hub_logging_for
+from .hub import quiet_hub_logging
 from .options import (
     ClassNames,
     ImageSize,
@@ -84,7 +84,7 @@ def export(
         raise UsageError(f"the name of {file} must end in {ONNX_SUFFIX}")
     console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(console)
-    quiet_hub_logging_for(model, console)
+    quiet_hub_logging(model, console)
     from ..checkpoints.find import find
     from ..checkpoints.load import load_checkpoint
     from ..export.onnx import export_onnx

@@ -1,4 +1,4 @@
-"""Keep the Hub's client from saying more than a user wants to read."""
+"""Messages of the Hub's client."""
 
 import logging
 
@@ -6,22 +6,24 @@ from ..checkpoints.find import hub_repository
 from .console import Console
 
 
-class _SaysOnce(logging.Handler):
-    """Instead of the client's warning at each retry, one line of ours."""
+class _RetryNotice(logging.Handler):
+    """One line of ours instead of the client's warning at each retry."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)
         self.console = console
-        self.said = False
+        self.shown = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self.said:
-            self.console.info("the Hub does not answer as it should; trying again for half a minute")
-            self.said = True
+        if not self.shown:
+            self.console.info("the Hub does not respond properly; trying again for half a minute")
+            self.shown = True
 
 
-def quiet_hub_logging(console: Console) -> None:
-    """Show the client's own messages only if verbose, and its progress bars unless quiet, or in JSON."""
+def quiet_hub_logging(model: str, console: Console) -> None:
+    """Hide the messages of the Hub's client unless verbose, and its progress bars if quiet or as JSON."""
+    if hub_repository(model) is None:
+        return
     from huggingface_hub.utils import logging as hub_logging
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -29,11 +31,5 @@ def quiet_hub_logging(console: Console) -> None:
         disable_progress_bars()
     if not console.verbose:
         logger = hub_logging.get_logger("huggingface_hub")
-        logger.handlers[:] = [_SaysOnce(console)]
+        logger.handlers[:] = [_RetryNotice(console)]
         logger.propagate = False
-
-
-def quiet_hub_logging_for(model: str, console: Console) -> None:
-    """The same, if the model is on the Hub and the client is needed."""
-    if hub_repository(model) is not None:
-        quiet_hub_logging(console)

@@ -5,7 +5,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from .console import Console, printable
-from .hub import quiet_hub_logging_for
+from .hub import quiet_hub_logging
 from .options import load_class_names, parse_size
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def load_detector(
     from ..detector import load
     from ..host import keep_freed_memory
 
-    quiet_hub_logging_for(model, console)
+    quiet_hub_logging(model, console)
     keep_freed_memory()
     detector = load(
         model,

@@ -1,4 +1,4 @@
-"""`detr models`: the known models."""
+"""`detr models`: list the known models."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from ..checkpoints.names import DEFAULT_MODEL, KNOWN_MODELS
 from .options import LogJson
 
 
-def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` heeds it
+def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` reads it
     """List the known models: a table on a terminal, JSON lines in a pipe.
 
     AP is on COCO val2017 and GFLOPs are for one image, both as published.
@@ -27,7 +27,7 @@ def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` heeds 
     from .table import print_fitting
 
     table = Table(box=SIMPLE_HEAD)
-    for title in ("model", "data"):
+    for title in ("model", "classes"):
         table.add_column(title, no_wrap=True)
     for title in ("params", "GFLOPs", "AP"):
         table.add_column(title, justify="right")
@@ -45,4 +45,4 @@ def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` heeds 
             style="bold" if model.name == DEFAULT_MODEL else None,
         )
     print_fitting(table)
-    print(f"{DEFAULT_MODEL} is the default. Any DETR or LW-DETR on the Hub, a folder or a file will do as well.")
+    print(f"{DEFAULT_MODEL} is the default. Any DETR or LW-DETR on the Hub, in a folder or in a file works as well.")

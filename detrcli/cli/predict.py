@@ -23,7 +23,7 @@ from ..outputs.shards import parse_shard
 from ..signals import Interruption
 from .console import Console, printable, show_warnings
 from .exit_codes import INTERRUPTED, SOME_FAILED
-from .hub import quiet_hub_logging_for
+from .hub import quiet_hub_logging
 from .options import (
     ClassNames,
     Device,
@@ -187,7 +187,7 @@ def predict(
     from ..images.fonts import Fonts
 
     fonts = Fonts(None if font is None else str(font))
-    quiet_hub_logging_for(model, console)
+    quiet_hub_logging(model, console)
     began = time.perf_counter()
     from ..checkpoints.find import weight_files
     from ..classes import used_labels

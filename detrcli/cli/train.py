@@ -17,7 +17,7 @@ from ..files import lock_directory
 from ..host import cores
 from ..training.files import STATE
 from .console import Console, printable, show_warnings
-from .hub import quiet_hub_logging_for
+from .hub import quiet_hub_logging
 from .options import (
     ClassNames,
     DatasetPath,
@@ -170,7 +170,7 @@ def train(
         start = from_scratch(model, data.classes, size=parse_size(size), seed=seed)
         usual = FROM_SCRATCH
     else:
-        quiet_hub_logging_for(model, console)
+        quiet_hub_logging(model, console)
         start, known = pretrained(
             model,
             data.classes,

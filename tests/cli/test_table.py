@@ -22,7 +22,7 @@ def test_models_on_a_narrow_terminal(tmp_path: Path) -> None:
     for row, model in zip(rows, KNOWN_MODELS, strict=True):
         for part in (
             f"model: {model.name};",
-            f"data: {model.classes};",
+            f"classes: {model.classes};",
             f"params: {model.parameters:g} M;",
             "cached: ",
         ):
