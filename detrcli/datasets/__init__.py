@@ -1,4 +1,4 @@
-"""Labelled datasets: from the folder or file that a user names to images and their objects."""
+"""Labeled datasets: images and their objects, in the layouts of COCO, YOLO, Pascal VOC and LabelMe."""
 
 import os
 from pathlib import Path
@@ -14,35 +14,35 @@ from .yolo import find_name_list, find_yolo, read_yolo
 __all__ = ["Dataset", "Example", "Split", "read_dataset"]
 
 
-def read_dataset(place: Path, split: Split, *, strict: bool = False) -> Dataset:
+def read_dataset(path: Path, split: Split, *, strict: bool = False) -> Dataset:
     """Read one split of a dataset in COCO's, YOLO's, Pascal VOC's or LabelMe's layout.
 
     Args:
-        place: a folder, or the file that describes the dataset. Without splits it serves for all of them.
-        split: which part.
-        strict: whether to refuse images that EXIF rotates but that were annotated unrotated, instead of leaving them
-            out.
+        path: folder, or the file that describes the dataset. A dataset without splits is used for each of them.
+        split: split to read.
+        strict: whether to refuse images that have an EXIF rotation but were annotated unrotated, instead of skipping
+            them.
 
     Raises:
-        DatasetError: there is no dataset, it has no such split, or it holds what would silently spoil a training.
+        DatasetError: there is no dataset, or no such split, or the dataset has an error that would silently spoil a
+            training run.
     """
-    if not os.path.exists(place):
-        raise DatasetError(f"{place}: no such file or folder")
-    description, coco = find_yolo(place), is_coco(place)
+    if not os.path.exists(path):
+        raise DatasetError(f"{path}: no such file or folder")
+    description, coco = find_yolo(path), is_coco(path)
     if description is None and not coco:
         for read in (read_voc, read_labelme):
-            if (dataset := read(place, split, strict=strict)) is not None:
+            if (dataset := read(path, split, strict=strict)) is not None:
                 return dataset
-        description = find_name_list(place)
+        description = find_name_list(path)
     if description is not None:
         return read_yolo(description, split, strict=strict)
-    other = None if coco else describe_unsupported(place)
-    found = None if other else find_coco(place, split)
-    if found is None:
+    if not coco and (problem := describe_unsupported(path)):
+        raise DatasetError(f"{path} {problem}")
+    files = find_coco(path, split)
+    if files is None:
         raise DatasetError(
-            f"{place} {other}"
-            if other
-            else f"{place} holds no dataset: no COCO JSON file (annotations.json, …), YOLO data.yaml or classes.txt, "
+            f"{path} contains no dataset: no COCO JSON file (annotations.json, …), YOLO data.yaml or classes.txt, "
             "Pascal VOC XML or LabelMe JSON was found"
         )
-    return read_coco(found, strict=strict)
+    return read_coco(files, strict=strict)

@@ -1,4 +1,4 @@
-"""Datasets in COCO's format: one JSON file beside, above or below its images."""
+"""Datasets in COCO's format: one JSON file near its images."""
 
 import json
 import os
@@ -15,22 +15,22 @@ from ..errors import DatasetError, SplitError
 from ..files import read_file
 from ..images.sources import CocoId
 from ..outputs.run import drawn
-from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawImage, Split, checked
+from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawImage, Split, build_dataset
 from .sniff import head_matches
 
 IMAGES = ("", "images", "data")
-"""Folders beside the JSON file, or beside its folder, in which images may lie."""
+"""Folders for images, relative to the folder of the JSON file or its parent."""
 NAMES = ("annotations.", "_annotations.", "instances")
-"""How the file's name begins where there are others, such as captions_val2017.json."""
+"""Usual first parts of the file name, which exclude others such as captions_val2017.json."""
 CONTENT = rb'^(\xef\xbb\xbf)?\s*\{.*"(images|annotations)"\s*:\s*\['
-"""What is found in the beginning of most."""
-WHOLE = "default"
-"""What CVAT calls a dataset that has no splits."""
-READ = frozenset(
+"""Pattern in the first bytes of most COCO files."""
+NO_SPLIT = "default"
+"""CVAT's name for a dataset without splits."""
+KEYS = frozenset(
     "images annotations categories id name supercategory file_name width height image_id category_id bbox area "
     "iscrowd".split()
 )
-"""Keys of what is used; all else, polygons above all, would take most of the memory."""
+"""Keys to keep; the others, above all polygons, would take most of the memory."""
 
 Entry = dict[str, Any]
 Parsed = TypeVar("Parsed")
@@ -44,7 +44,7 @@ class _Image(NamedTuple):
 
 class _Category(NamedTuple):
     name: str
-    above: str
+    supercategory: str
 
 
 class _Object(NamedTuple):
@@ -56,161 +56,159 @@ class _Object(NamedTuple):
 
 
 class CocoFiles(NamedTuple):
-    """Where a split is.
+    """Files of a split.
 
     Attributes:
-        annotations: a JSON file with images, annotations and categories.
-        folders: where its images may be; the first that has one is taken, for each image.
-        part: which of `SPLITS` it is, if the dataset has parts.
+        annotations: JSON file with images, annotations and categories.
+        folders: folders to search for each image, in this order.
+        split_name: which name in `SPLITS` the split has, if the dataset has splits.
     """
 
     annotations: Path
     folders: tuple[Path, ...]
-    part: str | None = None
+    split_name: str | None = None
 
 
-def find_coco(place: Path, split: Split) -> CocoFiles | None:
-    """The files of a split, or None if there is no COCO dataset.
+def find_coco(path: Path, split: Split) -> CocoFiles | None:
+    """Find the files of a split; return None if there is no COCO dataset.
 
     Raises:
-        DatasetError: there are other splits but not this one, or several files and no way to choose.
+        DatasetError: there are other splits but not this one, or several files to choose from.
     """
-    if place.is_file():
-        return CocoFiles(place, _around(place))
+    if path.is_file():
+        return CocoFiles(path, _image_folders(path))
     for name in SPLITS[split]:
-        for folder in (place / name, *sorted(place.glob(f"{name}20*"))):
+        for folder in (path / name, *sorted(path.glob(f"{name}20*"))):
             if (inside := _file_in(folder)) is not None:
-                return CocoFiles(inside, _around(inside), name)
-        if (file := _file_in(place / "annotations", name)) is not None:
-            folders = (path for path in sorted(place.glob(f"{name}*")) if path.is_dir())
-            return CocoFiles(file, (*folders, *_around(file)), name)
-    for folder, whole in ((place, ""), (place / "annotations", WHOLE)):
-        if (single := _file_in(folder, whole)) is not None:
-            return CocoFiles(single, _around(single))
-    others = sorted(place.glob("*/*.json"))
+                return CocoFiles(inside, _image_folders(inside), name)
+        if (file := _file_in(path / "annotations", name)) is not None:
+            folders = (folder for folder in sorted(path.glob(f"{name}*")) if folder.is_dir())
+            return CocoFiles(file, (*folders, *_image_folders(file)), name)
+    for folder, name in ((path, ""), (path / "annotations", NO_SPLIT)):
+        if (single := _file_in(folder, name)) is not None:
+            return CocoFiles(single, _image_folders(single))
+    others = sorted(path.glob("*/*.json"))
     if others:
         raise SplitError(
-            f"{place} has no annotations of a {split} split, only such as {others[0].relative_to(place)}; "
-            "name the JSON file, or the folder that holds it"
+            f"{path} has no annotations of a {split} split, only others such as {others[0].relative_to(path)}; "
+            "specify the JSON file, or the folder that contains it"
         )
     return None
 
 
-def is_coco(place: Path) -> bool:
-    """Whether a file, or one in a folder where `find_coco` looks, is known to be COCO's by how it begins."""
-    if place.is_file():
-        return head_matches(place, CONTENT)
+def is_coco(path: Path) -> bool:
+    """Whether a file, or one where `find_coco` searches in a folder, has the first bytes of a COCO file."""
+    if path.is_file():
+        return head_matches(path, CONTENT)
     names = [name for names in SPLITS.values() for name in names]
-    folders = (place / name for name in ("", "annotations", *names))
+    folders = (path / name for name in ("", "annotations", *names))
     return any(head_matches(file, CONTENT) for folder in folders for file in _likely(sorted(folder.glob("*.json")))[:8])
 
 
 def _likely(files: list[Path]) -> list[Path]:
-    """Those with one of the usual names, or all if none has."""
+    """Select the files with usual names, or all if there are none."""
     return [file for file in files if file.name.startswith(NAMES)] or files
 
 
-def _file_in(folder: Path, part: str = "") -> Path | None:
-    """The annotations in a folder, of a part if one is named: of val instances_val2017.json, not evaluation.json."""
-    begins_a_word = re.compile(rf"(?<![^\W\d_]){part}")
-    every = [file for file in sorted(folder.glob("*.json")) if not part or begins_a_word.search(file.stem)]
-    files = _likely(every)
+def _file_in(folder: Path, split_name: str = "") -> Path | None:
+    """Find the annotations in a folder; those of val are in instances_val2017.json, but not in evaluation.json."""
+    pattern = re.compile(rf"(?<![^\W\d_]){split_name}")
+    files = _likely([file for file in sorted(folder.glob("*.json")) if pattern.search(file.stem)])
     if len(files) > 1:
         files = [file for file in files if head_matches(file, CONTENT)] or files
     if len(files) > 1:
         raise DatasetError(
-            f"{folder} holds {len(files)} JSON files, such as {files[0].name} and {files[1].name}; "
-            "name the one with the annotations"
+            f"{folder} contains {len(files)} JSON files, such as {files[0].name} and {files[1].name}; "
+            "specify the one with the annotations"
         )
     return files[0] if files else None
 
 
-def _around(file: Path) -> tuple[Path, ...]:
-    """Where images may be; first of all in folders that the file is named after, as instances_val2017.json is."""
-    above = Path(os.path.normpath(file.parent / os.pardir))
-    near = [folder / name for folder in (file.parent, above) for name in IMAGES]
-    named = [path for folder in near for path in sorted(folder.glob("*/")) if _names(file.stem, path.name)]
-    return (*named, *near)
+def _image_folders(file: Path) -> tuple[Path, ...]:
+    """List folders for images; the first ones are those in the file name, such as val2017 in instances_val2017.json."""
+    parent = Path(os.path.normpath(file.parent / os.pardir))
+    usual = [folder / name for folder in (file.parent, parent) for name in IMAGES]
+    named = [path for folder in usual for path in sorted(folder.glob("*/")) if _has_words(file.stem, path.name)]
+    return (*named, *usual)
 
 
-def _names(text: str, name: str) -> bool:
-    """Whether a name stands in a text in whole words."""
-    return re.search(rf"(?<![^-_. ]){re.escape(name)}(?![^-_. ])", text) is not None
+def _has_words(text: str, words: str) -> bool:
+    """Whether a text contains words as whole words."""
+    return re.search(rf"(?<![^-_. ]){re.escape(words)}(?![^-_. ])", text) is not None
 
 
 def read_coco(files: CocoFiles, *, strict: bool = False) -> Dataset:
-    """Read a COCO dataset.
+    """Read a COCO dataset; see `build_dataset` for `strict`.
 
-    A category that only others are grouped under is no class. `strict` is as of `checked`.
+    A category without objects that is only the supercategory of others is not a class.
 
     Raises:
-        DatasetError: the JSON file is no such file, or see `checked`.
+        DatasetError: the file is not a COCO dataset, or see `build_dataset`.
     """
-    file, folders, part = files
+    file, folders, split_name = files
     if drawn(file.parent):
         raise DatasetError(
-            f"{file} lies among annotated images, which have boxes drawn on them; put it beside the original images"
+            f"{file} is among annotated images, which have boxes drawn on them; put it beside the original images"
         )
     content = _content(file)
-    categories = dict(sorted(_by_id(file, "categories", _each(file, content, "categories", _category)).items()))
-    images = _by_id(file, "images", _each(file, content, "images", _image))
-    labels = {identity: label for label, identity in enumerate(categories)}
-    places = {identity: place for place, identity in enumerate(images)}
-    strange: list[int] = []
-    lost: list[CocoId] = []
+    categories = dict(sorted(_parse_by_id(file, content, "categories", _category).items()))
+    images = _parse_by_id(file, content, "images", _image)
+    labels = {category: label for label, category in enumerate(categories)}
+    indices = {image_id: index for index, image_id in enumerate(images)}
+    unknown: list[int] = []
+    unlisted: list[CocoId] = []
     empty: list[CocoId] = []
     used: set[int] = set()
 
-    def known() -> Iterator[tuple[Any, ...]]:
-        for one in _each(file, content, "annotations", _object):
+    def objects_of_images() -> Iterator[tuple[Any, ...]]:
+        for one in _parse_each(file, content, "annotations", _object):
             used.add(one.category)
             if one.category not in labels:
-                strange.append(one.category)
-            elif one.image not in places:
-                lost.append(one.image)
+                unknown.append(one.category)
+            elif one.image not in indices:
+                unlisted.append(one.image)
             elif one.box is None:
                 empty.append(one.image)
             else:
-                yield places[one.image], labels[one.category], one.box, one.area, one.crowd
+                yield indices[one.image], labels[one.category], one.box, one.area, one.crowd
 
-    objects = np.fromiter(known(), RAW_OBJECT)
-    if strange:
+    objects = np.fromiter(objects_of_images(), RAW_OBJECT)
+    if unknown:
         raise DatasetError(
-            f"{file}: {len(strange)} annotations have a category_id that no category has, such as {strange[0]}; "
-            f"list it, or leave them out (the categories are {_some(categories)})"
+            f"{file}: {len(unknown)} annotations have a category_id that no category has, such as {unknown[0]}; "
+            f"add the category or remove the annotations (the categories are {_some(categories)})"
         )
-    raw_images = [RawImage(_path(image.file_name, folders), identity, image.size) for identity, image in images.items()]
-    repeated = _twice(one.path for one in raw_images)
+    raw_images = [RawImage(_path(image.file_name, folders), image_id, image.size) for image_id, image in images.items()]
+    repeated = _repeated(one.path for one in raw_images)
     if repeated:
         raise DatasetError(
-            f"{file}: {len(repeated)} images stand in it more than once, such as {repeated[0]}; "
-            "give each file_name one image"
+            f"{file}: {len(repeated)} images are listed more than once, such as {repeated[0]}; list each file_name once"
         )
     problems = [
-        f"{len(images_of)} annotations {what} {images_of[0]}: left out"
-        for what, images_of in (
-            ("are of images that the file does not list, such as", lost),
+        f"{len(of_images)} annotations {what} {of_images[0]}: skipped"
+        for what, of_images in (
+            ("are of images that the file does not list, such as", unlisted),
             ("have an empty bbox, such as in image", empty),
         )
-        if images_of
+        if of_images
     ]
-    ids = [identity for identity in categories if identity in used or not _is_root(identity, categories)]
-    relabelled = np.full(len(categories), -1)
-    relabelled[[labels[identity] for identity in ids]] = np.arange(len(ids))
-    objects["label"] = relabelled[objects["label"]]
-    names = [categories[identity].name for identity in ids]
-    return checked(str(file), names, ids, raw_images, objects, problems, part=part, strict=strict)
+    ids = [category for category in categories if category in used or not _is_root(category, categories)]
+    new_labels = np.full(len(categories), -1)
+    new_labels[[labels[category] for category in ids]] = np.arange(len(ids))
+    objects["label"] = new_labels[objects["label"]]
+    names = [categories[category].name for category in ids]
+    return build_dataset(str(file), names, ids, raw_images, objects, problems, split_name=split_name, strict=strict)
 
 
-def _is_root(identity: int, categories: dict[int, _Category]) -> bool:
-    """Whether a category is only what others are grouped under, as Roboflow writes one above all classes."""
-    name = categories[identity].name
-    return any(one.above == name for other, one in categories.items() if other != identity)
+def _is_root(category: int, categories: dict[int, _Category]) -> bool:
+    """Whether a category is the supercategory of others, like the one that Roboflow adds above all classes."""
+    name = categories[category].name
+    return any(one.supercategory == name for other, one in categories.items() if other != category)
 
 
 def _content(file: Path) -> Entry:
     try:
-        content = json.loads(_text(file), object_pairs_hook=_what_is_read)
+        content = json.loads(_text(file), object_pairs_hook=_select_keys)
     except OSError as error:
         raise DatasetError(f"{file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -218,68 +216,71 @@ def _content(file: Path) -> Entry:
     tables = ("images", "annotations", "categories")
     missing = [key for key in tables if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if missing:
-        raise DatasetError(f"{file} is no COCO dataset: it has no list of {' and none of '.join(missing)}")
+        raise DatasetError(f"{file} is not a COCO dataset: it has no list of {' or '.join(missing)}")
     return dict(content)
 
 
 def _text(file: Path) -> str:
-    """What `json.loads` makes of a file's bytes, but it would hold them while it parses."""
+    """Decode a file as `json.loads` does, which would keep the bytes in memory while parsing."""
     content = read_file(file)
     return content.decode(json.detect_encoding(content), "surrogatepass")
 
 
-def _what_is_read(pairs: list[tuple[str, Any]]) -> Entry:
-    return {key: value for key, value in pairs if key in READ}
+def _select_keys(pairs: list[tuple[str, Any]]) -> Entry:
+    return {key: value for key, value in pairs if key in KEYS}
 
 
-def _each(file: Path, content: Entry, key: str, parse: Callable[[Entry], Parsed]) -> Iterator[Parsed]:
-    """The entries of a list, which is taken out of the content so that it does not outlive its use."""
+def _parse_each(file: Path, content: Entry, key: str, parse: Callable[[Entry], Parsed]) -> Iterator[Parsed]:
+    """Parse the entries of a list, which is removed from the content to free its memory."""
     for entry in content.pop(key):
         try:
             yield parse(entry)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            fault = f"no {error}" if isinstance(error, KeyError) else f"a fault ({error})"
+            problem = f"has no {error}" if isinstance(error, KeyError) else f"is invalid ({error})"
             raise DatasetError(
-                f"{file} is no COCO dataset: an entry of its {key} has {fault}: {json.dumps(entry)[:120]}"
+                f"{file} is not a COCO dataset: an entry of its {key} {problem}: {json.dumps(entry)[:120]}"
             ) from error
 
 
 def _some(values: Iterable[int]) -> str:
-    shown = [str(value) for value in values]
-    return ", ".join(shown[:8]) + (", …" if len(shown) > 8 else "")
+    texts = [str(value) for value in values]
+    return ", ".join(texts[:8]) + (", …" if len(texts) > 8 else "")
 
 
-def _by_id(file: Path, key: str, parsed: Iterable[tuple[Value, Parsed]]) -> dict[Value, Parsed]:
-    entries = list(parsed)
-    twice = _twice(identity for identity, _ in entries)
-    if twice:
-        raise DatasetError(f"{file}: {len(twice)} ids of its {key} stand twice, such as {twice[0]}; give each its own")
+def _parse_by_id(
+    file: Path, content: Entry, key: str, parse: Callable[[Entry], tuple[Value, Parsed]]
+) -> dict[Value, Parsed]:
+    entries = list(_parse_each(file, content, key, parse))
+    repeated = _repeated(entry_id for entry_id, _ in entries)
+    if repeated:
+        raise DatasetError(f"{file}: {len(repeated)} ids of its {key} are not unique, such as {repeated[0]}")
     return dict(entries)
 
 
-def _twice(values: Iterable[Value]) -> list[Value]:
+def _repeated(values: Iterable[Value]) -> list[Value]:
     return [value for value, count in Counter(values).items() if count > 1]
 
 
 def _category(entry: Entry) -> tuple[int, _Category]:
     name = entry["name"]
     if not isinstance(name, str | int) or not str(name).strip():
-        raise ValueError("its name is no name")
-    return _whole(entry, "id"), _Category(str(name).strip(), str(entry.get("supercategory") or "").strip())
+        raise ValueError("its name is empty or not a string")
+    return _integer(entry, "id"), _Category(str(name).strip(), str(entry.get("supercategory") or "").strip())
 
 
 def _image(entry: Entry) -> tuple[CocoId, _Image]:
     name = entry["file_name"]
     if not isinstance(name, str):
-        raise ValueError("its file_name is no text")
-    sized = entry.get("width") is not None and entry.get("height") is not None
-    return _image_id(entry, "id"), _Image(name, (_whole(entry, "width"), _whole(entry, "height")) if sized else None)
+        raise ValueError("its file_name is not a string")
+    has_size = entry.get("width") is not None and entry.get("height") is not None
+    size = (_integer(entry, "width"), _integer(entry, "height")) if has_size else None
+    return _image_id(entry, "id"), _Image(name, size)
 
 
 def _image_id(entry: Entry, key: str) -> CocoId:
-    """A number where it can be taken for one, or else text."""
+    """Return an id as a number if possible, or else as a string."""
     try:
-        return _whole(entry, key)
+        return _integer(entry, key)
     except ValueError:
         if isinstance(entry[key], str) and entry[key]:
             return str(entry[key])
@@ -294,10 +295,10 @@ def _object(entry: Entry) -> _Object:
         x, y, width, height = map(float, box)
         corners = (x, y, x + width, y + height)
     area, crowd = float(entry.get("area") or 0), int(entry.get("iscrowd") or 0)
-    return _Object(_image_id(entry, "image_id"), _whole(entry, "category_id"), corners, area, bool(crowd))
+    return _Object(_image_id(entry, "image_id"), _integer(entry, "category_id"), corners, area, bool(crowd))
 
 
-def _whole(entry: Entry, key: str) -> int:
+def _integer(entry: Entry, key: str) -> int:
     value = entry[key]
     if type(value) is int:
         return value
@@ -305,10 +306,10 @@ def _whole(entry: Entry, key: str) -> int:
         number = int(value)
         if number == value or isinstance(value, str):
             return number
-    raise ValueError(f"its {key} is no whole number")
+    raise ValueError(f"its {key} is not an integer")
 
 
 def _path(name: str, folders: tuple[Path, ...]) -> Path:
-    names = dict.fromkeys((name, name.replace("\\", "/")))  # the latter as Windows wrote it
-    places = (folder / one for one in names for folder in folders)
-    return next((path for path in places if os.path.isfile(path)), folders[0] / name)
+    names = dict.fromkeys((name, name.replace("\\", "/")))  # the latter for files written on Windows
+    paths = (folder / one for one in names for folder in folders)
+    return next((path for path in paths if os.path.isfile(path)), folders[0] / name)

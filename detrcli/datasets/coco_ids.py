@@ -1,4 +1,4 @@
-"""Image and category ids of a COCO file, for predictions that are to be compared with it."""
+"""Image and category ids of a COCO file, for predictions that will be compared with it."""
 
 import json
 import os
@@ -15,19 +15,19 @@ from ..images.sources import CocoId, ImageReference
 from ..images.urls import is_url
 
 READ = frozenset(("images", "categories", "id", "name", "file_name"))
-"""Keys of what is used; annotations would take most of the memory."""
+"""Keys to keep; annotations would take most of the memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class CocoIds:
-    """Ids of a COCO file's images and categories.
+    """Ids of the images and categories in a COCO file.
 
     Attributes:
-        file: where they are from.
-        digest: of the file's contents.
-        images: id of each image by its `file_name`.
-        base_names: id of each image by the last part of its `file_name`, where no other image has the same.
-        categories: id of each category by its name.
+        file: the COCO file.
+        digest: digest of its contents.
+        images: image ids by `file_name`.
+        base_names: image ids by the last part of `file_name`, where it is unique.
+        categories: category ids by name.
     """
 
     file: Path
@@ -37,7 +37,7 @@ class CocoIds:
     categories: Mapping[str, CocoId]
 
     def category_ids(self, class_names: Sequence[str]) -> tuple[CocoId | None, ...]:
-        """Category id of each class, by name as `detr eval` matches them; None for one that the file does not have.
+        """Return the category id of each class, matched by name as in evaluation; None for a class that has none.
 
         Raises:
             UsageError: the file has none of the classes.
@@ -49,50 +49,50 @@ class CocoIds:
             for name, labels in zip(class_names, found, strict=True)
         )
         if all(one is None for one in ids):
-            known = ", ".join(map(repr, names[:5]))
-            raise UsageError(f"{self.file} has no category named like a class of the model, but {known or 'none'}")
+            known = ", ".join(map(repr, names[:5])) or "none"
+            raise UsageError(f"{self.file} has no category with the name of a class of the model, but {known}")
         return ids
 
     def image_id(self, path: str) -> CocoId | None:
-        """Id of the image whose `file_name` is the end of a path, else of the only image with the same base name."""
-        place = unquote(urlsplit(path).path) if is_url(path) else os.path.abspath(path)
-        parts = PurePosixPath(place.replace(os.sep, "/")).parts
+        """Return the id of the image whose `file_name` ends a path, or else of the only one with its base name."""
+        full = unquote(urlsplit(path).path) if is_url(path) else os.path.abspath(path)
+        parts = PurePosixPath(full.replace(os.sep, "/")).parts
         tails = ("/".join(parts[start:]) for start in range(1, len(parts)))
         known = next((tail for tail in tails if tail in self.images), None)
         return self.base_names.get(parts[-1]) if known is None else self.images[known]
 
     def with_ids(self, references: Iterable[ImageReference]) -> Iterator[ImageReference]:
-        """The references with their image ids; of several with the same id, the first one has it."""
+        """Yield the references with their image ids; of several for one id, only the first gets it."""
         taken: set[CocoId] = set()
         for reference in references:
-            identity = self.image_id(reference.path)
-            if identity is None or identity in taken:
+            image_id = self.image_id(reference.path)
+            if image_id is None or image_id in taken:
                 yield reference
             else:
-                taken.add(identity)
-                yield replace(reference, image_id=identity)
+                taken.add(image_id)
+                yield replace(reference, image_id=image_id)
 
     def require_id(self, reference: ImageReference) -> None:
-        """Refuse an image that was assigned no id.
+        """Check that an image got an id.
 
         Raises:
             ImageError: it has none.
         """
         if reference.image_id is None:
             other = self.image_id(reference.path)
-            reason = "does not list it" if other is None else f"lists one image for it and for another ({other})"
+            reason = "does not list it" if other is None else f"lists only one image (id {other}) for it and another"
             raise ImageError(f"{reference.path}: {self.file} {reason}", "no image id")
 
 
 def read_coco_ids(file: Path) -> CocoIds:
-    """Read the ids of a COCO file, which need not have annotations.
+    """Read the ids of a COCO file, which may lack annotations.
 
     Raises:
-        DatasetError: it cannot be read, or is not a COCO file.
+        DatasetError: the file cannot be read, or is not a COCO file.
     """
     try:
-        content = json.loads(read_file(file), object_pairs_hook=_what_is_read)
-        images = {_normal(one["file_name"]): _id(one) for one in content["images"]}
+        content = json.loads(read_file(file), object_pairs_hook=_select_keys)
+        images = {_normalize(one["file_name"]): _id(one) for one in content["images"]}
         categories = {str(one["name"]).strip(): _id(one) for one in content["categories"]}
         digest = digest_of(file)
     except OSError as error:
@@ -107,16 +107,16 @@ def read_coco_ids(file: Path) -> CocoIds:
     return CocoIds(file, digest, images, base_names, categories)
 
 
-def _what_is_read(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _select_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in pairs if key in READ}
 
 
-def _normal(name: str) -> str:
+def _normalize(name: str) -> str:
     return name.replace("\\", "/").removeprefix("./")
 
 
 def _id(entry: Mapping[str, Any]) -> CocoId:
-    identity = entry["id"]
-    if type(identity) not in (int, str):
-        raise TypeError(f"{identity!r} is not an id")
-    return identity  # type: ignore[no-any-return]
+    value = entry["id"]
+    if type(value) not in (int, str):
+        raise TypeError(f"{value!r} is not an id")
+    return value  # type: ignore[no-any-return]

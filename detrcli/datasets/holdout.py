@@ -1,4 +1,4 @@
-"""A part of a dataset that is held out from training, to validate on."""
+"""Holding out a part of a dataset for validation."""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,18 +10,18 @@ from .annotations import Dataset
 
 
 def hold_out(data: Dataset, fraction: float, *, seed: int) -> tuple[Dataset, Dataset]:
-    """Split a dataset at random, but so that each class has its share of images on both sides.
+    """Split a dataset at random, stratified by class.
 
-    Rare classes come first. As far as the fraction allows, a class of two images or more is on both sides; one of a
-    single image is learned from. Images without objects are shared out like a class.
+    Rare classes are assigned first. As far as the fraction allows, a class with two or more images is in both parts,
+    and one with a single image is in the training part. Images without objects are treated as a class.
 
     Args:
-        data: all of it.
-        fraction: the share of its images to hold out, above 0 and below 1.
-        seed: of the choice; the same seed gives the same split.
+        data: the whole dataset.
+        fraction: fraction of the images to hold out, above 0 and below 1.
+        seed: random seed; the same seed gives the same split.
 
     Returns:
-        What to learn from and what to validate on, each in the order of `data`.
+        The training and the validation part, each in the order of `data`.
 
     Raises:
         DatasetError: there are too few images.
@@ -40,7 +40,7 @@ def hold_out(data: Dataset, fraction: float, *, seed: int) -> tuple[Dataset, Dat
     chosen: set[int] = set()
 
     def choose(candidates: list[int], most: int, *, spare: bool) -> None:
-        """Choose up to so many more, if spare only those whose classes are all still learned from."""
+        """Choose up to `most` more images; with `spare`, none that is the last one of a class."""
         for image in candidates:
             if most <= 0 or len(chosen) == wanted:
                 return

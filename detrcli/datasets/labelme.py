@@ -1,4 +1,4 @@
-"""Datasets in LabelMe's format: a JSON file of shapes for each image."""
+"""Datasets in LabelMe's format: a JSON file of shapes per image."""
 
 import json
 from collections import Counter
@@ -14,28 +14,28 @@ from .sniff import head_matches
 
 SUFFIX, ANNOTATIONS = ".json", "annotations"
 AREAS = ("rectangle", "polygon", "circle", "rotation", "mask")
-"""Shapes that enclose an object; points and lines do not."""
+"""Types of shapes that enclose an object, unlike points and lines."""
 CONTENT = rb'"shapes"\s*:\s*\[|"imageData"\s*:\s*("|null)'
-"""What is found in the beginning of a file; the image's own data may take all of it."""
+"""Pattern in the first bytes of a file, which may consist of image data only."""
 
 
-def read_labelme(place: Path, split: Split, *, strict: bool) -> Dataset | None:
+def read_labelme(path: Path, split: Split, *, strict: bool) -> Dataset | None:
     """Read one split of a LabelMe dataset, or return None if there is none.
 
-    Rectangles are taken as they are, and polygons, circles and masks by the box around them.
+    Polygons, circles and masks become their bounding boxes.
 
     Raises:
-        DatasetError: a file cannot be read, there is no such split, or see `checked`.
+        DatasetError: a file cannot be read, there is no such split, or see `build_dataset`.
     """
-    found = find_files(place, split, SUFFIX, ANNOTATIONS, _is_labelme)
-    return None if found is None else read_files(found, _parsed, strict=strict)
+    files = find_files(path, split, SUFFIX, ANNOTATIONS, _is_labelme)
+    return None if files is None else read_files(files, _parse, strict=strict)
 
 
 def _is_labelme(file: Path) -> bool:
     return head_matches(file, CONTENT)
 
 
-def _parsed(file: Path) -> AnnotatedImage | None:
+def _parse(file: Path) -> AnnotatedImage | None:
     try:
         content = json.loads(read_file(file))
         if not isinstance(content, dict) or "shapes" not in content:
@@ -50,14 +50,14 @@ def _parsed(file: Path) -> AnnotatedImage | None:
         raise DatasetError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DatasetError(
-            f"{file} is not a sound LabelMe file ({type(error).__name__}: {error}); correct or remove it"
+            f"{file} is not a valid LabelMe file ({type(error).__name__}: {error}); correct or remove it"
         ) from error
 
 
 def _name(shape: dict[str, Any]) -> str:
     name = str(shape["label"]).strip()
     if shape["label"] is None or not name:
-        raise ValueError("a shape without a label")
+        raise ValueError("a shape has no label")
     return name
 
 

@@ -1,4 +1,4 @@
-"""Datasets with a file of annotations for each image: where the files are, and what they have in common."""
+"""Datasets with an annotation file per image: finding and reading the files."""
 
 import os
 from collections import Counter
@@ -12,21 +12,21 @@ import numpy as np
 from ..errors import DatasetError, SplitError
 from ..files import read_file
 from ..images.sources import SUFFIXES
-from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawImage, Split, checked
+from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawImage, Split, build_dataset
 
 LISTS = Path("ImageSets", "Main")
-"""Where Pascal VOC lists the images of each split, by stem."""
+"""Folder of Pascal VOC's lists of the images in each split, by stem."""
 IMAGES = ("", "../JPEGImages", "../images", "../Images")
-"""Folders in which images may lie, from that of the annotations."""
+"""Folders for images, relative to the folder of the annotations."""
 
 
 class NamedObject(NamedTuple):
-    """An object, by the name of its class.
+    """Object with the name of its class.
 
     Attributes:
-        name: of its class.
+        name: class name.
         box: x1, y1, x2, y2 in pixels.
-        crowd: as in `Example`.
+        crowd: see `Example`.
     """
 
     name: str
@@ -36,13 +36,13 @@ class NamedObject(NamedTuple):
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """The contents of an annotation file.
+    """Contents of an annotation file.
 
     Attributes:
-        image: path of the image as the file has it.
-        size: width and height as annotated, or None.
-        objects: its objects.
-        ignored: of each kind of shape that is no box, how many there are.
+        image: path of the image according to the file.
+        size: annotated width and height, or None.
+        objects: the objects.
+        ignored: number of shapes without a box, by kind.
     """
 
     image: str
@@ -52,72 +52,74 @@ class AnnotatedImage:
 
 
 class SplitFiles(NamedTuple):
-    """Where a split is.
+    """Annotation files of a split.
 
     Attributes:
-        place: what the user named.
-        files: its annotation files.
-        every: those of all splits, which decide on the classes.
-        part: which of `SPLITS` it is, if the dataset has parts.
-        missing: images that a list names but that have no annotation file.
+        path: path of the dataset.
+        files: annotation files of the split.
+        all_files: annotation files of all splits, which determine the classes.
+        split_name: which name in `SPLITS` the split has, if the dataset has splits.
+        missing: listed images that have no annotation file.
     """
 
-    place: Path
+    path: Path
     files: Sequence[Path]
-    every: Sequence[Path]
-    part: str | None = None
+    all_files: Sequence[Path]
+    split_name: str | None = None
     missing: Sequence[str] = ()
 
 
 def find_files(
-    place: Path, split: Split, suffix: str, annotations: str, is_one: Callable[[Path], bool]
+    path: Path, split: Split, suffix: str, annotations: str, is_annotation: Callable[[Path], bool]
 ) -> SplitFiles | None:
-    """The annotation files of a split, or None if there are none.
+    """Find the annotation files of a split; return None if there are none.
 
-    They lie in the folder or in one below it called `annotations`; in folders named after the splits, likewise; or all
-    together with lists of each split's images in ImageSets/Main. Hidden files do not count.
+    They are in the folder or its subfolder `annotations`, or likewise in a folder for each split, or all together with
+    lists of each split's images in ImageSets/Main. Hidden files are ignored.
 
     Args:
-        place: a folder, or a single file.
-        split: which part.
-        suffix: of annotation files.
-        annotations: name of the folder for them.
-        is_one: whether a file is an annotation file; asked of the first in each folder.
+        path: folder, or a single file.
+        split: split to find.
+        suffix: suffix of annotation files.
+        annotations: name of the subfolder for annotation files.
+        is_annotation: whether a file is an annotation file; called for the first files of each folder.
 
     Raises:
         SplitError: there are splits, but not this one.
     """
-    if place.is_file():
-        return SplitFiles(place, [place], [place]) if place.suffix.lower() == suffix and is_one(place) else None
-    parts = [name for names in SPLITS.values() for name in names]
+    if path.is_file():
+        known = path.suffix.lower() == suffix and is_annotation(path)
+        return SplitFiles(path, [path], [path]) if known else None
+    split_names = list(dict.fromkeys(name for names in SPLITS.values() for name in names))
     found: dict[str, list[Path]] = {}
-    for part in ("", *dict.fromkeys(parts)):
-        for folder in (place / part, place / part / annotations):
+    for name in ("", *split_names):
+        for folder in (path / name, path / name / annotations):
             files = sorted(folder.glob(f"[!.]*{suffix}"))
-            if files and any(map(is_one, files[:8])):
-                found.setdefault(part, []).extend(files)
-    every = [file for files in found.values() for file in files]
-    if not every:
+            if files and any(map(is_annotation, files[:8])):
+                found.setdefault(name, []).extend(files)
+    all_files = [file for files in found.values() for file in files]
+    if not all_files:
         return None
     if "" in found:
-        lists = {path.stem: path for path in (place / LISTS).glob("*.txt") if path.stem in parts}
+        lists = {file.stem: file for file in (path / LISTS).glob("*.txt") if file.stem in split_names}
         if not lists:
-            return SplitFiles(place, found[""], every)
-        part = _part(place, split, list(lists))
-        known = {file.stem for file in found[""]}
-        listed = [line.strip() for line in _lines(lists[part]) if line.strip()]
-        stems = dict.fromkeys(name if name in known else name.split()[0] for name in listed)
-        missing = [stem for stem in stems if stem not in known]
-        return SplitFiles(place, [file for file in found[""] if file.stem in stems], every, part, missing)
-    part = _part(place, split, list(found))
-    return SplitFiles(place, found[part], every, part)
+            return SplitFiles(path, found[""], all_files)
+        split_name = _choose(path, split, list(lists))
+        annotated = {file.stem for file in found[""]}
+        listed = [line.strip() for line in _lines(lists[split_name]) if line.strip()]
+        stems = dict.fromkeys(line if line in annotated else line.split()[0] for line in listed)
+        missing = [stem for stem in stems if stem not in annotated]
+        files = [file for file in found[""] if file.stem in stems]
+        return SplitFiles(path, files, all_files, split_name, missing)
+    split_name = _choose(path, split, list(found))
+    return SplitFiles(path, found[split_name], all_files, split_name)
 
 
-def _part(place: Path, split: Split, parts: Sequence[str]) -> str:
-    part = next((name for name in SPLITS[split] if name in parts), None)
-    if part is None:
-        raise SplitError(f"{place} has no {split} split, only {' and '.join(sorted(parts))}")
-    return part
+def _choose(path: Path, split: Split, names: Sequence[str]) -> str:
+    name = next((name for name in SPLITS[split] if name in names), None)
+    if name is None:
+        raise SplitError(f"{path} has no {split} split, only {' and '.join(sorted(names))}")
+    return name
 
 
 def _lines(file: Path) -> list[str]:
@@ -128,27 +130,27 @@ def _lines(file: Path) -> list[str]:
 
 
 def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage | None], *, strict: bool) -> Dataset:
-    """Read the annotation files of a split; classes are numbered in the order of their names.
+    """Read the annotation files of a split; class names are sorted to number the classes.
 
     Args:
         split: the files.
-        parse: reads one; None for a file of something else.
-        strict: as of `checked`.
+        parse: reads a file; returns None if it is not an annotation file.
+        strict: see `build_dataset`.
 
     Raises:
-        DatasetError: a file cannot be read, or see `checked`.
+        DatasetError: a file cannot be read, or see `build_dataset`.
     """
     chosen = set(split.files)
     names: set[str] = set()
     images: list[RawImage] = []
     objects: list[tuple[int, NamedObject]] = []
     ignored: Counter[str] = Counter()
-    strange: list[Path] = []
+    others: list[Path] = []
     stems: set[str] = set()
-    for file in split.every:
+    for file in split.all_files:
         content = parse(file)
         if content is None:
-            strange += [file] * (file in chosen)
+            others += [file] * (file in chosen)
             continue
         stems |= {file.stem, PurePosixPath(content.image.replace("\\", "/")).stem}
         names.update(one.name for one in content.objects)
@@ -158,40 +160,40 @@ def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage | None]
             ignored += content.ignored
     classes = sorted(names)
     labels = {name: label for label, name in enumerate(classes)}
-    rows = [(place, labels[one.name], one.box, 0, one.crowd) for place, one in objects]
-    problems = [f"{count} {kind} have no box: left out" for kind, count in sorted(ignored.items())]
-    unannotated = [] if split.place.is_file() else _others_beside([one.path for one in images], stems)
+    rows = [(index, labels[one.name], one.box, 0, one.crowd) for index, one in objects]
+    problems = [f"{count} {kind} have no box: skipped" for kind, count in sorted(ignored.items())]
+    unannotated = [] if split.path.is_file() else _unannotated([one.path for one in images], stems)
     problems += [
-        f"{len(left_out)} {what}, such as {left_out[0]}: left out"
-        for what, left_out in (
-            ("files are not annotations of an image", strange),
+        f"{len(skipped)} {what}, such as {skipped[0]}: skipped"
+        for what, skipped in (
+            ("files are not annotations of an image", others),
             ("listed images have no annotation file", split.missing),
             ("images have no annotation file", unannotated),
         )
-        if left_out
+        if skipped
     ]
-    name = f"{split.place} ({split.part})" if split.part else str(split.place)
-    return checked(
+    name = f"{split.path} ({split.split_name})" if split.split_name else str(split.path)
+    return build_dataset(
         name,
         classes,
         range(1, len(classes) + 1),
         images,
         np.array(rows, RAW_OBJECT),
         problems,
-        part=split.part,
+        split_name=split.split_name,
         strict=strict,
     )
 
 
-def _others_beside(images: Sequence[Path], stems: Set[str]) -> list[Path]:
-    """The images in the same folders that no annotation file is for, by what is before the ending of their names."""
+def _unannotated(images: Sequence[Path], stems: Set[str]) -> list[Path]:
+    """List the images in the same folders whose stems have no annotation file."""
     folders = sorted({one.parent for one in images})
     beside = (path for folder in folders for path in sorted(folder.glob("[!.]*")))
     return [path for path in beside if path.suffix.lower() in SUFFIXES and path.stem not in stems]
 
 
 def _image(file: Path, named: str) -> Path:
-    """Where an annotation file's image is: where it says, or by its name or the file's stem in the usual folders."""
+    """Locate the image of an annotation file: at the named path, or by its name or the file's stem in usual folders."""
     name = named.replace("\\", "/")
     folders = [Path(os.path.normpath(file.parent / folder)) for folder in IMAGES]
     candidates = [file.parent / name, *(folder / os.path.basename(name) for folder in folders if name)]

@@ -1,4 +1,4 @@
-"""How files of annotations begin, by which their formats are told apart without reading them whole."""
+"""Recognizing formats of annotation files by their first bytes."""
 
 import re
 from pathlib import Path
@@ -6,18 +6,13 @@ from pathlib import Path
 from ..files import open_file
 
 HEAD_BYTES = 2**16
-"""Bytes that are looked at."""
+"""Number of bytes to read."""
 
 
 def head_matches(file: Path, pattern: bytes) -> bool:
-    """Whether a pattern is found in the beginning of a file; False for what cannot be read.
-
-    Args:
-        file: a file.
-        pattern: a regular expression, whose dot matches line ends, too.
-    """
+    """Whether a regular expression (with DOTALL) matches in the first bytes of a file; False if it cannot be read."""
     try:
-        with open_file(file) as opened:
-            return re.search(pattern, opened.read(HEAD_BYTES), re.DOTALL) is not None
+        with open_file(file) as stream:
+            return re.search(pattern, stream.read(HEAD_BYTES), re.DOTALL) is not None
     except OSError:
         return False

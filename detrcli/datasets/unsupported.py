@@ -1,21 +1,19 @@
-"""Formats of datasets that are not read: known, so that a user can be told what to export instead."""
+"""Formats of datasets that are recognized but not supported."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from .sniff import head_matches
 
-INSTEAD = "export COCO or YOLO instead"
-
 
 @dataclass(frozen=True)
 class _Format:
-    """A format.
+    """Unsupported format.
 
     Attributes:
-        name: what people call it.
-        files: pattern of its files' names.
-        content: what the beginning of such a file has, if the name does not tell.
+        name: name for messages.
+        files: glob of its file names.
+        content: regular expression for the first bytes, if the name is not enough.
     """
 
     name: str
@@ -34,13 +32,13 @@ FORMATS = (
 )
 
 
-def describe_unsupported(place: Path) -> str | None:
-    """What to say of a folder or file in a format that is not read, or None if it is of no known one."""
-    folders = [place, *sorted(one for one in place.glob("*/") if one.name[0] != ".")] if place.is_dir() else []
-    for form in FORMATS:
-        files = (file for folder in folders for file in sorted(folder.glob(form.files))[:8])
-        for file in files if folders else [place] * place.match(form.files):
-            if head_matches(file, form.content):
-                where = "is" if file == place else f"holds {file.relative_to(place)}, which is"
-                return f"{where} {form.name}; it is not read here, so {INSTEAD}"
+def describe_unsupported(path: Path) -> str | None:
+    """Describe the unsupported format of a folder or file for an error message, or return None."""
+    folders = [path, *sorted(one for one in path.glob("*/") if one.name[0] != ".")] if path.is_dir() else []
+    for one in FORMATS:
+        files = (file for folder in folders for file in sorted(folder.glob(one.files))[:8])
+        for file in files if folders else [path] * path.match(one.files):
+            if head_matches(file, one.content):
+                where = "is" if file == path else f"contains {file.relative_to(path)}, which is"
+                return f"{where} {one.name}, which is not supported; export COCO or YOLO instead"
     return None

@@ -129,10 +129,10 @@ def test_problems_are_said_and_all_goes_on(harder: Harder) -> None:
     flat, outside, *idle, where = harder.run.complaints
     turned = Path("yolo/../set/turned.jpg")
     said = "yolo/data.yaml (val): 1 boxes"
-    assert flat == f"{said} have no width or no height, such as in {turned}: left out"
-    assert outside == f"{said} lie outside their image, such as in {turned}: left out"
+    assert flat == f"{said} have no width or height, such as in {turned}: skipped"
+    assert outside == f"{said} are outside their image, such as in {turned}: skipped"
     assert len(idle) == 1
-    assert re.fullmatch(r"yolo/data\.yaml \(val\): \d classes have no object: ('THING \d'(, )?)+(, …)?", idle[0])
+    assert re.fullmatch(r"yolo/data\.yaml \(val\): \d classes have no objects: ('THING \d'(, )?)+(, …)?", idle[0])
     assert where.startswith("model, 3 images, on cpu, fp32")
 
 
@@ -217,10 +217,10 @@ def test_a_reader_that_goes_away(place: Place) -> None:
         (["nowhere"], "detr: nowhere: no such file or folder"),
         (
             ["empty"],
-            "detr: empty holds no dataset: no COCO JSON file (annotations.json, …), YOLO data.yaml or classes.t",
+            "detr: empty contains no dataset: no COCO JSON file (annotations.json, …), YOLO data.yaml or classes.t",
         ),
-        (["odd/two\nlines.json"], r"detr: odd/two\nlines.json is no COCO dataset: it has no list of images and none"),
-        (["odd/nan.json"], "detr: odd/nan.json is no COCO dataset: an entry of its annotations has a fault"),
+        (["odd/two\nlines.json"], r"detr: odd/two\nlines.json is not a COCO dataset: it has no list of images or"),
+        (["odd/nan.json"], "detr: odd/nan.json is not a COCO dataset: an entry of its annotations is invalid"),
         (["splits"], "detr: splits has no annotations of a val split, only such as train/annotations.json; name the"),
         (["splits", "--split", "train"], "detr: splits/train/annotations.json: 1 images are missing, such as splits"),
         (["set", "--split", "dev"], "'dev'"),

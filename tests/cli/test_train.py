@@ -224,7 +224,7 @@ def test_classes_of_the_validation_split_go_by_name(place: Path) -> None:
     assert aligned.problems == own.problems
     fewer = align_classes(read_dataset(place / "ordered", "test"), data.classes)
     assert [fewer.classes[label] for label in fewer.examples[0].labels] == ["ring"]
-    assert fewer.problems[-1].endswith("1 objects of other classes, such as 'bolt': left out")
+    assert fewer.problems[-1].endswith("1 objects of other classes, such as 'bolt': skipped")
     run = detr("train", "ordered", "-o", "by-name", "--epochs", "1", *SCRATCH, "--device", "cpu", cwd=place)
     assert run.returncode == 0, run.stderr
 

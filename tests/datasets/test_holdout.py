@@ -1,4 +1,4 @@
-"""A share of a dataset held out for validation."""
+"""Holding out a part of a dataset for validation."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,19 +16,19 @@ CLASSES = ("a", "b", "c", "d")
 
 
 def dataset(*labels: set[int]) -> Dataset:
-    """A dataset of images with objects of these classes."""
+    """Dataset of images with objects of the given classes."""
     examples = []
-    for image_id, ones in enumerate(labels):
-        count = len(ones)
+    for image_id, classes in enumerate(labels):
+        count = len(classes)
         boxes = np.tile(np.array([0, 0, 4, 4], np.float32), (count, 1))
         areas, crowd = np.full(count, 16, np.float32), np.zeros(count, np.bool_)
-        labelled = np.array(sorted(ones), np.int64)
-        examples.append(Example(Path(f"{image_id}.png"), image_id, 8, 8, boxes, labelled, areas, crowd))
+        label_ids = np.array(sorted(classes), np.int64)
+        examples.append(Example(Path(f"{image_id}.png"), image_id, 8, 8, boxes, label_ids, areas, crowd))
     return Dataset("pets", CLASSES, (0, 1, 2, 3), tuple(examples), ("a problem",))
 
 
 def images_of(data: Dataset) -> Counter[int]:
-    """How many images each class has; -1 is none."""
+    """Number of images of each class, and of images without objects at -1."""
     return Counter(label for one in data.examples for label in set(one.labels.tolist()) or {-1})
 
 
@@ -40,44 +40,44 @@ image_labels = st.sets(st.integers(0, 3))
 
 
 @given(st.lists(image_labels, min_size=2, max_size=60), st.floats(0.01, 0.6), st.integers(0, 9))
-def test_it_is_a_partition_and_the_same_each_time(labels: list[set[int]], fraction: float, seed: int) -> None:
+def test_partition_is_deterministic(labels: list[set[int]], fraction: float, seed: int) -> None:
     data = dataset(*labels)
-    wanted = max(1, round(fraction * len(labels)))
-    learned, judged = hold_out(data, fraction, seed=seed)
-    assert len(judged.examples) == wanted
-    assert sorted(ids(learned) + ids(judged)) == ids(data)
-    assert (ids(learned), ids(judged)) == (sorted(ids(learned)), sorted(ids(judged)))
-    assert learned.classes == judged.classes == CLASSES
-    assert (learned.problems, judged.problems) == (data.problems, ())
+    expected = max(1, round(fraction * len(labels)))
+    train, val = hold_out(data, fraction, seed=seed)
+    assert len(val.examples) == expected
+    assert sorted(ids(train) + ids(val)) == ids(data)
+    assert (ids(train), ids(val)) == (sorted(ids(train)), sorted(ids(val)))
+    assert train.classes == val.classes == CLASSES
+    assert (train.problems, val.problems) == (data.problems, ())
     again = hold_out(data, fraction, seed=seed)
-    assert (ids(again[0]), ids(again[1])) == (ids(learned), ids(judged))
+    assert (ids(again[0]), ids(again[1])) == (ids(train), ids(val))
 
 
 @given(st.lists(st.integers(0, 4), min_size=80, max_size=200), st.sampled_from([0.2, 0.3, 0.5]), st.integers(0, 9))
-def test_each_class_has_its_share_on_both_sides(labels: list[int], fraction: float, seed: int) -> None:
+def test_classes_are_stratified(labels: list[int], fraction: float, seed: int) -> None:
     data = dataset(*(set() if label == 4 else {label} for label in labels))
-    whole = images_of(data)
-    learned, judged = map(images_of, hold_out(data, fraction, seed=seed))
-    for label, count in whole.items():
-        assert learned[label] > 0
+    total = images_of(data)
+    train, val = map(images_of, hold_out(data, fraction, seed=seed))
+    for label, count in total.items():
+        assert train[label] > 0
         if count > 1:
-            assert judged[label] > 0
-        assert abs(judged[label] - fraction * count) < 3.5
+            assert val[label] > 0
+        assert abs(val[label] - fraction * count) < 3.5
 
 
-def test_a_class_of_a_single_image_is_learned_from() -> None:
+def test_class_with_a_single_image_is_in_the_training_part() -> None:
     data = dataset({0, 1}, {0}, {0, 2}, {0}, {3})
     for seed in range(20):
-        learned, judged = hold_out(data, 0.4, seed=seed)
-        assert ids(judged) == [1, 3]
-        assert images_of(learned) == {0: 2, 1: 1, 2: 1, 3: 1}
+        train, val = hold_out(data, 0.4, seed=seed)
+        assert ids(val) == [1, 3]
+        assert images_of(train) == {0: 2, 1: 1, 2: 1, 3: 1}
 
 
-def test_where_every_image_is_the_only_one_of_its_class_the_share_is_held_out_all_the_same() -> None:
+def test_images_are_held_out_even_if_each_has_a_class_of_its_own() -> None:
     assert len(hold_out(dataset({0}, {1}, {2}, {3}), 0.5, seed=0)[1].examples) == 2
 
 
-def test_seeds_choose_differently() -> None:
+def test_seeds_give_different_splits() -> None:
     data = dataset(*({0} for _ in range(40)))
     assert len({tuple(ids(hold_out(data, 0.1, seed=seed)[1])) for seed in range(10)}) > 5
 

@@ -1,4 +1,4 @@
-"""Pascal VOC's and LabelMe's datasets: where their files may be, what is read, and what is said of broken ones."""
+"""Pascal VOC and LabelMe datasets: layouts, contents, and errors."""
 
 import json
 from contextlib import suppress
@@ -23,7 +23,7 @@ CAT, DOG = ("cat", (2.0, 3.0, 12.0, 23.0)), ("dog", (20.0, 5.0, 40.0, 30.0))
 
 
 def voc(*objects: tuple[str, Box], filename: str = "a.jpg", size: tuple[int, int] = (40, 30), more: str = "") -> str:
-    """An XML file as the devkit has it: pixels count from 1, and the last one is inside."""
+    """XML as in the devkit: 1-based, inclusive pixels."""
     boxes = "".join(
         f"<object><name>{name}</name>{more}<bndbox><xmin>{x1 + 1:g}</xmin><ymin>{y1 + 1:g}</ymin><xmax>{x2:g}</xmax>"
         f"<ymax>{y2:g}</ymax></bndbox><part><name>head</name></part></object>"
@@ -39,15 +39,15 @@ def labelme(*objects: tuple[str, Box], image: str = "a.jpg", shape: str = "recta
 
 
 def write(folder: Path, stem: str, kind: str, *objects: tuple[str, Box], image: str | None = None) -> Path:
-    """An annotation file of a kind."""
+    """Write an annotation file."""
     image = f"{stem}.jpg" if image is None else image
     if kind == "voc":
         return write_text(folder / f"{stem}.xml", voc(*objects, filename=image))
     return write_json(folder / f"{stem}.json", labelme(*objects, image=image))
 
 
-def is_small(dataset: Dataset, images: Path) -> None:
-    """Whether it holds a.jpg with a cat and a dog, and b.jpg without objects."""
+def check_small(dataset: Dataset, images: Path) -> None:
+    """Check for a.jpg with a cat and a dog, and b.jpg without objects."""
     assert dataset.classes == ("cat", "dog")
     assert dataset.problems == ()
     first, second = dataset.examples
@@ -57,9 +57,9 @@ def is_small(dataset: Dataset, images: Path) -> None:
     assert second.boxes.shape == (0, 4)
 
 
-def refusal(place: Path, split: Split = "val") -> str:
+def refusal(path: Path, split: Split = "val") -> str:
     with pytest.raises(DatasetError) as caught:
-        read_dataset(place, split)
+        read_dataset(path, split)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
 
@@ -79,12 +79,12 @@ def test_layouts(tmp_path: Path, kind: str, annotations: str, images: str) -> No
     write(tmp_path / annotations, "b", kind)
     for name in ("a.jpg", "b.jpg"):
         write_image(tmp_path / images / name)
-    is_small(read_dataset(tmp_path, "val"), tmp_path / images)
+    check_small(read_dataset(tmp_path, "val"), tmp_path / images)
 
 
 @KINDS
 @pytest.mark.parametrize("image", ["", "C:\\\\photos\\\\a.jpg", "/elsewhere/a.jpg", "a.png"])
-def test_an_image_is_found_by_its_name_or_that_of_its_file(tmp_path: Path, kind: str, image: str) -> None:
+def test_image_is_found_by_its_name_or_the_stem_of_the_file(tmp_path: Path, kind: str, image: str) -> None:
     write_image(tmp_path / "a.jpg")
     write(tmp_path, "a", kind, CAT, image=image.replace("\\\\", "\\"))
     (example,) = read_dataset(tmp_path, "val").examples
@@ -92,18 +92,18 @@ def test_an_image_is_found_by_its_name_or_that_of_its_file(tmp_path: Path, kind:
 
 
 @KINDS
-def test_splits_number_the_classes_alike(tmp_path: Path, kind: str) -> None:
+def test_splits_have_the_same_class_numbers(tmp_path: Path, kind: str) -> None:
     for part, stem, thing in (("train", "a", DOG), ("val", "b", CAT)):
         write_image(tmp_path / part / f"{stem}.jpg")
         write(tmp_path / part, stem, kind, thing)
-    learned, judged = read_dataset(tmp_path, "train"), read_dataset(tmp_path, "val")
-    assert learned.classes == judged.classes == ("cat", "dog")
-    assert [learned.examples[0].labels.tolist(), judged.examples[0].labels.tolist()] == [[1], [0]]
+    train, val = read_dataset(tmp_path, "train"), read_dataset(tmp_path, "val")
+    assert train.classes == val.classes == ("cat", "dog")
+    assert [train.examples[0].labels.tolist(), val.examples[0].labels.tolist()] == [[1], [0]]
     (tmp_path / "val" / ("b.xml" if kind == "voc" else "b.json")).unlink()
     assert refusal(tmp_path) == f"{tmp_path} has no val split, only train"
 
 
-def test_lists_of_the_splits(tmp_path: Path) -> None:
+def test_lists_of_splits(tmp_path: Path) -> None:
     for stem, thing in (("a", DOG), ("b", CAT), ("c", CAT)):
         write_image(tmp_path / "JPEGImages" / f"{stem}.jpg")
         write(tmp_path / "Annotations", stem, "voc", thing)
@@ -142,18 +142,18 @@ def test_shapes(tmp_path: Path, points: list[list[float]], shape: str | None, bo
     np.testing.assert_allclose(example.boxes, [box])
 
 
-def test_shapes_without_an_area_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_shapes_without_area_are_skipped_and_counted(tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg")
     content = labelme(CAT)
     content["shapes"] += [{"label": "eye", "points": [[3, 3]], "shape_type": "point"}] * 2
     write_json(tmp_path / "a.json", content)
     dataset = read_dataset(tmp_path, "val")
     assert dataset.classes == ("cat",)
-    assert dataset.problems == (f"{tmp_path}: 2 shapes of type 'point' have no box: left out",)
+    assert dataset.problems == (f"{tmp_path}: 2 shapes of type 'point' have no box: skipped",)
 
 
 @pytest.mark.parametrize("kind", ["voc", "labelme"])
-def test_what_detr_predict_writes_is_read_back(tmp_path: Path, kind: str) -> None:
+def test_outputs_are_read_back(tmp_path: Path, kind: str) -> None:
     write_image(tmp_path / "a.jpg")
     objects = (Found(0, "cat", 0.9, (*CAT[1],)), Found(1, "dog", 0.8, (*DOG[1],)))
     result = ImageResult(str(tmp_path / "a.jpg"), "a.jpg", 40, 30, "demo", objects)
@@ -168,44 +168,44 @@ BOMB = '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;&x;">]>'
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (BOMB + voc(CAT), "a DOCTYPE is not allowed"),
         ('<!DOCTYPE a SYSTEM "file:///etc/hostname">' + voc(CAT), "a DOCTYPE is not allowed"),
-        (voc(CAT)[:-20], "is not XML that can be read: "),
-        (voc(("", CAT[1])), "an object without a name or a whole bndbox"),
-        (voc(CAT).replace("<xmin>3</xmin>", ""), "an object without a name or a whole bndbox"),
+        (voc(CAT)[:-20], "is not valid XML: "),
+        (voc(("", CAT[1])), "an object has no name or no complete bndbox"),
+        (voc(CAT).replace("<xmin>3</xmin>", ""), "an object has no name or no complete bndbox"),
         (voc(CAT).replace("<xmin>3", "<xmin>three"), "could not convert string to float"),
-        (voc(CAT).replace("<width>40", "<width>1e999"), "is not a sound Pascal VOC annotation: "),
-        (voc(CAT).replace("a.jpg", "c.jpg").replace("<annotation>", "<annotation>" + "<a>" * 10**5), "not XML"),
+        (voc(CAT).replace("<width>40", "<width>1e999"), "is not a valid Pascal VOC annotation: "),
+        (voc(CAT).replace("a.jpg", "c.jpg").replace("<annotation>", "<annotation>" + "<a>" * 10**5), "not valid XML"),
     ],
 )
-def test_broken_xml(tmp_path: Path, text: str, said: str) -> None:
+def test_invalid_xml(tmp_path: Path, text: str, message: str) -> None:
     write_image(tmp_path / "a.jpg")
     write_text(tmp_path / "a.xml", text)
-    assert said in refusal(tmp_path)
+    assert message in refusal(tmp_path)
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.data())
-def test_whatever_stands_in_a_labelme_file_there_is_a_dataset_or_a_clear_error(
+def test_any_labelme_file_gives_a_dataset_or_a_dataset_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("labelme")
     write_image(folder / "a.jpg")
-    odds: list[object] = [None, -1, 10**400, 1e308, "", "x", [], [[]], {}, [[1, 2], [3]], [["a", "b"]]]
-    odd: object = data.draw(st.sampled_from(odds))
+    values: list[object] = [None, -1, 10**400, 1e308, "", "x", [], [[]], {}, [[1, 2], [3]], [["a", "b"]]]
+    value: object = data.draw(st.sampled_from(values))
     content = labelme(CAT)
     shape = content["shapes"][0]
-    place = data.draw(st.sampled_from([*content, *shape, ""]))
-    (content if place in content else shape)[place] = odd
-    (folder / "a.json").write_text(json.dumps(content if place else {"shapes": odd}), "utf-8")
+    key = data.draw(st.sampled_from([*content, *shape, ""]))
+    (content if key in content else shape)[key] = value
+    (folder / "a.json").write_text(json.dumps(content if key else {"shapes": value}), "utf-8")
     with suppress(DatasetError):
         assert np.isfinite(read_dataset(folder, "val").examples[0].boxes).all()
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "format_name"),
     [
         ("annotations.xml", "<annotations><image name='a.jpg'/></annotations>", "a CVAT XML dataset"),
         ("_annotations.createml.json", '[{"image": "a.jpg", "annotations": []}]', "a CreateML dataset"),
@@ -217,17 +217,17 @@ def test_whatever_stands_in_a_labelme_file_there_is_a_dataset_or_a_clear_error(
     ],
 )
 @pytest.mark.parametrize("folder", ["", "train"])
-def test_other_formats_are_named(tmp_path: Path, name: str, content: str, said: str, folder: str) -> None:
+def test_unsupported_formats(tmp_path: Path, name: str, content: str, format_name: str, folder: str) -> None:
     write_image(tmp_path / folder / "a.jpg")
     file = write_text(tmp_path / folder / name, content)
     text = refusal(tmp_path)
-    assert text.startswith(f"{tmp_path} holds {file.relative_to(tmp_path)}, which is {said}")
-    assert text.endswith("it is not read here, so export COCO or YOLO instead")
-    assert refusal(file).startswith(f"{file} is {said}")
+    assert text.startswith(f"{tmp_path} contains {file.relative_to(tmp_path)}, which is {format_name}")
+    assert text.endswith("which is not supported; export COCO or YOLO instead")
+    assert refusal(file).startswith(f"{file} is {format_name}")
 
 
 @KINDS
-def test_files_of_something_else_are_left_out_and_counted(tmp_path: Path, kind: str) -> None:
+def test_unrelated_files_are_skipped_and_counted(tmp_path: Path, kind: str) -> None:
     write_image(tmp_path / "a.jpg")
     write(tmp_path, "a", kind, CAT)
     if kind == "voc":
@@ -237,18 +237,18 @@ def test_files_of_something_else_are_left_out_and_counted(tmp_path: Path, kind: 
     dataset = read_dataset(tmp_path, "val")
     assert [(one.image_id, one.path.name) for one in dataset.examples] == [(1, "a.jpg")]
     assert dataset.category_ids == (1,)
-    assert dataset.problems == (f"{tmp_path}: 1 files are not annotations of an image, such as {other}: left out",)
+    assert dataset.problems == (f"{tmp_path}: 1 files are not annotations of an image, such as {other}: skipped",)
 
 
-def test_a_list_names_images_with_spaces_and_such_without_annotations(tmp_path: Path) -> None:
+def test_list_with_spaces_and_missing_annotations(tmp_path: Path) -> None:
     for stem in ("my photo", "b"):
         write_image(tmp_path / "JPEGImages" / f"{stem}.jpg")
         write(tmp_path / "Annotations", stem, "voc", CAT)
     write_text(tmp_path / "ImageSets" / "Main" / "train.txt", "my photo\nb  1\nc\n\n")
     dataset = read_dataset(tmp_path, "train")
     assert [one.path.stem for one in dataset.examples] == ["b", "my photo"]
-    said = f"{tmp_path} (train): 1 listed images have no annotation file, such as c: left out"
-    assert dataset.problems == (said,)
+    problem = f"{tmp_path} (train): 1 listed images have no annotation file, such as c: skipped"
+    assert dataset.problems == (problem,)
 
 
 def write_coco(file: Path, **more: object) -> Path:
@@ -258,8 +258,7 @@ def write_coco(file: Path, **more: object) -> Path:
 
 
 @pytest.mark.parametrize("name", ["annotations.json", "annotations/instances_val.json", "val/_annotations.coco.json"])
-def test_coco_is_preferred_to_what_lies_beside_it(tmp_path: Path, name: str) -> None:
-    """As it was converted from, or to."""
+def test_coco_is_preferred_to_other_formats(tmp_path: Path, name: str) -> None:
     write_image((tmp_path / name).parent / "a.jpg")
     write_image(tmp_path / "a.jpg")
     write_coco(tmp_path / name, regions=[], shapes=[])
@@ -277,7 +276,7 @@ def test_coco_is_preferred_to_what_lies_beside_it(tmp_path: Path, name: str) -> 
     assert read_dataset(tmp_path / name, "val").classes == ("bird",)
 
 
-def test_coco_with_another_name_is_found_among_labelme_files(tmp_path: Path) -> None:
+def test_coco_with_unusual_name_among_labelme_files(tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg")
     write(tmp_path, "a", "labelme", CAT)
     write_coco(tmp_path / "coco.json")
@@ -285,41 +284,41 @@ def test_coco_with_another_name_is_found_among_labelme_files(tmp_path: Path) -> 
 
 
 @KINDS
-def test_a_list_of_classes_beside_annotations_does_not_make_it_yolo(tmp_path: Path, kind: str) -> None:
+def test_list_of_class_names_beside_annotations_is_ignored(tmp_path: Path, kind: str) -> None:
     write_image(tmp_path / "a.jpg")
     write(tmp_path, "a", kind, CAT)
     write_text(tmp_path / "classes.txt", "cat\ndog\n")
     assert read_dataset(tmp_path, "val").classes == ("cat",)
 
 
-def test_a_labelme_file_that_begins_with_its_image_is_known(tmp_path: Path) -> None:
+def test_labelme_file_that_begins_with_image_data(tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg")
     write_json(tmp_path / "a.json", dict(sorted({**labelme(CAT), "imageData": "A" * 2**17}.items())))
     assert read_dataset(tmp_path, "val").classes == ("cat",)
 
 
 @KINDS
-def test_to_know_a_format_few_files_are_opened(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_files_are_opened_to_recognize_a_format(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(100):
         write_text(tmp_path / f"{number}.{'xml' if kind == 'voc' else 'json'}", "{}")
     opened: list[Path] = []
 
-    def noting(file: Path) -> IO[bytes]:
+    def record(file: Path) -> IO[bytes]:
         opened.append(file)
         return open_file(file)
 
-    monkeypatch.setattr(sniff, "open_file", noting)
-    assert refusal(tmp_path).startswith(f"{tmp_path} holds")
+    monkeypatch.setattr(sniff, "open_file", record)
+    assert refusal(tmp_path).startswith(f"{tmp_path} contains")
     assert 0 < len(opened) < 200
 
 
 @KINDS
-def test_images_without_annotations_are_left_out_and_counted(tmp_path: Path, kind: str) -> None:
+def test_images_without_annotations_are_skipped_and_counted(tmp_path: Path, kind: str) -> None:
     for stem in "abc":
         write_image(tmp_path / f"{stem}.jpg")
     write(tmp_path, "a", kind, CAT)
     write(tmp_path, "x", kind, CAT, image="c.jpg")
-    for hidden in ("._a.xml", "._a.json", "._a.jpg"):  # as macOS packs them
+    for hidden in ("._a.xml", "._a.json", "._a.jpg"):  # metadata of macOS
         (tmp_path / hidden).write_bytes(b"\0\5\x16\7")
-    said = f"{tmp_path}: 1 images have no annotation file, such as {tmp_path / 'b.jpg'}: left out"
-    assert read_dataset(tmp_path, "val").problems == (said,)
+    problem = f"{tmp_path}: 1 images have no annotation file, such as {tmp_path / 'b.jpg'}: skipped"
+    assert read_dataset(tmp_path, "val").problems == (problem,)

@@ -1,4 +1,4 @@
-"""YOLO datasets: where their files may be, what is read, and what is said of those that are broken."""
+"""YOLO datasets: layouts, contents, and errors."""
 
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ NAMES = "names: [cat, dog]\n"
 
 
 def write_small(images: Path) -> None:
-    """Two images, the second without objects, in a folder whose name holds images."""
+    """Write two images, the second without objects, and their labels."""
     write_image(images / "a.jpg")
     write_image(images / "b.PNG")
     labels = Path(*("labels" if part == "images" else part for part in images.parts))
@@ -27,7 +27,7 @@ def write_small(images: Path) -> None:
     write_text(labels / "b.txt", "")
 
 
-def is_small(dataset: Dataset, images: Path, *problems: str) -> None:
+def check_small(dataset: Dataset, images: Path, *problems: str) -> None:
     assert dataset.classes == ("cat", "dog")
     assert dataset.category_ids == (1, 2)
     assert dataset.problems == problems
@@ -42,21 +42,21 @@ def is_small(dataset: Dataset, images: Path, *problems: str) -> None:
     assert second.boxes.shape == (0, 4)
 
 
-def refusal(place: Path, split: Literal["train", "val"] = "train") -> str:
-    """What a user reads, always in one line."""
+def refusal(path: Path, split: Literal["train", "val"] = "train") -> str:
+    """Return the one-line error of reading a dataset."""
     with pytest.raises(DatasetError) as caught:
-        read_dataset(place, split)
+        read_dataset(path, split)
     text = str(caught.value)
     assert len(text.splitlines()) == 1
     return text
 
 
 @pytest.mark.parametrize(
-    ("said", "images"),
+    ("entries", "images"),
     [
         ("train: images/train", "images/train"),
         ("train: train/images", "train/images"),
-        ("train: ../train/images", "train/images"),  # Roboflow's, which is not where it says
+        ("train: ../train/images", "train/images"),  # Roboflow, whose paths are wrong
         ("train: ./train/images/", "train/images"),
         ("path: set\ntrain: images", "set/images"),
         ("path: ../datasets/moved\ntrain: images", "images"),
@@ -66,38 +66,38 @@ def refusal(place: Path, split: Literal["train", "val"] = "train") -> str:
     ],
 )
 @pytest.mark.parametrize("named", ["data.yaml", "dataset.yml", "pets.yaml", "data.YAML"])
-def test_layouts(tmp_path: Path, said: str, images: str, named: str) -> None:
+def test_layouts(tmp_path: Path, entries: str, images: str, named: str) -> None:
     write_small(tmp_path / images)
     (tmp_path / "images").mkdir(exist_ok=True)
-    file = write_text(tmp_path / named, f"{NAMES}{said}\nval: nowhere\n")
-    is_small(read_dataset(file if named == "data.YAML" else tmp_path, "train"), tmp_path / images)
+    file = write_text(tmp_path / named, f"{NAMES}{entries}\nval: nowhere\n")
+    check_small(read_dataset(file if named == "data.YAML" else tmp_path, "train"), tmp_path / images)
 
 
-def test_a_image_without_a_label_file(tmp_path: Path) -> None:
+def test_image_without_label_file(tmp_path: Path) -> None:
     write_small(tmp_path / "images")
     (tmp_path / "labels/b.txt").unlink()
     write_text(tmp_path / "data.yaml", f"{NAMES}train: images\n")
-    lacking = tmp_path / "images/b.PNG"
-    said = f"1 of 2 images have no label file, such as {lacking}: taken for images without objects"
-    is_small(read_dataset(tmp_path, "train"), tmp_path / "images", f"{tmp_path / 'data.yaml'} (train): {said}")
+    image = tmp_path / "images/b.PNG"
+    problem = f"1 of 2 images have no label file, such as {image}: treated as images without objects"
+    check_small(read_dataset(tmp_path, "train"), tmp_path / "images", f"{tmp_path / 'data.yaml'} (train): {problem}")
 
 
 @pytest.mark.parametrize("key", ["val", "valid", "validation", "test"])
-def test_the_split_to_validate_on(tmp_path: Path, key: str) -> None:
+def test_names_of_the_val_split(tmp_path: Path, key: str) -> None:
     write_small(tmp_path / "images")
     file = write_text(tmp_path / "data.yaml", f"{NAMES}train: nowhere\n{key}: images\n")
-    problems = [f"{file} (test): there is no val split, so the test split serves as one"] if key == "test" else []
-    is_small(read_dataset(tmp_path, "val"), tmp_path / "images", *problems)
+    problems = [f"{file} (test): there is no val split; the test split is used instead"] if key == "test" else []
+    check_small(read_dataset(tmp_path, "val"), tmp_path / "images", *problems)
 
 
-def test_a_folder_with_several_yaml_files(tmp_path: Path) -> None:
+def test_several_yaml_files(tmp_path: Path) -> None:
     write_small(tmp_path / "images")
     write_text(tmp_path / "a.yaml", "depth_multiple: 0.33\n")
     write_text(tmp_path / "data.yaml", f"{NAMES}train: images\n")
     write_text(tmp_path / "z.yml", f"{NAMES}train: other\n")
-    is_small(read_dataset(tmp_path, "train"), tmp_path / "images")
+    check_small(read_dataset(tmp_path, "train"), tmp_path / "images")
     (tmp_path / "data.yaml").rename(tmp_path / "pets.yaml")
-    assert refusal(tmp_path) == f"{tmp_path} holds pets.yaml and z.yml; name the one that describes the data"
+    assert refusal(tmp_path) == f"{tmp_path} contains pets.yaml and z.yml; specify the one that describes the dataset"
 
 
 @pytest.mark.parametrize(
@@ -113,16 +113,16 @@ def test_a_folder_with_several_yaml_files(tmp_path: Path) -> None:
 def test_names(tmp_path: Path, names: str) -> None:
     write_small(tmp_path / "images")
     write_text(tmp_path / "data.yaml", f"{names}\ntrain: images\n")
-    is_small(read_dataset(tmp_path, "train"), tmp_path / "images")
+    check_small(read_dataset(tmp_path, "train"), tmp_path / "images")
 
 
-def test_names_that_yaml_takes_for_something_else(tmp_path: Path) -> None:
+def test_names_that_yaml_would_convert(tmp_path: Path) -> None:
     write_small(tmp_path / "images")
     write_text(tmp_path / "data.yaml", "names: [no, on, 12, ~, 1.50, süß]\ntrain: images\n")
     assert read_dataset(tmp_path, "train").classes == ("no", "on", "12", "~", "1.50", "süß")
 
 
-def test_a_yaml_file_runs_nothing(tmp_path: Path) -> None:
+def test_yaml_runs_no_code(tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg")
     write_text(tmp_path / "a.txt", "0 .5 .5 .5 .5\n")
     command = f"touch {tmp_path}/ran"
@@ -131,7 +131,7 @@ def test_a_yaml_file_runs_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_numbers_with_gaps(tmp_path: Path) -> None:
+def test_class_numbers_with_gaps(tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg")
     write_text(tmp_path / "a.txt", "7 .5 .5 .5 .5\n3 .5 .5 1 1\n")
     write_text(tmp_path / "data.yaml", "names: {7: dog, 3: cat}\ntrain: .\n")
@@ -140,7 +140,7 @@ def test_numbers_with_gaps(tmp_path: Path) -> None:
     assert dataset.examples[0].labels.tolist() == [1, 0]
 
 
-def test_a_list_of_images(tmp_path: Path) -> None:
+def test_list_of_images(tmp_path: Path) -> None:
     write_small(tmp_path / "images")
     write_image(tmp_path / "images" / "not listed.jpg")
     write_text(tmp_path / "lists" / "deep.txt", f"../images/a.jpg\r\n\n  images/b.PNG \n{tmp_path}/images/a.jpg\n")
@@ -148,25 +148,25 @@ def test_a_list_of_images(tmp_path: Path) -> None:
     paths = [one.path.resolve() for one in read_dataset(tmp_path, "train").examples]
     assert sorted(set(paths)) == [tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.PNG"]
     write_text(tmp_path / "val.txt", "./images/a.jpg\n./images/b.PNG\n")
-    is_small(read_dataset(tmp_path, "val"), tmp_path / "images")
+    check_small(read_dataset(tmp_path, "val"), tmp_path / "images")
     write_text(tmp_path / "val.txt", "./images/a.jpg\n./images/c.PNG\n")
     text = refusal(tmp_path, "val")
-    assert f"1 images are missing, such as {tmp_path / 'images' / 'c.PNG'}; put them there" in text
+    assert f"1 images are missing, such as {tmp_path / 'images' / 'c.PNG'}; add them or correct their paths" in text
 
 
-def test_what_is_no_list_of_images(tmp_path: Path) -> None:
+def test_file_that_is_not_a_list_of_images(tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg")
     write_text(tmp_path / "data.yaml", f"{NAMES}train: a.jpg\n")
-    assert refusal(tmp_path).startswith(f"{tmp_path / 'a.jpg'} is no list of images; name a folder, or a text file")
+    assert refusal(tmp_path).startswith(f"{tmp_path / 'a.jpg'} is not a list of images; name a folder, or a text file")
 
 
-def test_hidden_files_and_folders_named_like_images_are_no_images(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_with_image_suffix_are_ignored(tmp_path: Path) -> None:
     write_small(tmp_path / "images")
-    write_text(tmp_path / "images" / "._a.jpg", "what macOS leaves in archives")
-    write_text(tmp_path / "images" / ".thumbnails" / "a.jpg", "no image")
+    write_text(tmp_path / "images" / "._a.jpg", "metadata of macOS")
+    write_text(tmp_path / "images" / ".thumbnails" / "a.jpg", "not an image")
     (tmp_path / "images" / "x.jpg").mkdir()
     write_text(tmp_path / "data.yaml", f"{NAMES}train: images\n")
-    is_small(read_dataset(tmp_path, "train"), tmp_path / "images")
+    check_small(read_dataset(tmp_path, "train"), tmp_path / "images")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_hidden_files_and_folders_named_like_images_are_no_images(tmp_path: Path
         ("images/images.jpg", "images/images.txt"),
     ],
 )
-def test_where_labels_are(tmp_path: Path, image: str, label: str) -> None:
+def test_location_of_labels(tmp_path: Path, image: str, label: str) -> None:
     write_image(tmp_path / image)
     write_text(tmp_path / label, as_yolo([CAT]))
     write_text(tmp_path / "data.yaml", "names: [cat]\ntrain: .\n")
@@ -187,7 +187,7 @@ def test_where_labels_are(tmp_path: Path, image: str, label: str) -> None:
 
 
 def write_one(folder: Path, label: str | bytes, names: str = NAMES) -> Path:
-    """A dataset of one image; returns its label file."""
+    """Write a dataset of one image and return its label file."""
     write_image(folder / "a.jpg")
     write_text(folder / "data.yaml", f"{names}train: .\n")
     (folder / "a.txt").write_bytes(label if isinstance(label, bytes) else label.encode())
@@ -203,106 +203,109 @@ def test_polygons(tmp_path: Path) -> None:
     assert example.labels.tolist() == [1, 0, 0]
 
 
-def test_lines_as_programs_write_them(tmp_path: Path) -> None:
+def test_variants_of_lines(tmp_path: Path) -> None:
     write_one(tmp_path, b"\xef\xbb\xbf0.0 .5 .5 .5 .5\r\n\r\n\t1   5e-1 .5 .5 .5")
     assert read_dataset(tmp_path, "train").examples[0].labels.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("2 .5 .5 .5 .5", "line 3: class 2 has no name in the dataset's YAML file"),
         ("-1 .5 .5 .5 .5", "line 3: class -1 has no name"),
         ("0.5 .5 .5 .5 .5", "line 3: class 0.5 has no name"),
         ("nan .5 .5 .5 .5", "line 3: class nan has no name"),
         ("inf .5 .5 .5 .5", "line 3: class inf has no name"),
-        ("cat .5 .5 .5 .5", "line 3 is no YOLO label: could not convert string to float: 'cat'"),
-        ("0, .5, .5, .5, .5", "line 3 is no YOLO label: could not convert"),
-        ("0", "line 3 is no YOLO label: after the class stand neither the four numbers of a box nor the points of a p"),
-        ("0 .5 .5 .5", "line 3 is no YOLO label"),
-        ("0 .5 .5 .5 .5 .5 .5 .5", "but 7 numbers; keypoints need a kpt_shape in the YAML file"),
+        ("cat .5 .5 .5 .5", "line 3 is not a YOLO label: could not convert string to float: 'cat'"),
+        ("0, .5, .5, .5, .5", "line 3 is not a YOLO label: could not convert"),
+        (
+            "0",
+            "expected the four numbers of a box or the points of a polygon after the class, not 0 numbers",
+        ),
+        ("0 .5 .5 .5", "line 3 is not a YOLO label"),
+        ("0 .5 .5 .5 .5 .5 .5 .5", "not 7 numbers; keypoints need a kpt_shape in the YAML file"),
     ],
 )
-def test_broken_lines(tmp_path: Path, line: str, said: str) -> None:
+def test_invalid_lines(tmp_path: Path, line: str, message: str) -> None:
     file = write_one(tmp_path, f"0 .5 .5 .5 .5\n\n{line}\n")
     text = refusal(tmp_path)
     assert text.startswith(str(file))
-    assert said in text
+    assert message in text
 
 
-def test_a_label_file_that_is_no_text(tmp_path: Path) -> None:
+def test_label_file_that_is_not_text(tmp_path: Path) -> None:
     file = write_one(tmp_path, b"0 .5 .5 .5 \xff")
-    assert refusal(tmp_path) == f"{file} is no YOLO label file: it is no text"
+    assert refusal(tmp_path) == f"{file} is not a YOLO label file: it is not text"
 
 
-def test_odd_boxes(tmp_path: Path) -> None:
+def test_invalid_boxes(tmp_path: Path) -> None:
     write_one(tmp_path, "0 .5 .5 0 .5\n1 .1 .1 .4 .1\n0 2 2 .1 .1\n1 nan .5 .5 .5\n0 .5 .5 .5 -.5\n")
     dataset = read_dataset(tmp_path, "train")
     np.testing.assert_allclose(dataset.examples[0].boxes, [[0, 1.5, 12, 4.5]], rtol=1e-6)
     assert dataset.examples[0].labels.tolist() == [1]
     name, image = f"{tmp_path / 'data.yaml'} (train)", tmp_path / "a.jpg"
     assert sorted(dataset.problems) == [
-        f"{name}: 1 boxes are no numbers, such as in {image}: left out",
-        f"{name}: 1 boxes lie outside their image, such as in {image}: left out",
-        f"{name}: 1 boxes reach beyond their image, such as in {image}: cut off there",
-        f"{name}: 1 classes have no object: 'cat'",
-        f"{name}: 2 boxes have no width or no height, such as in {image}: left out",
+        f"{name}: 1 boxes are not finite, such as in {image}: skipped",
+        f"{name}: 1 boxes are outside their image, such as in {image}: skipped",
+        f"{name}: 1 boxes extend beyond their image, such as in {image}: clipped",
+        f"{name}: 1 classes have no objects: 'cat'",
+        f"{name}: 2 boxes have no width or height, such as in {image}: skipped",
     ]
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        ("", "is no YOLO dataset: it has no names"),
-        ("[1, 2]", "is no YOLO dataset: it has no names"),
-        ("train: images", "is no YOLO dataset: it has no names"),
+        ("", "is not a YOLO dataset: it has no names"),
+        ("[1, 2]", "is not a YOLO dataset: it has no names"),
+        ("train: images", "is not a YOLO dataset: it has no names"),
         ("names: [a\ntrain: .", "is not YAML: while parsing a flow sequence"),
         ("names: {? [a] : b}\ntrain: .", "is not YAML"),
-        ("names: cat", "names is neither a list nor numbers with their names"),
-        ("names: {cat: 0}", "names is neither a list nor numbers with their names"),
-        ("names: [[cat], {a: b}]", "names is neither a list nor numbers with their names"),
+        ("names: cat", "names is neither a list nor a mapping from numbers to names"),
+        ("names: {cat: 0}", "names is neither a list nor a mapping from numbers to names"),
+        ("names: [[cat], {a: b}]", "names is neither a list nor a mapping from numbers to names"),
         ("names: []\ntrain: .", "the dataset has no classes"),
-        ("names: [a, b, a]\ntrain: .", "1 class names stand twice, such as 'a'; give each its own"),
+        ("names: [a, b, a]\ntrain: .", "1 class names are not unique, such as 'a'; rename them"),
         ("names: [a, ' ', '']\ntrain: .", "2 classes have no name, such as 1; name them"),
-        ("names: [a, 'a ']\ntrain: .", "1 class names stand twice, such as 'a'"),
-        ("names: [a, b]\nnc: 3\ntrain: .", "nc is 3, but names are 2; correct one of them"),
-        ("names: [a]\nnc: [1]\ntrain: .", "nc is ['1'], but names are 1"),
-        ("names: [a]\ntrain: .", "the dataset has no objects (labels were looked for in files such as {}/a.txt)"),
-        ("names: [a]", "has no train split; say where its images are in a line “train: …”"),
+        ("names: [a, 'a ']\ntrain: .", "1 class names are not unique, such as 'a'"),
+        ("names: [a, b]\nnc: 3\ntrain: .", "nc is 3, but there are 2 names; correct one of them"),
+        ("names: [a]\nnc: [1]\ntrain: .", "nc is ['1'], but there are 1 names"),
+        ("names: [a]\ntrain: .", "the dataset has no objects (labels were expected in files such as {}/a.txt)"),
+        ("names: [a]", "has no train split; add a line “train: …” with the location of its images"),
         ("names: [a]\nval: .\ntrain:", "has no train split"),
-        ("names: [a]\ntrain: no/where", "names {}/no/where, which is not there; correct"),
-        ("names: [a]\ntrain: {a: b}", "which is not there"),
-        ("names: [a]\ntrain: [[a], .]", "which is not there"),
-        (f"names: [a]\ntrain: {'a' * 5000}", "which is not there"),
+        ("names: [a]\ntrain: no/where", "names {}/no/where, which does not exist; correct"),
+        ("names: [a]\ntrain: {a: b}", "which does not exist"),
+        ("names: [a]\ntrain: [[a], .]", "which does not exist"),
+        (f"names: [a]\ntrain: {'a' * 5000}", "which does not exist"),
         ("names: [a]\ntrain: empty", "the dataset has no images"),
         ("names: " + "[" * 1000, "is not YAML"),
-        ("names: [a]\ntrain: '\\udc80\\0'", "which is not there"),
+        ("names: [a]\ntrain: '\\udc80\\0'", "which does not exist"),
         ("\0", "is not YAML"),
     ],
     ids=lambda value: value[:40].strip("\0") if isinstance(value, str) else "",
 )
-def test_what_is_no_yolo_data_set(tmp_path: Path, content: str, said: str) -> None:
+def test_invalid_descriptions(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     write_image(tmp_path / "a.jpg")
     file = write_text(tmp_path / "data.yaml", content)
     text = refusal(tmp_path)
     assert text.startswith(str(file))
-    assert said.format(tmp_path) in text
+    assert message.format(tmp_path) in text
 
 
-def test_a_yaml_file_that_is_no_text(tmp_path: Path) -> None:
+def test_yaml_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_bytes(b"names: [\xff]")
     assert refusal(tmp_path).startswith(f"{tmp_path / 'data.yaml'} is not YAML: ")
 
 
-def test_labels_that_are_not_where_they_belong(tmp_path: Path) -> None:
+def test_labels_in_the_wrong_folder(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "train" / "a.jpg")
     write_text(tmp_path / "annotations" / "train" / "a.txt", as_yolo([CAT]))
     file = write_text(tmp_path / "data.yaml", f"{NAMES}train: images/train\n")
-    looked_for = tmp_path / "labels" / "train" / "a.txt"
-    expected = f"{file} (train): the dataset has no objects (labels were looked for in files such as {looked_for})"
+    expected_file = tmp_path / "labels" / "train" / "a.txt"
+    expected = f"{file} (train): the dataset has no objects (labels were expected in files such as {expected_file})"
     assert refusal(tmp_path) == expected
-    write_text(looked_for, "\n")
+    write_text(expected_file, "\n")
     assert refusal(tmp_path) == expected
 
 
@@ -310,7 +313,7 @@ def test_labels_in_pixels(tmp_path: Path) -> None:
     write_one(tmp_path, "0 20 15 10 10\n")
     assert refusal(tmp_path) == (
         f"{tmp_path / 'data.yaml'} (train): the dataset has no objects "
-        f"(1 boxes lie outside their image, such as in {tmp_path / 'a.jpg'}: left out)"
+        f"(1 boxes are outside their image, such as in {tmp_path / 'a.jpg'}: skipped)"
     )
 
 
@@ -389,76 +392,76 @@ def read_labels(folder: Path, labels: str, description: str = f"{NAMES}train: .\
 
 
 BOX = [[4.0, 3.0, 12.0, 9.0]]
-"""Of `0 .2 .2 .2 .2` in an image of 40 × 30."""
+"""Box of `0 .2 .2 .2 .2` in an image of 40 × 30 pixels."""
 
 
 @pytest.mark.parametrize(
     ("shape", "keypoints"),
     [
-        ("[4, 2]", ".9 .9 .8 .8 .7 .7 .6 .6"),  # as many numbers as a polygon of six points
+        ("[4, 2]", ".9 .9 .8 .8 .7 .7 .6 .6"),  # as many numbers as for a polygon of six points
         ("[17, 3]", " ".join([".9 .9 2"] * 17)),
         ("[1, 2]", ".9 .9"),
         ("[4, 2]", ""),
     ],
 )
 def test_pose_labels_are_boxes_and_keypoints(tmp_path: Path, shape: str, keypoints: str) -> None:
-    described = f"{NAMES}train: .\nkpt_shape: {shape}\n"
-    dataset = read_labels(tmp_path, f"0 .2 .2 .2 .2 {keypoints}\n", described)
+    description = f"{NAMES}train: .\nkpt_shape: {shape}\n"
+    dataset = read_labels(tmp_path, f"0 .2 .2 .2 .2 {keypoints}\n", description)
     np.testing.assert_allclose(dataset.examples[0].boxes, BOX, rtol=1e-5)
 
 
-def test_without_a_kpt_shape_the_same_numbers_are_a_polygon(tmp_path: Path) -> None:
+def test_without_kpt_shape_the_numbers_are_a_polygon(tmp_path: Path) -> None:
     dataset = read_labels(tmp_path, "0 .2 .2 .2 .2 .9 .9 .8 .8 .7 .7 .6 .6\n")
     np.testing.assert_allclose(dataset.examples[0].boxes, [[8, 6, 36, 27]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", ["17", "[17]", "[a, b]", "{a: b}"])
-def test_a_kpt_shape_that_is_none(tmp_path: Path, shape: str) -> None:
+def test_invalid_kpt_shape(tmp_path: Path, shape: str) -> None:
     with pytest.raises(DatasetError, match=r"data\.yaml: kpt_shape is not \[number of keypoints, 2 or 3\]"):
         read_labels(tmp_path, "0 .2 .2 .2 .2\n", f"{NAMES}train: .\nkpt_shape: {shape}\n")
 
 
-def test_a_line_with_other_keypoints_than_described(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="a box and 8 numbers of keypoints, but 10 numbers"):
+def test_wrong_number_of_keypoints(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="a box and 8 of keypoints after the class, not 10 numbers"):
         read_labels(tmp_path, f"0 {'.2 ' * 10}\n", f"{NAMES}train: .\nkpt_shape: [4, 2]\n")
 
 
 @pytest.mark.parametrize("fifth", ["7", "0.93"])
-def test_a_track_id_or_a_confidence_is_ignored_and_told(tmp_path: Path, fifth: str) -> None:
+def test_track_ids_and_confidences_are_ignored_and_counted(tmp_path: Path, fifth: str) -> None:
     dataset = read_labels(tmp_path, f"0 .2 .2 .2 .2 {fifth}\n1 .5 .5 .5 .5\n")
     np.testing.assert_allclose(dataset.examples[0].boxes[:1], BOX, rtol=1e-5)
-    said = f"1 label lines have a track id or a confidence behind the box, such as in {tmp_path / 'a.txt'}: ignored"
-    assert dataset.problems == (f"{tmp_path / 'data.yaml'} (train): {said}",)
+    problem = f"1 label lines have a track id or a confidence after the box, such as in {tmp_path / 'a.txt'}: ignored"
+    assert dataset.problems == (f"{tmp_path / 'data.yaml'} (train): {problem}",)
 
 
-def test_lines_that_stand_twice_are_taken_once_and_counted(tmp_path: Path) -> None:
+def test_duplicate_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     dataset = read_labels(tmp_path, "0 .2 .2 .2 .2\n1 .5 .5 .5 .5\n" * 2 + "0  .2 .2 .2 .2 \n0 .2 .2 .2 .21\n")
     assert dataset.examples[0].labels.tolist() == [0, 1, 0]
-    said = f"3 label lines stand twice, such as in {tmp_path / 'a.txt'}: taken once"
-    assert dataset.problems == (f"{tmp_path / 'data.yaml'} (train): {said}",)
+    problem = f"3 label lines are duplicates, such as in {tmp_path / 'a.txt'}: skipped"
+    assert dataset.problems == (f"{tmp_path / 'data.yaml'} (train): {problem}",)
 
 
 @pytest.mark.parametrize("names", ["classes.txt", "obj.names"])
 @pytest.mark.parametrize("images", ["images", "images/val", "val/images", ""])
 @pytest.mark.parametrize("by_file", [False, True])
-def test_a_list_of_names_describes_a_dataset(tmp_path: Path, names: str, images: str, by_file: bool) -> None:
+def test_list_of_class_names(tmp_path: Path, names: str, images: str, by_file: bool) -> None:
     write_small(tmp_path / images)
-    write_text(tmp_path / "notes.json", "{}")  # as Label Studio puts beside it
+    write_text(tmp_path / "notes.json", "{}")  # of Label Studio
     file = write_text(tmp_path / names, "cat\ndog\n\n")
-    is_small(read_dataset(file if by_file else tmp_path, "val"), tmp_path / images)
+    check_small(read_dataset(file if by_file else tmp_path, "val"), tmp_path / images)
 
 
-def test_labels_beside_images_below_a_folder_named_images(tmp_path: Path) -> None:
+def test_labels_beside_images_below_images(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "a.jpg")
     write_text(tmp_path / "images" / "a.txt", "0 .2 .2 .2 .2\n")
     write_text(tmp_path / "data.yaml", f"{NAMES}train: images\n")
     np.testing.assert_allclose(read_dataset(tmp_path, "train").examples[0].boxes, BOX, rtol=1e-5)
 
 
-def test_a_yaml_file_without_splits(tmp_path: Path) -> None:
+def test_yaml_file_without_splits(tmp_path: Path) -> None:
     write_small(tmp_path / "images")
     write_text(tmp_path / "data.yaml", NAMES)
-    is_small(read_dataset(tmp_path, "train"), tmp_path / "images")
+    check_small(read_dataset(tmp_path, "train"), tmp_path / "images")
 
 
 def test_the_test_split(tmp_path: Path) -> None:
@@ -467,9 +470,9 @@ def test_the_test_split(tmp_path: Path) -> None:
     assert len(read_dataset(tmp_path, "test").examples) == 2
 
 
-def test_a_dataset_of_darknet(tmp_path: Path) -> None:
+def test_darknet(tmp_path: Path) -> None:
     write_small(tmp_path / "obj_val_data")
     write_text(tmp_path / "obj.names", "cat\ndog\n")
     write_text(tmp_path / "val.txt", "data/obj_val_data/a.jpg\ndata/obj_val_data/b.PNG\n")
     write_text(tmp_path / "obj.data", "classes = 2\nval = data/val.txt\nnames = data/obj.names\nbackup = backup/\n")
-    is_small(read_dataset(tmp_path, "val"), tmp_path / "obj_val_data")
+    check_small(read_dataset(tmp_path, "val"), tmp_path / "obj_val_data")

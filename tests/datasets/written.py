@@ -1,4 +1,4 @@
-"""Small datasets, written to files."""
+"""Small datasets on disk."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,14 +33,14 @@ def write_json(path: Path, content: object) -> Path:
 def as_coco(
     objects_of: Mapping[str, Sequence[tuple[int, Box]]], classes: Sequence[str], size: tuple[int, int] = (40, 30)
 ) -> dict[str, Any]:
-    """What a COCO JSON file says of images of one size, by their names, and their objects: label and box.
+    """Contents of a COCO JSON file for images of one size, with the label and box of each object by image name.
 
-    Ids are what no index is: 700 and upwards for images, 10, 20, … for categories.
+    Ids differ from indices: 700, 703, … for images and 10, 20, … for categories.
     """
     width, height = size
     images = [
-        {"id": 700 + 3 * place, "file_name": name, "width": width, "height": height}
-        for place, name in enumerate(objects_of)
+        {"id": 700 + 3 * index, "file_name": name, "width": width, "height": height}
+        for index, name in enumerate(objects_of)
     ]
     annotations = [
         {
@@ -60,7 +60,7 @@ def as_coco(
 
 
 def as_yolo(objects: Sequence[tuple[int, Box]], size: tuple[int, int] = (40, 30)) -> str:
-    """What a YOLO label file says of an image's objects."""
+    """Contents of a YOLO label file for the label and box of each object."""
     width, height = size
     return "".join(
         f"{label} {(x1 + x2) / 2 / width!r} {(y1 + y2) / 2 / height!r} {(x2 - x1) / width!r} {(y2 - y1) / height!r}\n"

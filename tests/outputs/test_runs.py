@@ -326,7 +326,7 @@ def test_drawings_are_no_images_to_learn_from(place: Place) -> None:
     run = place.detr("eval", "drawn", "--model", "model")
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith(
-        "detr: drawn/coco.json lies among annotated images, which have boxes drawn on them; put it beside"
+        "detr: drawn/coco.json is among annotated images, which have boxes drawn on them; put it beside"
     )
     (place.folder / "drawn/coco.json").rename(place.folder / "images/coco.json")
     run = place.detr("eval", "images", "--model", "model")

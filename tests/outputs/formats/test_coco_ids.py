@@ -137,7 +137,7 @@ def test_image_without_id_fails_alone(place: Path) -> None:
     assert {one["kind"] for one in reasons.values()} == {"no image id"}
     assert reasons[Path("twice/5.png")]["reason"] == f"twice/5.png: {truth} does not list it"
     assert reasons[Path("twice/a/0.png")]["reason"] == (
-        f"twice/a/0.png: {truth} lists one image for it and for another (0)"
+        f"twice/a/0.png: {truth} lists only one image (id 0) for it and another"
     )
     assert [one["file_name"] for one in read(place / "failed" / "coco.json")["images"]] == ["0.png"]
 
@@ -187,7 +187,7 @@ def test_first_of_several_images_gets_the_id(tmp_path: Path) -> None:
     one, two = ids.with_ids([ImageReference("x/a.jpg", Path("x/a.jpg")), ImageReference("y/a.jpg", Path("y/a.jpg"))])
     assert (one.image_id, two.image_id) == (0, None)
     ids.require_id(one)
-    with pytest.raises(ImageError, match=r"y/a\.jpg: .* lists one image for it and for another \(0\)"):
+    with pytest.raises(ImageError, match=r"y/a\.jpg: .* lists only one image \(id 0\) for it and another"):
         ids.require_id(two)
 
 
@@ -195,7 +195,7 @@ def test_category_ids_by_name(tmp_path: Path) -> None:
     categories = [{"id": 90, "name": " Dog "}, {"id": 0, "name": "cat"}, {"id": 3, "name": "N/A"}]
     ids = coco_ids(tmp_path, [], categories)
     assert ids.category_ids(("N/A", "cat", "bird", "dog")) == (None, 0, None, 90)
-    with pytest.raises(UsageError, match="has no category named like a class of the model, but 'Dog', 'cat', 'N/A'"):
+    with pytest.raises(UsageError, match="with the name of a class of the model, but 'Dog', 'cat', 'N/A'"):
         ids.category_ids(("bird",))
 
 
