@@ -12,7 +12,7 @@ from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 from ..models.projector import ConvNorm
 from ..models.resnet import BasicBlock, Bottleneck, FrozenBatchNorm, ResNet
-from ..models.vit import PATCH, WINDOWS, Block, Embedding, LayerScale, SelfAttention, to_windows
+from ..models.vit import PATCH, WINDOWS, Block, LayerScale, PatchEmbedding, SelfAttention, to_windows
 
 
 def fuse(network: Detr | LwDetr) -> Detr | LwDetr:
@@ -64,7 +64,7 @@ def fuse_lwdetr(model: LwDetr) -> LwDetr:
             _scale(module.feedforward[2], module.scale2)
             module.attention = FusedQKVAttention(module.attention)
             module.scale1, module.scale2 = nn.Identity(), nn.Identity()
-    assert isinstance(model.backbone.embedding, Embedding)
+    assert isinstance(model.backbone.embedding, PatchEmbedding)
     model.backbone.embedding = FusedPatchEmbedding(model.backbone.embedding)
     return model.to(memory_format=torch.channels_last)
 
@@ -96,7 +96,7 @@ class FusedQKVAttention(nn.Module):
 class FusedPatchEmbedding(nn.Module):
     """`Embedding` as one product over patches gathered window by window, with positions kept for the next image."""
 
-    def __init__(self, embedding: Embedding) -> None:
+    def __init__(self, embedding: PatchEmbedding) -> None:
         super().__init__()
         self.weight = _constant(embedding.patches.weight.permute(0, 2, 3, 1).flatten(1))
         assert embedding.patches.bias is not None

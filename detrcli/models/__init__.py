@@ -1,1 +1,1 @@
-"""The papers as PyTorch modules. Nothing here imports anything but torch."""
+"""The papers as PyTorch modules; they import only torch."""

@@ -19,7 +19,7 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
 
 
 def apply_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
-    """Shift centers by multiples of the size, and scale sizes exponentially (LW-DETR, section 3.1).
+    """Shift centers by a multiple of the size, and scale sizes by an exponential.
 
     Args:
         boxes: (…, 4), at least float32.

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from .boxes import at_least_float32
 from .layers import MLP
-from .position_encoding import grid_places, padded_places, sine_positions
+from .position_encoding import grid_coordinates, padded_coordinates, sine_encoding
 from .predictions import Predictions
 from .resnet import BlockKind, ResNet
 from .transformer import Decoder, Encoder
@@ -15,16 +15,16 @@ from .transformer import Decoder, Encoder
 
 @dataclass(frozen=True)
 class DetrConfig:
-    """Sizes of a DETR. The defaults are the paper's DETR with ResNet-50, but for the number of classes.
+    """Sizes of a DETR. The defaults are those of DETR with ResNet-50.
 
     Attributes:
         num_classes: K, without the no-object class.
-        num_queries: N, the number of object queries.
-        depths: blocks in each stage of the ResNet.
-        block: the kind of the ResNet's blocks.
-        dilation: DC5, a last stage of twice the resolution.
-        hidden_dim: d, the width of the transformer.
-        heads: attention heads.
+        num_queries: Q, the number of object queries.
+        depths: number of blocks in each stage of the ResNet.
+        block: kind of its blocks.
+        dilation: whether its last stage has twice the resolution (DC5).
+        hidden_dim: D, the width of the transformer.
+        heads: number of attention heads.
         feedforward: inner width of the feed-forward networks.
         encoder_layers: number of encoder layers.
         decoder_layers: number of decoder layers.
@@ -45,7 +45,7 @@ class DetrConfig:
 
 
 class Detr(nn.Module):
-    """Backbone, transformer, and one class and one box head that all decoder layers share (figure 2)."""
+    """Backbone, transformer, and prediction heads that all decoder layers share (figure 2)."""
 
     def __init__(self, config: DetrConfig) -> None:
         super().__init__()
@@ -63,19 +63,19 @@ class Detr(nn.Module):
         """Detect objects.
 
         Args:
-            pixels: (B, 3, H, W), normalised.
-            mask: (B, H, W) bool, True on padding, or None where there is none.
+            pixels: (B, 3, H, W), normalized.
+            mask: (B, H, W) bool, True on padding, or None without padding.
 
         Returns:
-            Logits (B, Q, K+1), the last of them no-object, and boxes (B, Q, 4).
+            Logits (B, Q, K+1), of which the last is no-object, and boxes (B, Q, 4).
         """
-        return self._answer(self._decoder_states(pixels, mask)[-1])
+        return self._predict(self._decoder_states(pixels, mask)[-1])
 
     def every_layer(self, pixels: Tensor, mask: Tensor | None = None) -> list[Predictions]:
-        """The answer of each decoder layer, the last one last, for the auxiliary losses (section 3.2)."""
-        return [self._answer(state) for state in self._decoder_states(pixels, mask)]
+        """Predictions of each decoder layer, in order, for the auxiliary losses (section 3.2); see `forward`."""
+        return [self._predict(state) for state in self._decoder_states(pixels, mask)]
 
-    def _answer(self, state: Tensor) -> Predictions:
+    def _predict(self, state: Tensor) -> Predictions:
         boxes = self.box_head(state)
         return Predictions(self.class_head(state), boxes.to(at_least_float32(boxes.dtype)).sigmoid())
 
@@ -85,11 +85,11 @@ class Detr(nn.Module):
         dtype = at_least_float32(features.dtype)
         if mask is None:
             attn_mask = None
-            rows, columns = grid_places(height, width, dtype=dtype, device=features.device)
+            rows, columns = grid_coordinates(height, width, dtype=dtype, device=features.device)
         else:
             padding = F.interpolate(mask[:, None].to(dtype), size=(height, width))[:, 0].bool()
             attn_mask = ~padding.flatten(1)[:, None, None, :]
-            rows, columns = padded_places(padding, dtype=dtype)
-        position = sine_positions(rows, columns, self.config.hidden_dim).flatten(1, 2).to(features.dtype)
+            rows, columns = padded_coordinates(padding, dtype=dtype)
+        position = sine_encoding(rows, columns, self.config.hidden_dim).flatten(1, 2).to(features.dtype)
         memory = self.encoder(features.flatten(2).transpose(1, 2), position, attn_mask)
         return list(self.decoder(self.object_queries.weight, memory, position, attn_mask))

@@ -1,4 +1,4 @@
-"""The box heads of both papers (DETR, section 3.2, "Prediction FFNs"), and what encodes LW-DETR's reference boxes."""
+"""Layers that both papers use."""
 
 from itertools import pairwise
 
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLUs between them."""
+    """Linear layers with ReLUs between them, as in the box heads (DETR, section 3.2, "Prediction FFNs")."""
 
     def __init__(self, *widths: int) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .boxes import apply_deltas, make_anchors
 from .deformable import DeformableAttention
 from .layers import MLP
-from .position_encoding import sine_positions
+from .position_encoding import sine_encoding
 from .predictions import Predictions
 from .projector import Projector
 from .transformer import Attention, FeedForward
@@ -24,20 +24,20 @@ class LwDetrConfig:
     Attributes:
         num_classes: K; there is no no-object class.
         vit_dim: width of the ViT.
-        vit_heads: its attention heads.
+        vit_heads: its number of attention heads.
         vit_depth: its number of blocks.
-        window_blocks: its blocks that attend within windows.
-        features: its blocks whose outputs the projector takes.
-        vit_positions: sides of its grid of learned positions, which is resized to the image's.
-        scales: size of each of the projector's maps relative to the ViT's: 2 (P3), 1 (P4), 0.5 (P5).
-        c2f_depth: convolution pairs in each block of the projector.
-        hidden_dim: width of the decoder.
-        num_queries: object queries.
-        num_groups: query groups, of which all but the first are for training.
+        window_blocks: indices of its blocks that attend within windows.
+        features: indices of its blocks whose outputs the projector takes.
+        vit_positions: side of its grid of learned positions, which is resized to that of the image.
+        scales: size of each feature map of the projector relative to the ViT's: 2 (P3), 1 (P4), 0.5 (P5).
+        c2f_depth: convolution pairs per block of the projector.
+        hidden_dim: D, the width of the decoder.
+        num_queries: Q, the number of object queries in a group.
+        num_groups: number of query groups, of which only the first is used for prediction.
         decoder_layers: number of decoder layers.
-        self_heads: heads of the decoder's self-attention.
-        cross_heads: heads of its deformable attention.
-        points: places that each of these looks at in each level.
+        self_heads: number of heads of the decoder's self-attention.
+        cross_heads: number of heads of its deformable attention.
+        points: sampling locations per head and feature map.
         feedforward: inner width of the decoder's feed-forward networks.
     """
 
@@ -84,11 +84,11 @@ SIZES = {
     "xlarge": replace(_LARGE, vit_dim=768),
     "nano": _NANO,
 }
-"""The published sizes (table 1), and "nano", which is this project's own."""
+"""The published sizes (table 1), and this project's own "nano"."""
 
 
 class ProposalHead(nn.Module):
-    """Scores every cell of the feature maps and says what box it stands for; one for each query group."""
+    """Class scores and a box for every cell of the feature maps; each query group has its own head."""
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()
@@ -97,28 +97,28 @@ class ProposalHead(nn.Module):
         self.class_head = nn.Linear(dim, num_classes)
         self.box_head = MLP(dim, dim, dim, 4)
 
-    def forward(self, memory: Tensor, anchors: Tensor, inside: Tensor, count: int) -> Predictions:
-        """Pick the best cells.
+    def forward(self, memory: Tensor, anchors: Tensor, valid: Tensor, count: int) -> Predictions:
+        """Propose the cells with the highest scores.
 
         Args:
-            memory: (B, S, D) cells of all feature maps, zero where not inside.
-            anchors: (S, 4) box of each cell as cx, cy, w, h.
-            inside: (S,) bool, False where a cell may not be picked.
-            count: how many to pick.
+            memory: (B, S, D) cells of all feature maps, zero where not valid.
+            anchors: (S, 4) anchor of each cell as cx, cy, w, h.
+            valid: (S,) bool, False for cells that are never proposed.
+            count: number of proposals.
 
         Returns:
-            Logits (B, count, K) and boxes (B, count, 4), best first.
+            Logits (B, count, K) and boxes (B, count, 4), highest score first.
         """
         embedded = self.norm(self.embed(memory))
         logits = self.class_head(embedded)
-        best = logits.amax(-1).masked_fill(~inside, -torch.inf).topk(count, dim=1).indices
-        picked = embedded.gather(1, best[..., None].expand(-1, -1, embedded.shape[-1]))
-        chosen = logits.gather(1, best[..., None].expand(-1, -1, logits.shape[-1]))
-        return Predictions(chosen, apply_deltas(anchors[best], self.box_head(picked)))
+        best = logits.amax(-1).masked_fill(~valid, -torch.inf).topk(count, dim=1).indices
+        best_embedded = embedded.gather(1, best[..., None].expand(-1, -1, embedded.shape[-1]))
+        best_logits = logits.gather(1, best[..., None].expand(-1, -1, logits.shape[-1]))
+        return Predictions(best_logits, apply_deltas(anchors[best], self.box_head(best_embedded)))
 
 
 class DecoderLayer(nn.Module):
-    """Attention among the object queries, deformable attention to the feature maps, feed-forward network."""
+    """Self-attention of the object queries, deformable attention to the feature maps, feed-forward network."""
 
     def __init__(self, config: LwDetrConfig) -> None:
         super().__init__()
@@ -131,27 +131,27 @@ class DecoderLayer(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, position: Tensor, boxes: Tensor, maps: Sequence[Tensor], groups: int) -> Tensor:
-        """One round of refining what each object query has found.
+        """Refine the states of the object queries.
 
         Args:
-            x: (B, Q, D) states, query group after query group.
-            position: (B, Q, D) their positions.
-            boxes: (B, Q, 4) their boxes.
-            maps: (B, H, W, D) feature maps.
-            groups: number of query groups; a query attends to those of its own group alone.
+            x: (B, groups·Q, D) states, group by group.
+            position: (B, groups·Q, D) their positions.
+            boxes: (B, groups·Q, 4) their reference boxes.
+            maps: feature maps (B, H, W, D).
+            groups: number of query groups; self-attention is within groups.
 
         Returns:
-            (B, Q, D).
+            (B, groups·Q, D).
         """
-        with_pos, apart = x + position, (x.shape[0] * groups, -1, x.shape[-1])
-        attended = self.self_attention(with_pos.reshape(apart), with_pos.reshape(apart), x.reshape(apart))
+        with_pos, by_group = x + position, (x.shape[0] * groups, -1, x.shape[-1])
+        attended = self.self_attention(with_pos.reshape(by_group), with_pos.reshape(by_group), x.reshape(by_group))
         x = self.norm1(x + attended.view(x.shape))
         x = self.norm2(x + self.cross_attention(x + position, boxes, maps))
         return torch.as_tensor(self.norm3(x + self.feedforward(x)))
 
 
 class Decoder(nn.Module):
-    """A stack of decoder layers over object queries that start at proposed boxes."""
+    """Stack of decoder layers over object queries with reference boxes."""
 
     def __init__(self, config: LwDetrConfig) -> None:
         super().__init__()
@@ -161,20 +161,20 @@ class Decoder(nn.Module):
         self.position_head = MLP(2 * dim, dim, dim)
 
     def forward(self, queries: Tensor, boxes: Tensor, maps: Sequence[Tensor], groups: int = 1) -> list[Tensor]:
-        """Decode `groups` query groups, which see nothing of each other.
+        """Decode independent query groups.
 
         Args:
-            queries: (Q, D) object queries, group after group.
-            boxes: (B, Q, 4) where they start.
-            maps: (B, H, W, D) feature maps.
+            queries: (groups·Q, D) object queries, group by group.
+            boxes: (B, groups·Q, 4) their reference boxes.
+            maps: feature maps (B, H, W, D).
             groups: number of query groups.
 
         Returns:
-            The normed state (B, Q, D) after each layer.
+            Normed states (B, groups·Q, D) after each layer, in order.
         """
         x, y, width, height = (boxes * (2 * math.pi)).unbind(-1)
         dim = queries.shape[-1]
-        sines = torch.cat((sine_positions(y, x, dim), sine_positions(width, height, dim)), dim=-1)
+        sines = torch.cat((sine_encoding(y, x, dim), sine_encoding(width, height, dim)), dim=-1)
         position = self.position_head(sines.to(queries.dtype))
         state = queries.expand(boxes.shape[0], -1, -1)
         states = []
@@ -185,7 +185,7 @@ class Decoder(nn.Module):
 
 
 class LwDetr(nn.Module):
-    """ViT, projector, and a decoder whose queries start at the best cells' boxes (figure 2)."""
+    """ViT, projector, and a decoder whose reference boxes are the best proposals (figure 2)."""
 
     def __init__(self, config: LwDetrConfig) -> None:
         super().__init__()
@@ -208,28 +208,28 @@ class LwDetr(nn.Module):
         self.box_head = MLP(dim, dim, dim, 4)
 
     def forward(self, pixels: Tensor) -> Predictions:
-        """Detect objects, with the first query group.
+        """Detect objects with the first query group.
 
         Args:
-            pixels: (B, 3, H, W), normalised, sides multiples of 64.
+            pixels: (B, 3, H, W), normalized, sides multiples of 64.
 
         Returns:
-            Logits (B, Q, K) and boxes (B, Q, 4); an image of fewer cells than object queries has as many as cells.
+            Logits (B, Q, K) and boxes (B, Q, 4). Q is the number of cells if an image has fewer than object queries.
         """
         maps = self.feature_maps(pixels)
-        return self.answer(maps, self.propose(maps, (self.proposals[0],), self.config.num_queries).boxes)
+        return self.decode(maps, self.propose(maps, (self.proposals[0],), self.config.num_queries).boxes)
 
     def every_layer(self, pixels: Tensor) -> tuple[list[Predictions], Predictions]:
-        """What the losses of training are taken of (section 3.2): all query groups, side by side as further queries.
+        """Predictions of all query groups for the losses (section 3.2).
 
-        Proposals lend the decoder their boxes but learn from their own loss alone.
+        The decoder's losses do not reach the proposals, which have losses of their own.
 
         Args:
-            pixels: (B, 3, H, W), normalised, sides multiples of 64.
+            pixels: (B, 3, H, W), normalized, sides multiples of 64.
 
         Returns:
-            The answer of each decoder layer, the last one last, and the proposals: logits (B, groups·Q, K) and boxes
-            (B, groups·Q, 4) each, group after group.
+            Predictions of each decoder layer, in order, and the proposals; each logits (B, groups·Q, K) and boxes
+            (B, groups·Q, 4), group by group.
         """
         maps, groups = self.feature_maps(pixels), self.config.num_groups
         proposals = self.propose(maps, self.proposals, self.config.num_queries)
@@ -245,16 +245,19 @@ class LwDetr(nn.Module):
         ], proposals
 
     def feature_maps(self, pixels: Tensor) -> list[Tensor]:
-        """Normalised pixels (B, 3, H, W) → a map (B, H, W, D) for each scale."""
+        """Normalized pixels (B, 3, H, W) → one feature map (B, H', W', D) per scale."""
         maps: list[Tensor] = self.projector(self.backbone(pixels))
         return maps
 
-    def answer(self, maps: Sequence[Tensor], proposed: Tensor) -> Predictions:
-        """Let the first query group start at proposed boxes.
+    def decode(self, maps: Sequence[Tensor], proposed: Tensor) -> Predictions:
+        """Decode the first query group from proposed boxes.
 
         Args:
-            maps: (B, H, W, D) feature maps.
-            proposed: (B, Q, 4) boxes as cx, cy, w, h, at least float32, best first.
+            maps: feature maps (B, H, W, D).
+            proposed: (B, Q, 4) boxes as cx, cy, w, h, at least float32, highest score first.
+
+        Returns:
+            Logits (B, Q, K) and boxes (B, Q, 4).
         """
         count = proposed.shape[1]
         boxes = apply_deltas(proposed, self.reference_deltas.weight[:count])
@@ -262,20 +265,20 @@ class LwDetr(nn.Module):
         return Predictions(self.class_head(state), apply_deltas(boxes, self.box_head(state)))
 
     def propose(self, maps: Sequence[Tensor], heads: Iterable[nn.Module], count: int) -> Predictions:
-        """The best cells of feature maps, as each proposal head judges them, head after head.
+        """Propose the best cells of the feature maps according to each head.
 
         Args:
-            maps: (B, H, W, D) feature maps.
+            maps: feature maps (B, H, W, D).
             heads: proposal heads.
-            count: how many each picks, or all where there are fewer.
+            count: number of proposals per head; fewer where there are fewer cells.
 
         Returns:
-            Logits (B, heads·count, K) and boxes (B, heads·count, 4), each head's best first.
+            Logits (B, heads·count, K) and boxes (B, heads·count, 4), head by head, highest score first.
         """
         memory = torch.cat([one.flatten(1, 2) for one in maps], dim=1)
         anchors = make_anchors([(one.shape[1], one.shape[2]) for one in maps], memory)
-        inside = ((anchors > 0.01) & (anchors < 0.99)).all(-1)
-        memory = memory.masked_fill(~inside[:, None], 0)
+        valid = ((anchors > 0.01) & (anchors < 0.99)).all(-1)
+        memory = memory.masked_fill(~valid[:, None], 0)
         count = min(count, len(anchors))
-        logits, boxes = zip(*(head(memory, anchors, inside, count) for head in heads), strict=True)
+        logits, boxes = zip(*(head(memory, anchors, valid, count) for head in heads), strict=True)
         return Predictions(torch.cat(logits, dim=1), torch.cat(boxes, dim=1))

@@ -1,4 +1,4 @@
-"""From the ViT's feature maps to one map a scale: resampling, aggregation and a C2f block (section 3.1, figure 3)."""
+"""LW-DETR's projector from the ViT's feature maps to one map per scale (Chen et al. 2024, section 3.1, figure 3)."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ class ConvNorm(nn.Sequential):
 
 
 class C2f(nn.Module):
-    """YOLOv8's block: a projection whose halves, and each further convolution of one of them, are joined and mixed."""
+    """Block of YOLOv8: split the channels, convolve one half repeatedly, and fuse both halves and all its stages."""
 
     def __init__(self, inputs: int, outputs: int, depth: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class C2f(nn.Module):
 
 
 def resampler(dim: int, scale: float) -> tuple[nn.Module, int]:
-    """What brings one feature map to a scale (2, 1 or ½ of the ViT's), and its number of channels then."""
+    """Module that resamples a feature map to a scale (2, 1 or 0.5 of the ViT's), and its number of output channels."""
     if scale == 2 and dim > 512:
         return nn.Sequential(
             ConvNorm(dim, dim // 2, 1, nn.ReLU()), nn.ConvTranspose2d(dim // 2, dim // 4, 2, stride=2)
@@ -48,11 +48,11 @@ def resampler(dim: int, scale: float) -> tuple[nn.Module, int]:
         return nn.Sequential(ConvNorm(dim, dim, 3, nn.ReLU(), stride=2)), dim
     if scale == 1:
         return nn.Sequential(), dim
-    raise ValueError(f"no way to a scale of {scale}")
+    raise ValueError(f"scale must be 2, 1 or 0.5, not {scale}")
 
 
 class Stage(nn.Module):
-    """All feature maps joined at one scale."""
+    """Resample all feature maps to one scale, and aggregate them."""
 
     def __init__(self, dim: int, maps: int, hidden_dim: int, scale: float, depth: int) -> None:
         super().__init__()
@@ -62,21 +62,21 @@ class Stage(nn.Module):
         self.norm = nn.LayerNorm(hidden_dim, eps=EPS)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, D, H, W) → (B, H·scale, W·scale, hidden_dim)."""
+        """Feature maps (B, D, H, W) → (B, H·scale, W·scale, hidden_dim)."""
         resampled = [resample(one) for resample, one in zip(self.resamplers, maps, strict=True)]
         x = self.c2f(torch.cat(resampled, dim=1))
         return torch.as_tensor(self.norm(x.permute(0, 2, 3, 1)))
 
 
 class Projector(nn.Module):
-    """One stage a scale.
+    """One stage per scale.
 
     Args:
-        dim: channels of each of the ViT's maps.
-        maps: how many there are.
+        dim: D, the channels of the ViT's feature maps.
+        maps: number of these.
         hidden_dim: channels of the outputs.
         scales: size of each output relative to the ViT's maps: 2 (P3), 1 (P4) or 0.5 (P5).
-        depth: convolution pairs in each C2f block.
+        depth: convolution pairs per C2f block.
     """
 
     def __init__(self, dim: int, maps: int, hidden_dim: int, scales: Sequence[float], depth: int) -> None:
@@ -84,5 +84,5 @@ class Projector(nn.Module):
         self.stages = nn.ModuleList(Stage(dim, maps, hidden_dim, scale, depth) for scale in scales)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (B, D, H, W) → one (B, H·scale, W·scale, hidden_dim) a scale."""
+        """Feature maps (B, D, H, W) → one map (B, H·scale, W·scale, hidden_dim) per scale."""
         return [stage(maps) for stage in self.stages]

@@ -12,7 +12,7 @@ WIDTHS = (64, 128, 256, 512)
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm whose statistics and scale never change: a fixed scale and shift for each channel."""
+    """Batch norm with fixed statistics and affine parameters."""
 
     weight: Tensor
     bias: Tensor
@@ -33,7 +33,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions around a shortcut, as in ResNet-18 and -34; the stride sits in the first."""
+    """Two 3×3 convolutions with a shortcut, as in ResNet-18 and -34; the first has the stride."""
 
     expansion = 1
 
@@ -56,7 +56,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions around a shortcut; the stride sits in the 3×3, which has the first dilation."""
+    """1×1, 3×3 and 1×1 convolutions with a shortcut; the 3×3 convolution has the stride and `first_dilation`."""
 
     expansion = 4
 
@@ -92,15 +92,15 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """The convolutional part of a ResNet, from the image to the last feature map.
+    """ResNet without its classifier, up to the last feature map.
 
     Args:
         depths: number of blocks in each of the four stages, (3, 4, 6, 3) for ResNet-50.
-        block: what they are, basic in ResNet-18 and -34, bottleneck in deeper ones.
-        dilation: DC5 (DETR, section 4.1): the last stage keeps its resolution and dilates instead of striding.
+        block: kind of these: basic in ResNet-18 and -34, bottleneck in deeper ones.
+        dilation: whether the last stage is dilated instead of strided (DC5; DETR, section 4.1).
 
     Attributes:
-        channels: of the last feature map.
+        channels: number of channels of the output.
     """
 
     def __init__(self, depths: Sequence[int], *, block: BlockKind = "bottleneck", dilation: bool = False) -> None:
@@ -125,7 +125,7 @@ class ResNet(nn.Module):
         self.layer4 = stage(WIDTHS[3], depths[3], **last)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, H, W) → features (B, channels, H/32, W/32), or H/16 and W/16 with dilation."""
+        """Normalized pixels (B, 3, H, W) → features (B, channels, H/32, W/32), or (…, H/16, W/16) with dilation."""
         x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         x = self.layer1(x)

@@ -1,4 +1,4 @@
-"""DETR's transformer (section 3.2 and appendix A.3): post-norm, positions added in every layer."""
+"""Transformer of DETR (section 3.2 and appendix A.3): post-norm, with positions added in every layer."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """Multi-head attention (appendix A.1) with a projection each for queries, keys, values and output."""
+    """Multi-head attention (appendix A.1)."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -21,13 +21,13 @@ class Attention(nn.Module):
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """Attend from each query to all visible keys.
+        """Attend from each query to all keys that are not masked.
 
         Args:
             queries: (B, Q, D).
             keys: (B, S, D).
             values: (B, S, D).
-            attn_mask: (B, 1, 1, S) bool, True where a key may be seen, or None where all may.
+            attn_mask: (B, 1, 1, S) bool, False where a key is masked, or None.
 
         Returns:
             (B, Q, D).
@@ -61,14 +61,14 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, position: Tensor, attn_mask: Tensor | None) -> Tensor:
-        """(B, S, D), with positions (B or 1, S, D) and `attn_mask` as in `Attention` → (B, S, D)."""
+        """(B, S, D), with positions (B or 1, S, D) and the `attn_mask` of `Attention` → (B, S, D)."""
         with_pos = x + position
         x = self.norm1(x + self.dropout(self.self_attention(with_pos, with_pos, x, attn_mask)))
         return torch.as_tensor(self.norm2(x + self.dropout(self.feedforward(x))))
 
 
 class DecoderLayer(nn.Module):
-    """Attention among the object queries, attention to the image, feed-forward network (figure 10, right)."""
+    """Self-attention of the object queries, cross-attention to the image, feed-forward network (figure 10, right)."""
 
     def __init__(self, dim: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
@@ -83,13 +83,13 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, query_pos: Tensor, memory: Tensor, with_pos: Tensor, attn_mask: Tensor | None
     ) -> Tensor:
-        """One round of refining what each object query has found.
+        """Refine the states of the object queries.
 
         Args:
-            x: (B, Q, D) state of each object query.
+            x: (B, Q, D) states.
             query_pos: (Q, D) learned object queries, added as positions.
-            memory: (B, S, D) the encoded image.
-            with_pos: (B, S, D) the encoded image plus its positions.
+            memory: (B, S, D) encoder output.
+            with_pos: (B, S, D) encoder output plus positions.
             attn_mask: (B, 1, 1, S) bool or None, as in `Attention`.
 
         Returns:
@@ -102,21 +102,21 @@ class DecoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A stack of encoder layers."""
+    """Stack of encoder layers."""
 
     def __init__(self, layers: int, dim: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(dim, heads, feedforward, dropout) for _ in range(layers))
 
     def forward(self, x: Tensor, position: Tensor, attn_mask: Tensor | None) -> Tensor:
-        """(B, S, D), with positions (B or 1, S, D) and `attn_mask` as in `Attention` → memory (B, S, D)."""
+        """(B, S, D), with positions (B or 1, S, D) and the `attn_mask` of `Attention` → memory (B, S, D)."""
         for layer in self.layers:
             x = layer(x, position, attn_mask)
         return x
 
 
 class Decoder(nn.Module):
-    """A stack of decoder layers whose states share one closing norm."""
+    """Stack of decoder layers with one final norm."""
 
     def __init__(self, layers: int, dim: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, queries: Tensor, memory: Tensor, position: Tensor, attn_mask: Tensor | None) -> list[Tensor]:
-        """Object queries (Q, D) and memory (B, S, D) → the normed state (B, Q, D) after each layer, last one last."""
+        """Object queries (Q, D) and memory (B, S, D) → normed states (B, Q, D) after each layer, in order."""
         with_pos = memory + position
         x = queries.new_zeros(memory.shape[0], *queries.shape)
         states = []

@@ -1,4 +1,4 @@
-"""Plain ViT with interleaved window and global attention, LW-DETR's encoder (Chen et al. 2024, section 3.1)."""
+"""Plain ViT with interleaved window and global attention: LW-DETR's encoder (Chen et al. 2024, section 3.1)."""
 
 from collections.abc import Collection
 
@@ -9,18 +9,19 @@ from torch.nn import functional as F
 from .boxes import at_least_float32
 
 PATCH = 16
+"""Side of a patch in pixels."""
 WINDOWS = 4
-"""The feature map is cut into 4 × 4 windows, whatever its size."""
+"""Every feature map is divided into 4 × 4 windows, whatever its size."""
 EPS = 1e-6
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention whose keys have no bias (softmax would not see one).
+    """Multi-head self-attention; keys have no bias, since softmax is invariant to it.
 
     Args:
-        dim: width.
-        heads: attention heads.
-        window: whether a token sees those of its window alone, or all.
+        dim: D, the width.
+        heads: number of attention heads.
+        window: whether tokens attend within their window only.
     """
 
     def __init__(self, dim: int, heads: int, *, window: bool) -> None:
@@ -34,9 +35,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, S, D), window by window → the same shape."""
-        seen = x.shape[0] * WINDOWS**2 if self.window else x.shape[0]
+        groups = x.shape[0] * WINDOWS**2 if self.window else x.shape[0]
         query, key, value = (
-            part(x).view(seen, -1, self.heads, x.shape[-1] // self.heads).transpose(1, 2)
+            part(x).view(groups, -1, self.heads, x.shape[-1] // self.heads).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )
         mixed = F.scaled_dot_product_attention(query, key, value)
@@ -44,7 +45,7 @@ class SelfAttention(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel of a branch (Touvron et al. 2021)."""
+    """Learned scale per channel of a residual branch (Touvron et al. 2021)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -55,8 +56,8 @@ class LayerScale(nn.Module):
         return x * self.weight
 
 
-class Positions(nn.Module):
-    """Learned positions of a square grid of cells, and of a class token, which is not used."""
+class PositionEmbedding(nn.Module):
+    """Learned positions of a square grid of patches, and of an unused class token."""
 
     def __init__(self, dim: int, side: int) -> None:
         super().__init__()
@@ -64,28 +65,28 @@ class Positions(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1, 1 + side**2, dim))
 
     def forward(self, height: int, width: int) -> Tensor:
-        """The grid's positions, resized bicubically: (1, height, width, D)."""
+        """Positions resized to a grid: (1, height, width, D)."""
         grid = self.weight[:, 1:].unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
         resized = F.interpolate(grid.to(at_least_float32(grid.dtype)), (height, width), mode="bicubic")
         return resized.permute(0, 2, 3, 1).to(grid.dtype)
 
 
-class Embedding(nn.Module):
-    """From pixels to tokens with their positions, laid out window by window."""
+class PatchEmbedding(nn.Module):
+    """Linear projection of patches plus their positions."""
 
     def __init__(self, dim: int, positions: int) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, dim, PATCH, stride=PATCH)
-        self.positions = Positions(dim, positions)
+        self.positions = PositionEmbedding(dim, positions)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, H·W/16², D)."""
+        """Pixels (B, 3, H, W) → tokens (B, H·W/16², D), window by window."""
         x = self.patches(pixels).permute(0, 2, 3, 1)
         return to_windows(x + self.positions(*x.shape[1:3]))
 
 
 class Block(nn.Module):
-    """A pre-norm transformer layer with LayerScale, over single windows or the whole image."""
+    """Pre-norm transformer layer with LayerScale, within windows or over the whole image."""
 
     def __init__(self, dim: int, heads: int, *, window: bool) -> None:
         super().__init__()
@@ -103,18 +104,17 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Feature maps of an image, from several depths.
+    """ViT that returns the feature maps of several blocks.
 
-    The tokens are laid out window by window once, before the first block, and stay so until the feature maps leave:
-    a block over single windows and one over the whole image then differ by a view alone.
+    Tokens are ordered window by window from the first block to the last, so that window attention is a mere view.
 
     Args:
-        dim: width.
-        heads: attention heads.
+        dim: D, the width.
+        heads: number of attention heads.
         depth: number of blocks.
-        window_blocks: the blocks that attend within windows; the others see the whole image.
-        features: the blocks whose outputs are given.
-        positions: sides of the grid of learned positions.
+        window_blocks: indices of the blocks that attend within windows.
+        features: indices of the blocks whose outputs are returned.
+        positions: side of the grid of learned positions.
     """
 
     def __init__(
@@ -128,11 +128,11 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         self.features = frozenset(features)
-        self.embedding: nn.Module = Embedding(dim, positions)
+        self.embedding: nn.Module = PatchEmbedding(dim, positions)
         self.blocks = nn.ModuleList(Block(dim, heads, window=index in window_blocks) for index in range(depth))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Normalised pixels (B, 3, H, W), sides multiples of 64 → feature maps (B, D, H/16, W/16), shallow to deep."""
+        """Normalized pixels (B, 3, H, W), sides multiples of 64 → feature maps (B, D, H/16, W/16), shallow to deep."""
         if pixels.shape[-2] % (PATCH * WINDOWS) or pixels.shape[-1] % (PATCH * WINDOWS):
             raise ValueError(f"sides must be multiples of {PATCH * WINDOWS}, not {tuple(pixels.shape[-2:])}")
         height, width = pixels.shape[-2] // PATCH, pixels.shape[-1] // PATCH
@@ -146,14 +146,14 @@ class ViT(nn.Module):
 
 
 def to_windows(x: Tensor) -> Tensor:
-    """(B, H, W, D) → (B, H·W, D), window by window."""
+    """Feature map (B, H, W, D) → tokens (B, H·W, D), window by window."""
     batch, height, width, dim = x.shape
     x = x.view(batch, WINDOWS, height // WINDOWS, WINDOWS, width // WINDOWS, dim)
     return x.transpose(2, 3).reshape(batch, height * width, dim)
 
 
 def from_windows(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, H·W, D), window by window → (B, D, H, W), channels last in memory."""
+    """Tokens (B, H·W, D), window by window → feature map (B, D, H, W), channels last in memory."""
     batch, _, dim = x.shape
     x = x.view(batch, WINDOWS, WINDOWS, height // WINDOWS, width // WINDOWS, dim)
     return x.transpose(2, 3).reshape(batch, height, width, dim).permute(0, 3, 1, 2)

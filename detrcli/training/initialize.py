@@ -12,7 +12,7 @@ from ..models.detr import Detr, DetrConfig
 from ..models.layers import MLP
 from ..models.lwdetr import LwDetr
 from ..models.resnet import BasicBlock, Bottleneck, ResNet
-from ..models.vit import Block, Embedding, ViT
+from ..models.vit import Block, PatchEmbedding, ViT
 
 PRIOR = 0.01
 """Initial score of every class in LW-DETR (Lin et al. 2017, section 3.3)."""
@@ -108,7 +108,7 @@ def _initialize_vit(network: ViT) -> None:
             for layer in module.modules():
                 if isinstance(layer, nn.Linear):
                     nn.init.trunc_normal_(layer.weight, std=0.02)
-        elif isinstance(module, Embedding):
+        elif isinstance(module, PatchEmbedding):
             nn.init.xavier_uniform_(module.patches.weight.flatten(1))
             nn.init.trunc_normal_(module.positions.weight, std=0.02)
 

@@ -18,7 +18,7 @@ from detrcli.inference.postprocess import EndToEnd, LwDetrPostprocess, postproce
 from detrcli.models.boxes import apply_deltas, cxcywh_to_xyxy, make_anchors
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.models.predictions import Predictions
-from detrcli.models.vit import Positions
+from detrcli.models.vit import PositionEmbedding
 
 from .. import golden
 from .test_golden import TOLERANCE, check_preprocessing
@@ -179,10 +179,10 @@ def test_half_precision(network: LwDetr, form: str, dtype: torch.dtype, toleranc
     with torch.inference_mode():
         maps = model.feature_maps(pixels)
         boxes = model.propose(maps, (model.proposals[0],), model.config.num_queries).boxes
-        at_least_float32 = model.answer(maps, boxes)
+        at_least_float32 = model.decode(maps, boxes)
         half = (by_powers(copy.deepcopy(network)) if form == "by powers" else model).to(device, dtype)
         rough_maps = half.feature_maps(pixels.to(device, dtype))
-        rough = half.answer(rough_maps, boxes.to(device))
+        rough = half.decode(rough_maps, boxes.to(device))
     for one, other in zip(rough_maps, maps, strict=True):
         assert (one.float().cpu() - other).abs().mean() < tolerance * other.abs().mean()
     assert rough.boxes.dtype == torch.float32
@@ -232,7 +232,7 @@ def test_places_are_exact_in_half_precision(dtype: torch.dtype, monkeypatch: pyt
     assert {grid.dtype for grid in looked_at} == {torch.float32}
     assert torch.equal(encoded[1], encoded[0].to(dtype))
 
-    positions = Positions(8, 14).to(dtype)
+    positions = PositionEmbedding(8, 14).to(dtype)
     torch.nn.init.normal_(positions.weight)
     assert torch.equal(positions(5, 7), copy.deepcopy(positions).float()(5, 7).to(dtype))
 
