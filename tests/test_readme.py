@@ -55,7 +55,6 @@ DOCUMENTS = (
 )
 OTHERS = {
     "--help",
-    "--no-postprocess",
     "--group",
     "--no-deps",
     "--batch",
