@@ -1,4 +1,4 @@
-"""Which classes a name means: for `--class`, for a dataset's objects, and for the weights that a training keeps."""
+"""Labels found by class names."""
 
 import pytest
 
@@ -20,9 +20,9 @@ CLASSES = ("N/A", "person", " Traffic Light", "Cat", "cat", "person")
         ("", []),
     ],
 )
-def test_a_name_as_it_is_written_comes_before_other_capitals(name: str, labels: list[int]) -> None:
+def test_exact_spelling_comes_before_other_case(name: str, labels: list[int]) -> None:
     assert matching_labels([name, "N/A"], CLASSES) == [labels, [0]]
 
 
-def test_letters_that_are_longer_in_capitals() -> None:
+def test_case_folding_may_change_the_length() -> None:
     assert matching_labels(["Straße", "STRASSE"], ["Strasse", "Straße"]) == [[1], [0, 1]]

@@ -111,15 +111,11 @@ def _within(published: str, ours: str, rows: Rows) -> Rows:
 
 def _joint_attention(published: str, ours: str) -> Rows:
     """Rows of `torch.nn.MultiheadAttention`."""
-    return _within(
-        published,
-        ours,
-        (
-            ("in_proj_weight", "query|key|value.weight"),
-            ("in_proj_bias", "query|key|value.bias"),
-            ("out_proj", "output"),
-        ),
-    )
+    return _within(published, ours, (
+        ("in_proj_weight", "query|key|value.weight"),
+        ("in_proj_bias", "query|key|value.bias"),
+        ("out_proj", "output"),
+    ))  # fmt: skip
 
 
 _QUERY_KEY_VALUE = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"))
@@ -136,8 +132,7 @@ DETR_ORIGINAL = Layout(
         *_within("transformer.*.layers.*", "*.layers.*", (
             *_joint_attention("self_attn", "self_attention"),
             *_joint_attention("multihead_attn", "cross_attention"),
-            ("linear1", "feedforward.0"),
-            ("linear2", "feedforward.3"),
+            ("linear1", "feedforward.0"), ("linear2", "feedforward.3"),
         )),
         ("transformer.encoder", "encoder"),
         ("transformer.decoder", "decoder"),
@@ -158,8 +153,7 @@ DETR_HUB_TIMM = Layout(
             *_within("self_attn", "self_attention", (*_QUERY_KEY_VALUE, ("out_proj", "output"))),
             *_within("encoder_attn", "cross_attention", (*_QUERY_KEY_VALUE, ("out_proj", "output"))),
             ("self_attn_layer_norm", "norm1"),
-            ("fc1", "feedforward.0"),
-            ("fc2", "feedforward.3"),
+            ("fc1", "feedforward.0"), ("fc2", "feedforward.3"),
         )),
         ("model.encoder.layers.*.final_layer_norm", "encoder.layers.*.norm2"),
         ("model.decoder.layers.*.encoder_attn_layer_norm", "decoder.layers.*.norm2"),
@@ -178,16 +172,14 @@ DETR_HUB = replace(
     DETR_HUB_TIMM,
     rows=(
         *_within(_HUB_RESNET, "backbone", (
-            ("embedder.embedder.convolution", "conv1"),
-            ("embedder.embedder.normalization", "bn1"),
+            ("embedder.embedder.convolution", "conv1"), ("embedder.embedder.normalization", "bn1"),
             *(
                 row
                 for stage in range(4)
                 for row in _within(f"encoder.stages.{stage}.layers.*", f"layer{stage + 1}.*", (
                     *((f"layer.{place}.convolution", f"conv{place + 1}") for place in range(3)),
                     *((f"layer.{place}.normalization", f"bn{place + 1}") for place in range(3)),
-                    ("shortcut.convolution", "downsample.0"),
-                    ("shortcut.normalization", "downsample.1"),
+                    ("shortcut.convolution", "downsample.0"), ("shortcut.normalization", "downsample.1"),
                 ))
             ),
         )),
@@ -203,10 +195,8 @@ _PROPOSALS = (
     ("enc_out_bbox_embed.*", "proposals.*.box_head"),
 )
 _DEFORMABLE_ATTENTION = _within("cross_attn", "cross_attention", (
-    ("sampling_offsets", "offsets"),
-    ("attention_weights", "weights"),
-    ("value_proj", "value"),
-    ("output_proj", "output"),
+    ("sampling_offsets", "offsets"), ("attention_weights", "weights"),
+    ("value_proj", "value"), ("output_proj", "output"),
 ))  # fmt: skip
 
 LWDETR_ORIGINAL = Layout(
@@ -218,13 +208,10 @@ LWDETR_ORIGINAL = Layout(
             ("patch_embed.proj", "embedding.patches"),
             *_within("blocks.*", "blocks.*", (
                 ("attn.qkv.weight", "attention.query|key|value.weight"),
-                ("attn.q_bias", "attention.query.bias"),
-                ("attn.v_bias", "attention.value.bias"),
+                ("attn.q_bias", "attention.query.bias"), ("attn.v_bias", "attention.value.bias"),
                 ("attn.proj", "attention.output"),
-                ("mlp.fc1", "feedforward.0"),
-                ("mlp.fc2", "feedforward.2"),
-                ("gamma_1", "scale1.weight"),
-                ("gamma_2", "scale2.weight"),
+                ("mlp.fc1", "feedforward.0"), ("mlp.fc2", "feedforward.2"),
+                ("gamma_1", "scale1.weight"), ("gamma_2", "scale2.weight"),
             )),
         )),
         ("backbone.0.encoder", "backbone"),
@@ -249,8 +236,7 @@ LWDETR_ORIGINAL = Layout(
         *_within("transformer.decoder.layers.*", "decoder.layers.*", (
             *_joint_attention("self_attn", "self_attention"),
             *_DEFORMABLE_ATTENTION,
-            ("linear1", "feedforward.0"),
-            ("linear2", "feedforward.3"),
+            ("linear1", "feedforward.0"), ("linear2", "feedforward.3"),
         )),
         ("transformer.decoder.ref_point_head", "decoder.position_head"),
         ("transformer.decoder", "decoder"),
@@ -267,12 +253,9 @@ LWDETR_HUB = Layout(
         *_within(_HUB_VIT, "backbone.blocks.*", (
             *_within("attention.attention", "attention", (("query", "query"), ("key", "key"), ("value", "value"))),
             ("attention.output", "attention.output"),
-            ("intermediate.fc1", "feedforward.0"),
-            ("intermediate.fc2", "feedforward.2"),
-            ("layernorm_before", "norm1"),
-            ("layernorm_after", "norm2"),
-            ("gamma_1", "scale1.weight"),
-            ("gamma_2", "scale2.weight"),
+            ("intermediate.fc1", "feedforward.0"), ("intermediate.fc2", "feedforward.2"),
+            ("layernorm_before", "norm1"), ("layernorm_after", "norm2"),
+            ("gamma_1", "scale1.weight"), ("gamma_2", "scale2.weight"),
         )),
         *_within("model.backbone.projector.scale_layers.*", "projector.stages.*", (
             *(
@@ -300,8 +283,7 @@ LWDETR_HUB = Layout(
             ("self_attn_layer_norm", "norm1"),
             ("cross_attn_layer_norm", "norm2"),
             ("layer_norm", "norm3"),
-            ("mlp.fc1", "feedforward.0"),
-            ("mlp.fc2", "feedforward.3"),
+            ("mlp.fc1", "feedforward.0"), ("mlp.fc2", "feedforward.3"),
         )),
         ("model.decoder.ref_point_head", "decoder.position_head"),
         ("model.decoder.layernorm", "decoder.norm"),
