@@ -96,6 +96,14 @@ class SplitError(DatasetError):
     """A split that the dataset does not have."""
 
 
+class ClassMismatchError(DatasetError):
+    """A validation set without objects of the training classes."""
+
+
+class ValidationSplitError(UsageError):
+    """Images to be held out of a dataset that has a validation split."""
+
+
 class TrainingError(DetrError):
     """A training run that cannot start, continue or be resumed."""
 

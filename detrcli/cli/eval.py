@@ -68,8 +68,7 @@ def evaluate(
     """Measure COCO's average precision of a model on labeled images.
 
     Classes are matched by name. Prints a table on a terminal, JSON in a pipe. Saved predictions have the ids of a COCO
-    dataset; in other formats, images (sorted by path) and classes are numbered from 1. Exit codes: 0 success, 2 wrong
-    usage, no such model or unusable dataset, 130 interrupted.
+    dataset; in other formats, images (sorted by path) and classes are numbered from 1.
     """
     require("pycocotools")
     from ..datasets import read_dataset

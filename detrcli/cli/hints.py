@@ -3,6 +3,7 @@
 from ..checkpoints.names import DEMO_MODEL
 from ..errors import (
     BackboneError,
+    ClassMismatchError,
     ClassNamesWarning,
     DamagedStateError,
     DetrError,
@@ -21,12 +22,14 @@ from ..errors import (
     ResumeMismatchError,
     TooManyProcessesError,
     UnknownModelError,
+    ValidationSplitError,
 )
 
 _DEMO = f"--model {DEMO_MODEL} works offline"
 
 HINTS: dict[type[DetrError] | type[DetrWarning], str] = {
     BackboneError: "fine-tune detr-resnet-50 with `detr train` instead",
+    ClassMismatchError: "name images of the same classes with --val-data",
     ClassNamesWarning: "name them with --class-names FILE (data.yaml, JSON, or text with one name per line)",
     DamagedStateError: "start a new run in another --output; --model OUTPUT/last starts from the last epoch's weights",
     DeviceMemoryError: "use a smaller --batch-size or --image-size",
@@ -43,6 +46,7 @@ HINTS: dict[type[DetrError] | type[DetrWarning], str] = {
     ResumeMismatchError: "resume with the same model, dataset and options",
     TooManyProcessesError: "start one process per GPU, as torchrun --nproc-per-node gpu does",
     UnknownModelError: "`detr models` lists the known names; org/name on the Hub, a folder or a file also works",
+    ValidationSplitError: "leave out --val-fraction",
 }
 """Hints by class of error or warning; a subclass without a hint inherits one."""
 

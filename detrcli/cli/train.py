@@ -1,18 +1,18 @@
-"""`detr train`: learn to find other objects."""
+"""`detr train`: train a model on a labeled dataset."""
 
 import os
-import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..checkpoints.names import DEFAULT_MODEL
-from ..errors import DatasetError, SplitError, UsageError
+from ..errors import UsageError
 from ..files import lock_directory
 from ..host import cores
 from ..training.files import STATE
@@ -38,8 +38,10 @@ from .packages import require
 from .progress import Progress, show_progress
 
 if TYPE_CHECKING:
-    from ..datasets import Dataset, Split
+    from ..checkpoints.load import LoadedModel
     from ..training.loop import Trainer
+    from ..training.optimizer import OptimizerConfig
+    from ..training.splits import Splits
 
 
 def train(
@@ -51,10 +53,10 @@ def train(
     scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Start from random weights; --model names an architecture.")
     ] = False,
-    validation: Annotated[
+    val_data: Annotated[
         Path | None,
         typer.Option(
-            "--val-data", callback=expand_user, help="Dataset to validate on.  [default: the dataset's own split]"
+            callback=expand_user, help="Dataset to validate on.  [default: the dataset's own val or test split]"
         ),
     ] = None,
     val_fraction: Annotated[
@@ -127,86 +129,61 @@ def train(
     verbose: Verbose = False,
     log_json: LogJson = False,
 ) -> None:
-    """Fine-tune a model on labelled images, or train one from scratch.
+    """Fine-tune a model on a labeled dataset, or train it from scratch.
 
-    OUTPUT gets the best model in the Hub's layout (so that `detr predict --model OUTPUT` takes it), the last one in
-    last/, metrics.jsonl and curves.png. `torchrun --nproc-per-node N -m detrcli train …` uses N GPUs. Exit codes: 0 all
-    well, 2 wrong usage or a dataset that cannot be used, 130 Ctrl-C, 143 SIGTERM (go on with --resume after either).
+    OUTPUT gets the best model in the Hub's layout (for `detr predict --model OUTPUT`), the last one in last/,
+    metrics.jsonl and curves.png. `torchrun --nproc-per-node N -m detrcli train …` uses N GPUs. After Ctrl-C or SIGTERM,
+    the same command with --resume continues.
     """
     is_main = "LOCAL_RANK" not in os.environ or os.environ.get("RANK") == "0"  # as torchrun numbers its processes
     console = Console(quiet=quiet or not is_main, verbose=verbose, as_json=log_json)
     show_warnings(console)
-    if val_fraction is not None and validation is not None:
-        raise UsageError("--val-fraction means nothing with --val-data")
-    if val_fraction is not None and not 0 < val_fraction < 1:
-        raise UsageError(f"--val-fraction takes a number above 0 and below 1, not {val_fraction:g}")
-    loads = {"--revision": revision, "--offline": offline, "--class-names": class_names}
-    if scratch and any(loads.values()):
-        raise UsageError(f"{next(filter(loads.get, loads))} means nothing with --from-scratch")
-    _check_output(output, dataset, resume=resume)
+    _check_validation(val_data, val_fraction)
+    if scratch:
+        _check_from_scratch({"--revision": revision, "--offline": offline, "--class-names": class_names})
+    if not resume:
+        _check_output(output, dataset)
     require("matplotlib", "pycocotools", "scipy")
-    from ..datasets import read_dataset
-
-    data = read_dataset(dataset, "train", strict=strict)
-    if val_fraction is None:
-        held_out = _validation(data, dataset, validation, console, strict=strict)
-    else:
-        data, held_out = _held_out(data, dataset, val_fraction, seed, console)
-    for problem in (*data.problems, *(held_out.problems if held_out else ())):
-        console.info(printable(problem))
+    data = _read_data(console, dataset, val_data, val_fraction, seed=seed, strict=strict)
 
     from ..inference.memory import enough_memory
     from ..inference.torch import parse_device, training_precision
-    from ..models.detr import Detr
     from ..training.augment import Augmentation
     from ..training.config import TrainConfig
     from ..training.distributed import init_distributed
-    from ..training.initial_model import from_scratch, pretrained
+    from ..training.initial_model import from_scratch
     from ..training.loop import Trainer
     from ..training.optimizer import FROM_SCRATCH, fine_tuning_config
     from ..training.sampler import steps_per_epoch
 
+    classes, image_size = data.train.classes, parse_size(size)
     if scratch:
-        start = from_scratch(model, data.classes, size=parse_size(size), seed=seed)
-        usual = FROM_SCRATCH
+        initial, optimizer = from_scratch(model, classes, size=image_size, seed=seed), FROM_SCRATCH
     else:
-        quiet_hub_logging(model, console)
-        start, known = pretrained(
-            model,
-            data.classes,
-            size=parse_size(size),
-            revision=revision,
-            offline=offline,
-            class_names=load_class_names(class_names),
-            seed=seed,
-        )
-        console.info(printable(f"{start.name} knows {known} of {len(data.classes)} classes by name"))
-        usual = fine_tuning_config(start.network)
-    if isinstance(start.network, Detr) and (layer_decay, component_decay) != (None, None):
-        option = "--component-decay" if layer_decay is None else "--layer-decay"
-        raise UsageError(f"{option} is for a ViT; {start.name} has a ResNet, whose rate is --backbone-lr-factor")
-    given = {
-        "backbone_lr_factor": backbone_lr_factor,
-        "layer_decay": layer_decay,
-        "component_decay": component_decay,
-        "weight_decay": weight_decay,
-    }
-    rates = replace(usual, **{name: value for name, value in given.items() if value is not None})
+        where = {"revision": revision, "offline": offline, "class_names": load_class_names(class_names)}
+        initial = _load_pretrained(console, model, classes, size=image_size, seed=seed, **where)
+        optimizer = fine_tuning_config(initial.network)
+    optimizer = _override(
+        optimizer,
+        initial,
+        backbone_lr_factor=backbone_lr_factor,
+        layer_decay=layer_decay,
+        component_decay=component_decay,
+        weight_decay=weight_decay,
+    )
     with (
         init_distributed(parse_device(device)) as processes,
         enough_memory(processes.device, "for this training run"),
         lock_directory(output) if processes.is_main else nullcontext(),
         show_progress(console) as progress,
     ):
-        steps = epochs * steps_per_epoch(len(data.examples), batch_size * processes.world_size)
-        if (warmup_steps or 0) > steps:
-            raise UsageError(f"--warmup-steps {warmup_steps} is longer than the training, which has {steps} steps")
+        steps = epochs * steps_per_epoch(len(data.train.examples), batch_size * processes.world_size)
         config = TrainConfig(
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,
-            optimizer=rates,
-            warmup_steps=min(100, steps // 10) if warmup_steps is None else warmup_steps,
+            optimizer=optimizer,
+            warmup_steps=_warmup_steps(warmup_steps, steps),
             lr_schedule=lr_schedule,
             ema_decay=ema_decay,
             box_loss=box_loss,
@@ -216,140 +193,128 @@ def train(
             val_interval=val_interval,
             seed=seed,
         )
-        trainer = Trainer(
-            start,
-            data,
-            held_out,
-            config,
-            output,
-            processes,
-            workers=_workers() if workers is None else workers,
-            callback=_Watcher(console, progress, epochs),
-        )
+        callback = _Callback(console, progress, epochs)
+        workers = _workers() if workers is None else workers
+        trainer = Trainer(initial, data.train, data.val, config, output, processes, workers=workers, callback=callback)
         if resume:
             trainer.resume()
-        console.info(
-            f"{start.name}, {len(data.classes)} classes, {len(data.examples)} images"
-            f"{f', {len(held_out.examples)} to validate' if held_out else ''}, "
-            f"on {processes.device} in {config.precision}"
-        )
-        try:
-            trainer.run()
-        except (KeyboardInterrupt, SystemExit):
-            if os.path.exists(output / STATE):
-                console.info("stopped; the same command with --resume goes on")
-            raise
-    if processes.is_main:
-        _conclude(console, trainer, output)
+        _report_start(console, initial, data, f"on {processes.device} in {config.precision}")
+        _run(console, trainer, output)
+    if is_main:
+        _report_end(console, trainer, output)
 
 
-def _validation(
-    data: "Dataset", place: Path, other: Path | None, console: Console, *, strict: bool
-) -> "Dataset | None":
-    from ..datasets import read_dataset
-    from ..datasets.annotations import align_classes
-
-    held_out = (
-        read_dataset(other, "val", strict=strict) if other is not None else _own_validation(data, place, strict=strict)
-    )
-    if held_out is None:
-        console.info(
-            f"{place} has no images to validate on; name some with --val-data, or hold some out with --val-fraction "
-            "0.1, to see AP and keep the best weights"
-        )
-        return None
-    held_out = align_classes(held_out, data.classes)
-    if not any(len(example.labels) for example in held_out.examples):
-        raise DatasetError(
-            f"{held_out.name} has no class of {data.name}; name images of the same classes with --val-data"
-        )
-    learned, judged = _places(data), _places(held_out)
-    if shared := len(learned & judged):
-        console.info(f"{shared} of {len(judged)} images to validate on are learned from as well: AP will say too much")
-    return held_out
+def _check_validation(val_data: Path | None, val_fraction: float | None) -> None:
+    if val_fraction is not None and val_data is not None:
+        raise UsageError("--val-fraction cannot be combined with --val-data")
+    if val_fraction is not None and not 0 < val_fraction < 1:
+        raise UsageError(f"--val-fraction takes a number above 0 and below 1, not {val_fraction:g}")
 
 
-def _own_validation(data: "Dataset", place: Path, *, strict: bool) -> "Dataset | None":
-    """The validation split of the dataset itself, if it has one, or else its test split."""
-    return _own_split(data, place, "val", strict=strict)
+def _check_from_scratch(options: Mapping[str, object]) -> None:
+    for option, value in options.items():
+        if value:
+            raise UsageError(f"{option} cannot be combined with --from-scratch")
 
 
-def _own_split(data: "Dataset", place: Path, split: "Split", *, strict: bool) -> "Dataset | None":
-    """A split of the dataset, if it has one that is not all there is."""
-    from ..datasets import read_dataset
-
-    try:
-        own = read_dataset(place, split, strict=strict)
-    except SplitError:
-        return None
-    return None if _places(own) == _places(data) else own
-
-
-def _held_out(
-    data: "Dataset", place: Path, fraction: float, seed: int, console: Console
-) -> tuple["Dataset", "Dataset"]:
-    from ..datasets.holdout import hold_out
-
-    own, test = _own_validation(data, place, strict=False), _own_split(data, place, "test", strict=False)
-    if own is not None and (test is None or _places(own) != _places(test)):  # which serves for want of another
-        raise UsageError(f"{place} has {len(own.examples)} images of its own to validate on; leave --val-fraction out")
-    learned, judged = hold_out(data, fraction, seed=seed)
-    console.info(f"{len(judged.examples)} of {len(data.examples)} images held out for validation")
-    return learned, judged
-
-
-def _places(data: "Dataset") -> set[tuple[str, str]]:
-    folders = {folder: os.path.realpath(folder) for folder in {one.path.parent for one in data.examples}}
-    return {(folders[one.path.parent], one.path.name) for one in data.examples}
-
-
-def _check_output(output: Path, dataset: Path, *, resume: bool) -> None:
-    if resume:
-        return
+def _check_output(output: Path, dataset: Path) -> None:
     if os.path.exists(output / STATE):
-        raise UsageError(f"{output} holds a training; go on with --resume, or name another --output")
+        raise UsageError(f"{output} holds a training run; continue it with --resume, or choose another --output")
     for name in ("model.safetensors", "config.json"):
         if os.path.exists(output / name):
-            raise UsageError(f"{output} holds a model, which would be overwritten; name another --output")
+            raise UsageError(f"{output} holds a model, which would be overwritten; choose another --output")
     if os.path.isdir(dataset) and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(dataset)):
-        raise UsageError(f"{output} lies in the dataset, which would not be the same afterwards; name another --output")
+        raise UsageError(f"{output} is inside the dataset, which must not change; choose another --output")
+
+
+def _read_data(
+    console: Console, dataset: Path, val_data: Path | None, val_fraction: float | None, *, seed: int, strict: bool
+) -> "Splits":
+    from ..training.splits import read_splits
+
+    data = read_splits(dataset, val_data=val_data, val_fraction=val_fraction, seed=seed, strict=strict)
+    for note in data.notes:
+        console.info(printable(note))
+    if data.val is None:
+        console.info(
+            f"{dataset} has no validation images; to measure AP and keep the best weights, name some with --val-data, "
+            "or hold some out with --val-fraction 0.1"
+        )
+    return data
+
+
+def _load_pretrained(console: Console, model: str, classes: tuple[str, ...], **options: Any) -> "LoadedModel":
+    from ..training.initial_model import pretrained
+
+    quiet_hub_logging(model, console)
+    initial, known = pretrained(model, classes, **options)
+    console.info(printable(f"{initial.name} knows {known} of {len(classes)} classes by name"))
+    return initial
+
+
+def _override(optimizer: "OptimizerConfig", initial: "LoadedModel", **given: float | None) -> "OptimizerConfig":
+    """Replace the settings that the user gave."""
+    from ..models.detr import Detr
+
+    for name in ("layer_decay", "component_decay"):
+        if given[name] is not None and isinstance(initial.network, Detr):
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} is for a ViT; {initial.name} has a ResNet, which has --backbone-lr-factor")
+    return replace(optimizer, **{name: value for name, value in given.items() if value is not None})
+
+
+def _warmup_steps(given: int | None, steps: int) -> int:
+    if given is None:
+        return min(100, steps // 10)
+    if given > steps:
+        raise UsageError(f"--warmup-steps {given} is longer than the training run of {steps} steps")
+    return given
 
 
 def _workers() -> int:
     return min(8, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
-def _conclude(console: Console, trainer: "Trainer", output: Path) -> None:
-    scored = [record for record in trainer.records if "ap" in record]
-    if scored:
-        best = max(scored, key=lambda record: record["ap"])
+def _report_start(console: Console, initial: "LoadedModel", data: "Splits", where: str) -> None:
+    validation = f", {len(data.val.examples)} to validate" if data.val else ""
+    console.info(
+        f"{initial.name}, {len(data.train.classes)} classes, {len(data.train.examples)} images{validation}, {where}"
+    )
+
+
+def _run(console: Console, trainer: "Trainer", output: Path) -> None:
+    try:
+        trainer.run()
+    except (KeyboardInterrupt, SystemExit):
+        if os.path.exists(output / STATE):
+            console.info("stopped; the same command with --resume continues")
+        raise
+
+
+def _report_end(console: Console, trainer: "Trainer", output: Path) -> None:
+    validated = [record for record in trainer.records if "ap" in record]
+    if validated:
+        best = max(validated, key=lambda record: record["ap"])
         console.info(f"best: AP {100 * best['ap']:.1f}, AP50 {100 * best['ap50']:.1f}, after epoch {best['epoch']}")
     console.info(f"try it: detr predict IMAGE --model {output}")
 
 
-class _Watcher:
-    """Shows how a training goes: a bar for the epoch on a terminal, and a line for each that is done."""
+class _Callback:
+    """Progress of a training run: steps and validation images as progress, and a line per epoch."""
 
     def __init__(self, console: Console, progress: Progress, epochs: int) -> None:
         self._console, self._progress, self._epochs = console, progress, epochs
-        self._began = time.monotonic()
+        self._start = monotonic()
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """A step is done."""
         self._progress.update(step, steps, f"epoch {epoch} of {self._epochs}", note=f", loss {loss:.3g}")
 
     def on_evaluation(self, done: int, total: int) -> None:
-        """Images of the validation are done."""
         self._progress.update(done, total, "validating")
 
     def on_epoch(self, record: Mapping[str, Any]) -> None:
-        """An epoch is done."""
-        precision = f", AP {100 * record['ap']:.1f}, AP50 {100 * record['ap50']:.1f}" if "ap" in record else ""
         losses = ", ".join(f"{name} {record[name]:.3f}" for name in ("loss_class", "loss_bbox", "loss_giou"))
-        passed = timedelta(seconds=round(time.monotonic() - self._began))
-        self._console.info(
-            f"epoch {record['epoch']:3} of {self._epochs}: loss {record['loss']:.4g} (last layer: {losses})"
-            f"{precision}, {passed}",
-            "progress",
-            **record,
-        )
+        precision = f", AP {100 * record['ap']:.1f}, AP50 {100 * record['ap50']:.1f}" if "ap" in record else ""
+        elapsed = timedelta(seconds=round(monotonic() - self._start))
+        text = f"epoch {record['epoch']:3} of {self._epochs}: loss {record['loss']:.4g} (last layer: {losses})"
+        self._console.info(f"{text}{precision}, {elapsed}", "progress", **record)

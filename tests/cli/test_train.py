@@ -102,7 +102,9 @@ def test_killed_and_resumed_it_is_the_unbroken_training(place: Path) -> None:
     detr_until("epoch   2", PythonProcess.kill, *arguments, "--output", "broken", cwd=place)
     run = detr(*arguments, "--output", "broken", cwd=place)
     assert run.returncode == 2
-    assert run.stderr.strip() == "detr: broken holds a training; go on with --resume, or name another --output"
+    assert (
+        run.stderr.strip() == "detr: broken holds a training run; continue it with --resume, or choose another --output"
+    )
     run = detr(*arguments, "--output", "broken", "--resume", cwd=place)
     assert run.returncode == 0, run.stderr
     assert records(place / "broken") == records(place / "unbroken")
@@ -135,7 +137,7 @@ def test_without_a_validation_split_the_last_weights_are_kept(place: Path) -> No
     run = detr("train", "lone", "-o", "unvalidated", "--epochs", 1, *SCRATCH, cwd=place)
     assert run.returncode == 0, run.stderr
     assert (
-        "lone has no images to validate on; name some with --val-data, or hold some out with --val-fraction"
+        "lone has no validation images; to measure AP and keep the best weights, name some with --val-data"
         in run.stderr
     )
     assert "ap" not in records(place / "unvalidated")[0]
@@ -204,7 +206,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place: Path) -> None:
     arguments = ("train", "shapes", "-o", "stopped", "--epochs", 50, *SCRATCH)
     code, said = detr_until("epoch   1", lambda process: process.send_signal(signal.SIGINT), *arguments, cwd=place)
     assert code == 130
-    assert said.splitlines()[-1] == "stopped; the same command with --resume goes on"
+    assert said.splitlines()[-1] == "stopped; the same command with --resume continues"
     assert "Traceback" not in said
 
 
@@ -248,7 +250,7 @@ def test_images_in_both_splits_are_said(place: Path) -> None:
         "train", "shapes", "-o", "overlapping", "--val-data", "both ways/link", "--epochs", 1, *SCRATCH, cwd=place
     )
     assert run.returncode == 0, run.stderr
-    assert "6 of 6 images to validate on are learned from as well" in run.stderr
+    assert "6 of 6 validation images are also in the training set" in run.stderr
 
 
 @pytest.mark.parametrize(
@@ -260,22 +262,28 @@ def test_images_in_both_splits_are_said(place: Path) -> None:
         (("shapes", "-o", "x", "--model", "nothing.pth"), "no such file or folder: nothing.pth"),
         (("shapes", "-o", "x", "--resume", *SCRATCH), "nothing to resume"),
         (("shapes", "-o", "x", "--device", "cuda:99", *SCRATCH), "CUDA"),
-        (("shapes", "-o", "shapes/x", *SCRATCH), "shapes/x lies in the dataset"),
+        (("shapes", "-o", "shapes/x", *SCRATCH), "shapes/x is inside the dataset"),
         (("shapes", "-o", "foreign", *SCRATCH), "foreign holds a model, which would be overwritten"),
-        (("shapes", "-o", "shapes/train/000000.jpg/x", *SCRATCH), "lies in the dataset"),
+        (("shapes", "-o", "shapes/train/000000.jpg/x", *SCRATCH), "is inside the dataset"),
         (("shapes", "-o", "foreign/config.json/x", *SCRATCH), "cannot write foreign/config.json/x"),
         (("shapes", "-o", "x" * 300, *SCRATCH), "File name too long"),
         (("shapes", "-o", "x", "--seed", "99999999999999999999", *SCRATCH), "--seed"),
         (("shapes", "-o", "x", "--warmup-steps", "10", *SCRATCH, "--epochs", "3"), "--warmup-steps 10 is longer than"),
-        (("shapes", "-o", "x", "--revision", "main", *SCRATCH), "--revision means nothing with --from-scratch"),
-        (("shapes", "-o", "x", "--class-names", "a.txt", *SCRATCH), "--class-names means nothing with --from-scratch"),
+        (("shapes", "-o", "x", "--revision", "main", *SCRATCH), "--revision cannot be combined with --from-scratch"),
+        (
+            ("shapes", "-o", "x", "--class-names", "a.txt", *SCRATCH),
+            "--class-names cannot be combined with",
+        ),
         (("shapes", "-o", "x", "--model", "tiny", "--class-names", "absent.txt"), "cannot read absent.txt"),
-        (("shapes", "-o", "x", "--val-fraction", "0.1", *SCRATCH), "shapes has 2 images of its own to validate on"),
+        (
+            ("shapes", "-o", "x", "--val-fraction", "0.1", *SCRATCH),
+            "split of 2 images; leave out --val-fraction",
+        ),
         (("shapes", "-o", "x", "--val-fraction", "1", *SCRATCH), "above 0 and below 1, not 1"),
         (("shapes", "-o", "x", "--val-fraction", "nan", *SCRATCH), "above 0 and below 1, not nan"),
         (
             ("shapes", "-o", "x", "--val-fraction", "0.1", "--val-data", "shapes"),
-            "--val-fraction means nothing with --val-data",
+            "--val-fraction cannot be combined with --val-data",
         ),
         (("shapes", "-o", "x", "--model", "tiny", "--layer-decay", "0.5"), "--layer-decay is for a ViT"),
         (("shapes", "-o", "x", "--model", "tiny", "--component-decay", "0.5"), "--component-decay is for a ViT"),
