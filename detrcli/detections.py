@@ -1,4 +1,4 @@
-"""What was found in one image."""
+"""Detections of one image, and the filter that selects them from a network's output."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The objects of one image, best first.
+    """Detected objects of one image, best first.
 
     Attributes:
-        boxes: (N, 4) float32 as x1, y1, x2, y2 in the image's own upright pixels, inside the image.
-        scores: (N,) float32, falling.
+        boxes: (N, 4) float32 as x1, y1, x2, y2 in pixels of the upright image, inside it.
+        scores: (N,) float32, descending.
         labels: (N,) int64 class ids.
         names: N class names.
-        width: of the upright image, in pixels.
-        height: of the upright image, in pixels.
+        width: width of the upright image, in pixels.
+        height: height of the upright image, in pixels.
     """
 
     boxes: NDArray[np.float32]
@@ -38,7 +38,7 @@ class Detections:
         return len(self.scores)
 
     def to_supervision(self) -> "supervision.Detections":
-        """As `supervision.Detections`, with the class names in `data["class_name"]`.
+        """Convert to `supervision.Detections`, with the class names in `data["class_name"]`.
 
         Raises:
             ModuleNotFoundError: supervision is not installed.
@@ -61,12 +61,12 @@ class Detections:
 
 @dataclass(frozen=True)
 class DetectionFilter:
-    """Which of a network's answers a user wants; never those of a label that no class has.
+    """Selection of the detections to keep; those of unused labels never are.
 
     Attributes:
-        threshold: scores must lie above it, 0…1.
-        labels: the class ids to keep, or None for all.
-        limit: the most detections to keep for an image, or None for all.
+        threshold: lowest score, exclusive, 0…1.
+        labels: class ids to keep, or None for all.
+        limit: largest number of detections per image, or None for all.
     """
 
     threshold: float = 0.5
@@ -81,13 +81,13 @@ class DetectionFilter:
         class_names: tuple[str, ...],
         size: tuple[int, int],
     ) -> Detections:
-        """Make an image's detections of a network's answers for it.
+        """Select an image's detections from a network's output, sort them by score and clip their boxes to the image.
 
         Args:
-            boxes: (K, 4) as x1, y1, x2, y2 in pixels, not yet clipped.
+            boxes: (K, 4) as x1, y1, x2, y2 in pixels.
             scores: (K,).
             labels: (K,).
-            class_names: the name of each label.
+            class_names: name of each label.
             size: width and height of the image.
         """
         keep = (scores > self.threshold) & ~np.isin(labels, _unused_labels(class_names))
@@ -112,17 +112,17 @@ def _unused_labels(class_names: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def labels_of(names: list[str], class_names: tuple[str, ...]) -> frozenset[int]:
-    """The class ids that these names mean.
+    """Class ids of class names.
 
     Raises:
-        ClassError: a name that no class has; the message lists near ones.
+        ClassError: no class has one of the names; the message lists similar ones.
     """
-    wanted: set[int] = set()
+    chosen: set[int] = set()
     for name, labels in zip(names, matching_labels(names, class_names), strict=True):
         if not labels:
             raise ClassError(f"this model has no class {name!r}; {_near(name, class_names)}")
-        wanted.update(labels)
-    return frozenset(wanted)
+        chosen.update(labels)
+    return frozenset(chosen)
 
 
 def _near(name: str, class_names: tuple[str, ...]) -> str:

@@ -1,12 +1,11 @@
-"""Images in, detections out: the interface that the command line itself uses."""
+"""Images in, detections out: the Python interface, which the command line uses, too."""
 
 import copy
 import os
 from collections.abc import Callable, Iterable, Sequence, Sized
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from .images.decode import DecodedImage, ImageFile, from_array, from_pillow, ope
 from .images.resize import ResizeRule, resized_pixels
 from .inference.backend import Backend, RawDetections
 from .inference.batch_size import BatchSize
-from .inference.pipeline import OneByOne, Opened, Pipeline, Prepared, Result, Source
+from .inference.pipeline import NetworkInput, OneByOne, Pipeline, Result, Source, Stages
 from .timing import Clock
 
 if TYPE_CHECKING:
@@ -30,39 +29,24 @@ if TYPE_CHECKING:
     from .inference.torch import Precision
 
 GRAY = 128
-"""Of an image that any model can be tried with."""
+"""Value of all pixels of an image on which every intact model computes numbers."""
 ROUNDING = 1e-3
-"""How far scores may be above 1."""
+"""How far rounding may take scores above 1."""
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome(Generic[Source]):
-    """What became of one image.
-
-    Attributes:
-        source: what was named.
-        image: the image itself if it was to be kept and could be read.
-        result: its detections, or why it could not be read.
-    """
-
-    source: Source
-    image: DecodedImage | None
-    result: Detections | ImageError
-
-
 class Detector:
-    """A model that is ready to look at images. Made by `detrcli.load`.
+    """Model that is ready to detect objects in images. Made by `detrcli.load`.
 
-    One that `detrcli.load` made can be pickled, as for a spawned process: it is loaded anew, with the same options,
-    where it is unpickled, so the model's files must be there, too.
+    A detector that `detrcli.load` made can be pickled, as for a spawned process. Unpickling loads the model again with
+    the same options, so its files must be there, too.
 
     Attributes:
-        name: what the user called the model.
-        class_names: the name of each label.
-        backends: what runs the network, one for each device.
-        weights: the file that they came from, if there is one.
+        name: name of the model as the user gave it.
+        class_names: name of each label.
+        backends: backends that run the network, one per device.
+        weights: file of the weights, if there is one.
         notes: lines on what a user may want to check about the model.
     """
 
@@ -87,18 +71,18 @@ class Detector:
         self._reload = reload
 
     def __reduce__(self) -> "tuple[Callable[[], Detector], tuple[()]]":
-        """Pickled, a detector is what it was loaded from: the other process loads it itself."""
+        """Pickle the call of `detrcli.load` that made the detector."""
         if self._reload is None:
             raise TypeError("only a Detector that detrcli.load made can be pickled")
         return self._reload, ()
 
     @property
     def backend(self) -> Backend:
-        """What runs the network on the first device."""
+        """Backend of the first device."""
         return self.backends[0]
 
     def resized(self, image: Image.Image) -> NDArray[np.uint8]:
-        """An RGB image as the backend takes it: (height, width, 3)."""
+        """RGB image resized for the network, (H, W, 3) uint8."""
         return resized_pixels(image, self._resize, self._resample)
 
     def predict(
@@ -115,17 +99,17 @@ class Detector:
 
         Args:
             images: paths, Pillow images or RGB arrays (H, W, 3) uint8, any number of them; or a single one.
-            threshold: scores must lie above it, 0…1.
-            classes: names of the only classes to look for.
-            max_detections: the most to keep for an image.
-            batch_size: the most images to run at once, or None for what suits the device.
-            workers: threads that read images, or None for as many as there are cores; the answers are the same.
+            threshold: lowest score of detections, exclusive, 0…1.
+            classes: names of the classes to keep, or None for all.
+            max_detections: largest number of detections of an image, the best.
+            batch_size: largest number of images to run at once, or None for one that suits the device.
+            workers: number of threads that read images, or None for one per core; results do not depend on it.
 
         Returns:
-            The detections of each image, in the order given.
+            Detections of each image, in the order of the images.
 
         Raises:
-            ImageError: an image cannot be read.
+            ImageError: an image cannot be decoded.
             ClassError: the model has no class of such a name.
             UsageError: a number of images, detections or threads is below 1.
         """
@@ -136,31 +120,29 @@ class Detector:
         if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
             images = [images]
         labels = None if classes is None else labels_of(list(classes), self.class_names)
-        wanted = DetectionFilter(threshold, labels, max_detections)
+        detection_filter = DetectionFilter(threshold, labels, max_detections)
         results = []
-        most = None if batch_size is None else BatchSize(batch_size)
-        many = not isinstance(images, Sized) or len(images) > 1
-        for outcome in self.stream(
+        for detections in self.stream(
             images,
-            wanted,
+            detection_filter,
             open_image=open_image,
-            then=lambda outcome: outcome,
-            batch_size=most,
+            write=keep_detections,
+            batch_size=None if batch_size is None else BatchSize(batch_size),
             workers=workers,
-            many=many,
+            many=not isinstance(images, Sized) or len(images) > 1,
         ):
-            if isinstance(outcome.result, ImageError):
-                raise outcome.result
-            results.append(outcome.result)
+            if isinstance(detections, ImageError):
+                raise detections
+            results.append(detections)
         return results
 
     def stream(
         self,
         sources: Iterable[Source],
-        wanted: DetectionFilter,
+        detection_filter: DetectionFilter,
         *,
         open_image: Callable[[Source], ImageFile],
-        then: Callable[[Outcome[Source]], Result],
+        write: Callable[[Source, DecodedImage | None, Detections | ImageError], Result],
         batch_size: BatchSize | None = None,
         workers: int | None = None,
         many: bool = True,
@@ -170,82 +152,82 @@ class Detector:
         """Detect objects in any number of images, in order and in bounded memory.
 
         Args:
-            sources: what to read.
-            wanted: which answers to keep.
-            open_image: gives the image of a source, not decoded yet, or raises `ImageError`.
-            then: what to do with each outcome, in any thread and order; what it gives is what iterating gives.
-            batch_size: the most images to run at once, or None for what suits the device.
-            workers: threads that read images and do what is then to be done, or None for as many as there are cores.
-            many: whether there are so many that they should be read, run and finished several at a time.
-            keep_images: whether outcomes hold the image itself, to draw on.
-            clock: is told what resizing and the network take.
+            sources: images, as `open_image` takes them.
+            detection_filter: detections to keep.
+            open_image: first stage: opens an image and reads its header, or raises `ImageError`.
+            write: last stage: takes a source, the image itself if it was kept, and its detections or why there are
+                none, in any thread and order; what it returns is what iterating gives.
+            batch_size: largest number of images to run at once, or None for one that suits the device.
+            workers: number of threads that read, resize and write images, or None for one per core.
+            many: whether to process several images at a time.
+            keep_images: whether `write` takes the image itself, to annotate it.
+            clock: clock that resizing and the network are timed with.
         """
         clock = clock or Clock()
-
-        def opened(source: Source) -> Opened:
-            image = open_image(source)
-
-            def prepare() -> Prepared:
-                decoded = image.decode()
-                with clock.timing("resize"):
-                    return self._prepared(decoded, image.name, keep_images)
-
-            return Opened(image.needed_bytes, prepare)
-
-        def finish(source: Source, prepared: Prepared | None, answers: RawDetections | ImageError) -> Result:
-            if isinstance(answers, ImageError):
-                return then(Outcome(source, None, answers))
-            assert prepared is not None
-            result = self._selected(answers, prepared, wanted) if are_sound(answers) else self._nonsense(prepared)
-            return then(Outcome(source, prepared.image, result))
-
+        prepare = partial(self._prepare, keep_image=keep_images, clock=clock)
+        stages = Stages(open_image, prepare, partial(self._detect, detection_filter), write)
         if not many:
-            return OneByOne(sources, opened=opened, backend=self.backend, finish=finish, clock=clock)
+            return OneByOne(sources, stages, backend=self.backend, clock=clock)
         return Pipeline(
             sources,
-            opened=opened,
+            stages,
             backends=self.backends,
-            finish=finish,
             batch_size=batch_size or BatchSize(self.backend.batch_size),
             workers=workers or cores(),
             clock=clock,
         )
 
-    def _prepared(self, decoded: DecodedImage, name: str, keep: bool) -> Prepared:
-        try:
-            pixels = self.resized(decoded.image)
-        except MemoryError as error:
-            width, height = self._resize.size(decoded.image.width, decoded.image.height)
-            raise ImageError(f"{name}: not enough memory to resize it to {width} × {height}", "too large") from error
-        return Prepared(pixels, (decoded.image.height, decoded.image.width), decoded if keep else None, name)
+    def _prepare(self, file: ImageFile, *, keep_image: bool, clock: Clock) -> NetworkInput:
+        """Decode and resize an image."""
+        decoded = file.decode()
+        width, height = decoded.image.size
+        with clock.timing("resize"):
+            try:
+                pixels = self.resized(decoded.image)
+            except MemoryError as error:
+                width, height = self._resize.size(width, height)
+                text = f"{file.name}: not enough memory to resize it to {width} × {height}"
+                raise ImageError(text, "too large") from error
+        return NetworkInput(pixels, (height, width), decoded if keep_image else None, file.name)
 
-    def _selected(self, answers: RawDetections, prepared: Prepared, wanted: DetectionFilter) -> Detections:
-        if not ((answers.labels >= 0) & (answers.labels < len(self.class_names))).all():
+    def _detect(self, detection_filter: DetectionFilter, image: NetworkInput, raw: RawDetections) -> Detections:
+        """Detections of an image that pass the filter."""
+        if not _is_sound(raw):
+            self._check_model(image)
+            text = f"{image.name}: {self.weights or self.name} computes no numbers for it; try another precision"
+            raise ImageError(text, "no numbers")
+        if not ((raw.labels >= 0) & (raw.labels < len(self.class_names))).all():
             raise ModelError(f"{self.weights or self.name} finds classes that it has no names for; export it anew")
-        height, width = prepared.size
-        return wanted.select(answers.boxes, answers.scores, answers.labels, self.class_names, (width, height))
+        height, width = image.size
+        return detection_filter.select(raw.boxes, raw.scores, raw.labels, self.class_names, (width, height))
 
-    def _nonsense(self, prepared: Prepared) -> ImageError:
-        """Find out whether it is an image's fault, or the model's, that no numbers came of it.
+    def _check_model(self, image: NetworkInput) -> None:
+        """Refuse a model that computes no numbers even for a plain image of the same shape.
 
         Raises:
-            ModelError: it is the model's.
+            ModelError: it computes none.
         """
-        model = self.weights or self.name
-        (answers,) = self.backend.run([np.full_like(prepared.pixels, GRAY)], [prepared.size])
-        if not are_sound(answers):
+        (raw,) = self.backend.run([np.full_like(image.pixels, GRAY)], [image.size])
+        if not _is_sound(raw):
+            model = self.weights or self.name
             raise ModelError(f"{model} computes nonsense (scores or boxes that are no numbers); it may be damaged")
-        return ImageError(f"{prepared.name}: {model} computes no numbers for it; try another precision", "no numbers")
 
 
-def are_sound(answers: RawDetections) -> bool:
-    """Whether all scores are in 0…1, with room for rounding, and all boxes finite."""
-    scores = answers.scores
-    return bool(((scores >= 0) & (scores <= 1 + ROUNDING)).all() and np.isfinite(answers.boxes).all())
+def _is_sound(raw: RawDetections) -> bool:
+    """Whether all scores are in 0…1, apart from rounding, and all boxes finite."""
+    scores = raw.scores
+    return bool(((scores >= 0) & (scores <= 1 + ROUNDING)).all() and np.isfinite(raw.boxes).all())
+
+
+def keep_detections(
+    _source: object, _image: DecodedImage | None, detections: Detections | ImageError
+) -> Detections | ImageError:
+    """Last stage that writes nothing: the detections of an image, or why there are none."""
+    return detections
 
 
 def open_image(image: ImageLike) -> ImageFile:
-    """The image that a path, a Pillow image or an array stands for, not decoded yet.
+    """Open a path, a Pillow image or an array without decoding it.
 
     Raises:
         ImageError: it cannot be opened.
@@ -267,26 +249,26 @@ def load(
     offline: bool = False,
     class_names: Sequence[str] | None = None,
 ) -> Detector:
-    """Load a model for looking at images.
+    """Load a model.
 
     Args:
-        model: a known name, `org/name` on the Hugging Face Hub, a folder in the Hub's layout, a weights file, or an
-            ONNX file that `detr export` wrote.
+        model: known name, `org/name` on the Hugging Face Hub, folder in the Hub's layout, weights file, or ONNX file
+            that `export_onnx` wrote.
         device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps; for an ONNX file also tensorrt, but not mps;
-            or several with commas between, which share the work.
-        precision: auto (fp16 on CUDA, bf16 on a CPU that computes in it, else fp32), fp32, fp16 or bf16; an ONNX file
+            or several, separated by commas, which share the work.
+        precision: auto (fp16 on CUDA, bf16 on a CPU with native bf16, else fp32), fp32, fp16 or bf16; an ONNX file
             has its own.
-        size: what to resize images to: width and height, or one number (the side for LW-DETR, the shorter side for
-            DETR); what the model's files or the paper say if not given.
+        size: size to resize images to: width and height, or one number (the side for LW-DETR, the shorter side for
+            DETR); by default that of the model's files or the paper.
         revision: branch, tag or commit on the Hub.
-        offline: use only what is in the Hub's cache.
-        class_names: the name of each label, for a model whose files do not say them or say them wrong.
+        offline: whether to use only the Hub's cache.
+        class_names: name of each label, for a model whose files lack them or have wrong ones.
 
     Raises:
         ModelError: the model cannot be found, downloaded, read or built.
         DeviceError: there is no such device.
-        UsageError: the size is below 1, there are not as many class names as labels, or an ONNX file has another size
-            or precision.
+        UsageError: the size is below 1, the number of class names is not that of the labels, or an ONNX file has
+            another size or precision.
     """
     if size is not None and min((size,) if isinstance(size, int) else size) < 1:
         raise UsageError(f"size must be at least 1, not {size}")

@@ -68,6 +68,14 @@ class ImageError(DetrError):
         self.kind = kind
 
 
+class ImageOverwriteError(ImageError):
+    """An image's outputs would overwrite a file that no run wrote, or that was changed since."""
+
+
+class OwnImageError(ImageError):
+    """An annotated image would overwrite the image itself."""
+
+
 class ClassError(DetrError):
     """A class name that the model does not know."""
 
@@ -84,8 +92,44 @@ class LockedError(UsageError):
     """A directory that another process is writing to."""
 
 
+class StoppedRunError(UsageError):
+    """The output folder holds a run that was stopped."""
+
+
+class OtherRunError(UsageError):
+    """The run to resume has other settings."""
+
+
+class UnfinishedShardError(UsageError):
+    """A shard to merge has not come to its end."""
+
+
+class JournalError(UsageError):
+    """The journal of a run cannot be read."""
+
+
+class OutsideOutputError(UsageError):
+    """A run's own folder is a link that leads out of the output folder."""
+
+
+class ForeignFilesError(UsageError):
+    """A run would overwrite files that no run wrote, or that were changed since."""
+
+
+class OtherImagesError(UsageError):
+    """A run would overwrite a file for other images."""
+
+
 class OutputError(DetrError):
     """An output that cannot be written."""
+
+
+class OverwriteError(OutputError):
+    """An output would overwrite a file that no run wrote, or that was changed since."""
+
+
+class MissingImagesError(OutputError):
+    """A list ended without images that the file to be replaced has."""
 
 
 class DatasetError(DetrError):

@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""Time that each stage of a run takes."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Adds up the time that any number of threads spend in each stage."""
+    """Sum of the time that all threads spend in each stage."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -15,7 +15,7 @@ class Clock:
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
-        """Add what the block takes to a stage."""
+        """Add the time of the block to a stage."""
         began = time.perf_counter()
         try:
             yield
@@ -26,6 +26,6 @@ class Clock:
 
     @property
     def seconds(self) -> Mapping[str, float]:
-        """Seconds of each stage, of all threads together, in the order in which the stages first ended."""
+        """Seconds per stage, in the order in which the stages first ended."""
         with self._lock:
             return dict(self._seconds)

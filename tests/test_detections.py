@@ -1,7 +1,8 @@
-"""What is kept of a network's answers, which classes a name means, and detections as plain data."""
+"""Selection of a network's detections, which classes a name means, and detections as plain data."""
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,23 +12,24 @@ from hypothesis import strategies as st
 
 from detrcli.detections import DetectionFilter, Detections, labels_of
 from detrcli.errors import ClassError
-from detrcli.outputs.record import labelled, of_record
+from detrcli.images.sources import ImageReference
+from detrcli.outputs.record import ImageResult
 
 NAMES = ("N/A", "person", "Traffic Light", "cat", "person")
-Answer = tuple[tuple[float, float, float, float], float, int]
+RawDetection = tuple[tuple[float, float, float, float], float, int]
 
 
-def selected(wanted: DetectionFilter, *answers: Answer, size: tuple[int, int] = (100, 50)) -> Detections:
-    return wanted.select(
-        np.array([box for box, _, _ in answers], np.float32).reshape(-1, 4),
-        np.array([score for _, score, _ in answers], np.float32),
-        np.array([label for _, _, label in answers], np.int64),
+def selected(detection_filter: DetectionFilter, *raw: RawDetection, size: tuple[int, int] = (100, 50)) -> Detections:
+    return detection_filter.select(
+        np.array([box for box, _, _ in raw], np.float32).reshape(-1, 4),
+        np.array([score for _, score, _ in raw], np.float32),
+        np.array([label for _, _, label in raw], np.int64),
         NAMES,
         size,
     )
 
 
-def scored(*scores: float) -> list[Answer]:
+def scored(*scores: float) -> list[RawDetection]:
     return [((index, 0, index + 1, 1), score, 1) for index, score in enumerate(scores)]
 
 
@@ -39,23 +41,27 @@ def test_scores_must_lie_above_the_threshold() -> None:
 
 
 def test_only_the_wanted_classes() -> None:
-    answers: list[Answer] = [((0, 0, 1, 1), 0.9, label) for label in (0, 1, 2, 3, 4)]
-    assert selected(DetectionFilter(labels=frozenset({4, 2})), *answers).names == ("Traffic Light", "person")
-    assert selected(DetectionFilter(labels=None), *answers).labels.tolist() == [1, 2, 3, 4]
+    raw: list[RawDetection] = [((0, 0, 1, 1), 0.9, label) for label in (0, 1, 2, 3, 4)]
+    assert selected(DetectionFilter(labels=frozenset({4, 2})), *raw).names == ("Traffic Light", "person")
+    assert selected(DetectionFilter(labels=None), *raw).labels.tolist() == [1, 2, 3, 4]
 
 
 def test_a_label_that_no_class_has_is_never_a_detection() -> None:
-    answers: list[Answer] = [((0, 0, 1, 1), 0.9, 0), ((0, 0, 1, 1), 0.8, 1), ((0, 0, 1, 1), 0.7, 2)]
-    for wanted in (DetectionFilter(), DetectionFilter(labels=frozenset({0, 1}), limit=1), DetectionFilter(limit=1)):
-        assert selected(wanted, *answers).labels[0] == 1
-    assert len(selected(DetectionFilter(labels=frozenset()), *answers)) == 0
+    raw: list[RawDetection] = [((0, 0, 1, 1), 0.9, 0), ((0, 0, 1, 1), 0.8, 1), ((0, 0, 1, 1), 0.7, 2)]
+    for detection_filter in (
+        DetectionFilter(),
+        DetectionFilter(labels=frozenset({0, 1}), limit=1),
+        DetectionFilter(limit=1),
+    ):
+        assert selected(detection_filter, *raw).labels[0] == 1
+    assert len(selected(DetectionFilter(labels=frozenset()), *raw)) == 0
 
 
 def test_the_limit_keeps_the_best() -> None:
-    answers = scored(0.6, 0.9, 0.7, 0.8)
-    assert selected(DetectionFilter(limit=2), *answers).boxes[:, 0].tolist() == [1, 3]
-    assert len(selected(DetectionFilter(limit=9), *answers)) == 4
-    assert len(selected(DetectionFilter(limit=0), *answers)) == 0
+    raw = scored(0.6, 0.9, 0.7, 0.8)
+    assert selected(DetectionFilter(limit=2), *raw).boxes[:, 0].tolist() == [1, 3]
+    assert len(selected(DetectionFilter(limit=9), *raw)) == 4
+    assert len(selected(DetectionFilter(limit=0), *raw)) == 0
 
 
 def test_ties_stay_in_the_order_of_the_network() -> None:
@@ -80,7 +86,9 @@ def test_nothing_found() -> None:
     found = selected(DetectionFilter())
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
-    assert labelled("a.jpg", "a.jpg", "m", found).as_record()["detections"] == []
+    assert (
+        ImageResult.from_detections(ImageReference("a.jpg", Path("a.jpg")), "m", found).as_record()["detections"] == []
+    )
 
 
 @given(
@@ -130,9 +138,9 @@ def test_a_record_keeps_everything_through_json(
     found = Detections(
         np.array([box], np.float32), np.array([score], np.float32), np.array([label], np.int64), (name,), 640, 480
     )
-    whole = labelled(path, "place", "a/model", found)
+    whole = ImageResult.from_detections(ImageReference(path, Path("place")), "a/model", found)
     record = json.loads(json.dumps(whole.as_record(), allow_nan=False))
-    assert of_record(record, "place") == whole
+    assert ImageResult.from_record(record, "place") == whole
     assert list(record) == ["path", "size", "model", "detections"]
     assert (record["path"], record["size"], record["model"]) == (path, {"width": 640, "height": 480}, "a/model")
     (one,) = record["detections"]

@@ -21,7 +21,7 @@ from detrcli import Detector
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.detections import DetectionFilter, Detections
-from detrcli.detector import open_image
+from detrcli.detector import keep_detections, open_image
 from detrcli.errors import ClassError, ImageError, ModelError, UsageError
 from detrcli.export.onnx import export_onnx
 from detrcli.images.decode import ImageFile, from_array
@@ -220,24 +220,23 @@ def opened(source: Source) -> ImageFile:
 def run(sources: Sequence[Source], batch_size: int, rule: ResizeRule) -> tuple[list[float | None], Scribe]:
     scribe = Scribe()
     detector = Detector("m", [scribe], ("thing",), rule)
-    outcomes = detector.stream(
+    results = detector.stream(
         sources,
         DetectionFilter(0),
         open_image=opened,
-        then=lambda outcome: outcome,
+        write=keep_detections,
         batch_size=BatchSize(batch_size),
         workers=2,
     )
     scores: list[float | None] = []
-    for source, outcome in zip(sources, outcomes, strict=True):
-        assert outcome.source == source
-        if isinstance(outcome.result, ImageError):
+    for source, detections in zip(sources, results, strict=True):
+        if isinstance(detections, ImageError):
             assert source is None
             scores.append(None)
         else:
             assert source is not None
-            assert outcome.result.width == source[1]
-            scores.append(float(outcome.result.scores[0]))
+            assert detections.width == source[1]
+            scores.append(float(detections.scores[0]))
     return scores, scribe
 
 
@@ -297,13 +296,13 @@ def test_one_image_that_a_model_computes_nonsense_for(answers: dict[str, Any], t
     with pytest.raises(ImageError, match=r"dark.png: m computes no numbers for it"):
         detector.predict([tmp_path / "bright.png", tmp_path / "dark.png"])
     numbered = enumerate([tmp_path / "bright.png", tmp_path / "dark.png"])  # as the command line has them
-    outcomes = detector.stream(
+    results = detector.stream(
         numbered,
         DetectionFilter(0.5),
         open_image=lambda source: open_image(source[1]),
-        then=lambda outcome: outcome.result,
+        write=keep_detections,
     )
-    assert f"{tmp_path / 'dark.png'}: m computes no numbers for it" in str(list(outcomes)[1])
+    assert f"{tmp_path / 'dark.png'}: m computes no numbers for it" in str(list(results)[1])
 
 
 @pytest.mark.parametrize("kind", ["folder", "onnx"])

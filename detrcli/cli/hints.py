@@ -12,15 +12,26 @@ from ..errors import (
     DeviceUnavailableError,
     DivergedError,
     ExportSizeError,
+    ForeignFilesError,
     HubUnreachableError,
+    ImageOverwriteError,
+    JournalError,
     LoaderKilledError,
     LockedError,
+    MissingImagesError,
     NotCachedError,
     NothingToResumeError,
     OnnxFileError,
     OnnxSettingError,
+    OtherImagesError,
+    OtherRunError,
+    OutsideOutputError,
+    OverwriteError,
+    OwnImageError,
     ResumeMismatchError,
+    StoppedRunError,
     TooManyProcessesError,
+    UnfinishedShardError,
     UnknownModelError,
     ValidationSplitError,
 )
@@ -36,15 +47,27 @@ HINTS: dict[type[DetrError] | type[DetrWarning], str] = {
     DeviceUnavailableError: "use --device auto or --device cpu",
     DivergedError: "try a lower --lr, or --precision fp32",
     ExportSizeError: "--precision fp16 halves it",
+    ForeignFilesError: "replace with --overwrite, or choose another --output",
     HubUnreachableError: f"check the network, or name a local folder; {_DEMO}",
+    ImageOverwriteError: "--overwrite replaces it",
+    JournalError: "choose another --output",
     LoaderKilledError: "continue with --resume and fewer --workers",
     LockedError: "wait for it, or choose another --output",
+    MissingImagesError: "--overwrite replaces it",
     NotCachedError: f"run once without --offline (and HF_HUB_OFFLINE); {_DEMO}",
     NothingToResumeError: "leave out --resume to start a new run",
     OnnxFileError: "export the model with `detr export --onnx`",
     OnnxSettingError: "leave the option out, or export the model with it",
+    OtherImagesError: "name all images in one run (… | detr predict -), add to it with --resume, "
+    "or replace it with --overwrite",
+    OtherRunError: "resume with the same options, or choose another --output",
+    OutsideOutputError: "remove that link, or choose another --output",
+    OverwriteError: "--overwrite replaces it",
+    OwnImageError: "choose another --output",
     ResumeMismatchError: "resume with the same model, dataset and options",
+    StoppedRunError: "continue with --resume, start anew with --no-resume, or choose another --output",
     TooManyProcessesError: "start one process per GPU, as torchrun --nproc-per-node gpu does",
+    UnfinishedShardError: "finish it with --resume",
     UnknownModelError: "`detr models` lists the known names; org/name on the Hub, a folder or a file also works",
     ValidationSplitError: "leave out --val-fraction",
 }
@@ -53,5 +76,10 @@ HINTS: dict[type[DetrError] | type[DetrWarning], str] = {
 
 def with_hint(problem: DetrError | DetrWarning) -> str:
     """Return the text of an error or warning, followed by its hint if there is one."""
-    hint = next((HINTS[kind] for kind in type(problem).__mro__ if kind in HINTS), None)
-    return f"{problem}; {hint}" if hint else str(problem)
+    return add_hint(str(problem), type(problem))
+
+
+def add_hint(text: str, kind: type[DetrError] | type[DetrWarning]) -> str:
+    """Return a text, followed by the hint for a class of errors or warnings if there is one."""
+    hint = next((HINTS[parent] for parent in kind.__mro__ if parent in HINTS), None)
+    return f"{text}; {hint}" if hint else text

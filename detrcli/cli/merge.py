@@ -41,12 +41,13 @@ def merge(
     Exit codes: 0 all well, 1 some images failed in the shards, 2 a shard is missing or not at its end, 130
     interrupted, 143 terminated.
     """
-    from ..outputs.run import FAILURES, merged
+    from ..outputs.merge import merge_shards
+    from ..outputs.run_files import FAILURES
 
     console = Console(quiet=quiet, verbose=False, as_json=log_json)
     target = output or folders[0]
     with sigterm_as_exception():
-        result = merged(folders, target, formats or None, overwrite=overwrite)
+        result = merge_shards(folders, target, formats or None, overwrite=overwrite)
     for path in result.written:
         console.info(printable(f"wrote {path}"))
     if result.elsewhere:

@@ -3,27 +3,25 @@
 import os
 import re
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from itertools import chain, islice
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..checkpoints.bundled import sample_image
-from ..checkpoints.names import DEFAULT_MODEL, DEMO_MODEL
-from ..errors import ImageError, OutputError, UsageError
-from ..images.sources import STDIN, ImageReference, Sources
-from ..images.urls import display_name
+from ..checkpoints.names import DEFAULT_MODEL
+from ..errors import OutputError, UsageError
 from ..outputs.formats import FORMATS
 from ..outputs.shards import parse_shard
 from ..signals import Interruption
 from .console import Console, printable, show_warnings
 from .exit_codes import INTERRUPTED, SOME_FAILED
-from .hub import quiet_hub_logging
+from .hints import with_hint
+from .inputs import Inputs, parse_sources
+from .loading import load_detector
 from .options import (
     ClassNames,
     Device,
@@ -39,21 +37,19 @@ from .options import (
     Workers,
     choices,
     expand_user,
-    load_class_names,
-    parse_size,
 )
 
 if TYPE_CHECKING:
     from ..datasets.coco_ids import CocoIds
-    from ..detector import Detector, Outcome
-    from ..images.decode import ImageFile
+    from ..detector import Detector
+    from ..images.fonts import Fonts
+    from ..images.sources import CocoId
     from ..inference.batch_size import BatchSize
-    from ..outputs.run import OutputRun
+    from ..inference.pipeline import OneByOne, Pipeline
+    from ..outputs.record import IndexedReference, Outcome
+    from ..outputs.run import Run
     from ..timing import Clock
-    from .report import Done
-
-Indexed = tuple[int, ImageReference]
-NO_MEMORY = "not enough memory to annotate it or to write its files"
+    from .report import Report
 
 
 def predict(
@@ -151,204 +147,211 @@ def predict(
     """
     console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(console)
-    if not sources and not files_from:
-        if model != DEMO_MODEL:
-            raise UsageError(f"name images to look at; `detr predict --model {DEMO_MODEL}` has one of its own")
-        sources = [str(sample_image())]
-    images = Sources(
-        tuple(sources or ()), recursive, output, tuple(map(str, files_from or ())), separator=b"\0" if from0 else b"\n"
-    )
-    part = parse_shard(shard) if shard is not None else None
-    if resume and not draw and not formats:
-        raise UsageError("--resume goes on with runs that write files; name a --format, or leave --no-draw out")
-    if draw and images.overlaps(output):
-        raise UsageError(
-            f"annotated images in {output} would overwrite the images; choose another --output, or use --no-draw"
-        )
-    ids = _coco_ids(image_ids, formats or ())
-    if image_root is not None and "label-studio" not in (formats or ()):
-        raise UsageError("--image-root goes with --format label-studio")
-    references = iter(images)
-    listed = STDIN in images.names or bool(files_from)
-    first = list(islice(references, 1 if listed else 2))  # who writes a list may wait for what becomes of the first
-    passes_over = images.skips_outputs()
-    if not first:
-        if listed:
-            console.info("the list names no images")
-            return
-        shallow = not recursive and any(map(os.path.isdir, images.names))
-        deeper = "; --recursive searches folders in folders too" if shallow else ""
-        passed = f" beside those in {output}, the output folder, which is passed over" if passes_over else ""
-        raise UsageError(f"no images in {', '.join(map(display_name, images.names))}{passed}{deeper}")
-    if passes_over:
+    chosen = tuple(dict.fromkeys(formats or ()))
+    _check_options(chosen, draw=draw, resume=resume, image_ids=image_ids, image_root=image_root)
+    images = parse_sources(sources, files_from, from0=from0, recursive=recursive, output=output, draw=draw, model=model)
+    inputs = Inputs.begin(images, parse_shard(shard) if shard is not None else None, _read_coco_ids(image_ids))
+    if not inputs.first:
+        console.info("the list names no images")
+        return
+    if images.skips_outputs():
         console.detail(printable(f"{output} is passed over, for the outputs go there"))
-    many = listed or len(first) > 1
+    fonts = _fonts(font)  # a wrong one is refused before the model is loaded
+    detector = load_detector(
+        model,
+        console,
+        device=device,
+        precision=precision,
+        size=size,
+        revision=revision,
+        offline=offline,
+        class_names=class_names,
+    )
 
-    from ..images.fonts import Fonts
-
-    fonts = Fonts(None if font is None else str(font))
-    quiet_hub_logging(model, console)
-    began = time.perf_counter()
-    from ..checkpoints.find import weight_files
-    from ..classes import used_labels
     from ..detections import DetectionFilter, labels_of
-    from ..detector import load
-    from ..files import digest_of
-    from ..host import keep_freed_memory
-    from ..images.decode import open_image_file, pixel_limit
-    from ..outputs.run import OutputRun, Plan, files_for_all
+    from ..images.decode import pixel_limit
     from ..timing import Clock
     from .report import Report
 
-    keep_freed_memory()
-    detector = load(
-        model,
-        device=device,
-        precision=precision,
-        size=parse_size(size),
-        revision=revision,
-        offline=offline,
-        class_names=load_class_names(class_names),
-    )
-    console.detail(
-        f"{detector.name} on {detector.backend.description}, ready after {time.perf_counter() - began:.1f} s"
-    )
-    for note in detector.notes:
-        console.detail(printable(f"{detector.name}: {note}"))
-    wanted = DetectionFilter(threshold, labels_of(classes, detector.class_names) if classes else None, max_detections)
-    category_ids = ids.category_ids(detector.class_names) if ids else None
-    if category_ids is not None:
-        unknown = [repr(name) for label, name in used_labels(detector.class_names) if category_ids[label] is None]
-        if unknown:
-            more = ", …" if len(unknown) > 5 else ""
-            console.info(
-                printable(
-                    f"left out of coco and coco-results, for {image_ids} has no such category: "
-                    f"{', '.join(unknown[:5])}{more}"
-                )
-            )
-
-    def mine(all_images: Iterable[ImageReference]) -> Iterator[Indexed]:
-        return (one for one in enumerate(all_images) if part is None or part.takes(one[1].relative.as_posix()))
-
-    labelling = None
-    lists_failures = many or part is not None or bool(resume)
-    keep = lists_failures or bool(files_for_all(formats or (), only_over_images=True))
-    if draw or formats:
-        answers = {
-            "threshold": threshold,
-            "classes": classes,
-            "max_detections": max_detections,
-            "size": size,
-            "max_pixels": max_pixels,
-            "device": ", ".join(sorted({backend.device_type for backend in detector.backends})),
-            "precision": detector.backend.precision,
-            "font": None if font is None else str(font),
-        }
-        plan = Plan(
-            model=detector.name,
-            digest=digest_of(*weight_files(detector.weights)) if keep and detector.weights else "",
-            class_names=detector.class_names,
-            root=images.root(),
-            shard=part,
-            formats=tuple(dict.fromkeys(formats or ())),
-            draw=draw,
-            answers=answers,
-            image_root=image_root or "",
-            image_ids=ids.digest if ids else "",
-            category_ids=category_ids,
-        )
-        labelling = OutputRun(
-            output,
-            plan,
-            keep=keep,
-            list_failures=lists_failures,
-            resume=resume,
-            fonts=fonts,
-            overwrite=overwrite,
-            coming=lambda: mine(images if images.listable else first),
-            listable=images.listable,
-        )
-
-    def remaining(all_images: Iterable[ImageReference]) -> Iterator[Indexed]:
-        indexed = mine(ids.with_ids(all_images) if ids else all_images)
-        return labelling.remaining(indexed) if labelling is not None else indexed
-
-    def open_image(source: Indexed) -> "ImageFile":
-        if ids:
-            ids.require_id(source[1])
-        return open_image_file(source[1].location, clock)
-
+    labels = labels_of(classes, detector.class_names) if classes else None
     clock, interruption = Clock(), Interruption()
-    report = Report(console, output if labelling else None, many=many, before=labelling.before if labelling else 0)
+    run = _start_run(
+        output,
+        detector,
+        inputs,
+        formats=chosen,
+        draw=draw,
+        answers=_settings(detector, threshold, classes, max_detections, size, max_pixels, font),
+        category_ids=_category_ids(console, inputs.ids, detector),
+        image_root=image_root or "",
+        resume=resume,
+        overwrite=overwrite,
+        fonts=fonts,
+        clock=clock,
+    )
     pipeline = detector.stream(
-        remaining(chain(first, references)),
-        wanted,
-        open_image=open_image,
-        then=_finisher(detector.name, labelling, clock),
+        run.remaining(inputs.stream()),
+        DetectionFilter(threshold, labels, max_detections),
+        open_image=partial(inputs.open, clock=clock),
+        write=run.write,
         batch_size=_batch_size(batch_size, detector),
         workers=workers,
-        many=many,
+        many=inputs.many,
         keep_images=draw,
         clock=clock,
     )
-    count = None if not images.countable else lambda: sum(1 for _ in remaining(images))
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(pixel_limit(max_pixels))
-            stack.enter_context(report.showing(count))
-            stack.enter_context(interruption.listen(pipeline.stop))
-            for done in stack.enter_context(closing(iter(pipeline))):
-                if labelling is not None:
-                    labelling.add(done.index, done.result)
-                report.take(done)
-        kinds = labelling.close(finished=interruption.signal is None) if labelling is not None else Counter()
-    except OutputError as error:
-        raise OutputError(f"{error}; --resume goes on from there" if keep else str(error)) from error
-    except KeyboardInterrupt:  # the second one: at once, though threads are at work
-        _leave(INTERRUPTED)
-    report.summarise(clock, output / labelling.failures if labelling is not None and kinds else None)
+    report = Report(console, output if draw or chosen else None, many=inputs.many, before=run.before)
+    count = (lambda: sum(1 for _ in run.remaining(inputs.listing()))) if images.countable else None
+    with pixel_limit(max_pixels):
+        failed = _process(pipeline, run, report, count, interruption)
+    report.summarize(clock, run.failures if failed else None)
     if interruption.signal is not None:
-        if labelling is not None and keep:
+        if run.resumable:
             console.info("stopped; the same command with --resume goes on")
         interruption.reraise()
-    if report.failed or kinds:
+    if report.failed or failed:
         raise typer.Exit(SOME_FAILED)
 
 
-def _coco_ids(file: Path | None, formats: Sequence[str]) -> "CocoIds | None":
+def _check_options(
+    formats: Sequence[str], *, draw: bool, resume: bool | None, image_ids: Path | None, image_root: str | None
+) -> None:
+    """Refuse options that make no sense together."""
+    if resume and not draw and not formats:
+        raise UsageError("--resume goes on with runs that write files; name a --format, or leave --no-draw out")
+    if image_ids is not None and not {"coco", "coco-results"}.intersection(formats):
+        raise UsageError("--image-ids goes with --format coco or coco-results")
+    if image_root is not None and "label-studio" not in formats:
+        raise UsageError("--image-root goes with --format label-studio")
+
+
+def _read_coco_ids(file: Path | None) -> "CocoIds | None":
     if file is None:
         return None
-    if not {"coco", "coco-results"}.intersection(formats):
-        raise UsageError("--image-ids goes with --format coco or coco-results")
     from ..datasets.coco_ids import read_coco_ids
 
     return read_coco_ids(file)
 
 
-def _finisher(model: str, labelling: "OutputRun | None", clock: "Clock") -> "Callable[[Outcome[Indexed]], Done]":
-    """What is done with each image once it was looked at, in any thread."""
-    from ..outputs.journal import Failure
-    from ..outputs.record import labelled
-    from .report import Done
+def _fonts(file: Path | None) -> "Fonts":
+    from ..images.fonts import Fonts
 
-    def finish(outcome: "Outcome[Indexed]") -> Done:
-        index, reference = outcome.source
-        try:
-            if isinstance(outcome.result, ImageError):
-                raise outcome.result
-            relative = reference.relative.as_posix()
-            result = labelled(reference.path, relative, model, outcome.result, reference.image_id)
-            annotated = None
-            if labelling is not None:
-                annotated = labelling.write(reference, outcome.image, outcome.result, result, clock)
-            return Done(index, result, annotated)
-        except ImageError as error:
-            return Done(index, Failure(reference.path, error.kind, str(error)))
-        except MemoryError:
-            return Done(index, Failure(reference.path, "too large", f"{reference.path}: {NO_MEMORY}"))
+    return Fonts(None if file is None else str(file))
 
-    return finish
+
+def _category_ids(console: Console, ids: "CocoIds | None", detector: "Detector") -> "tuple[CocoId | None, ...] | None":
+    """Category id of each class in the user's COCO file; say which classes it lacks."""
+    if ids is None:
+        return None
+    from ..classes import used_labels
+
+    category_ids = ids.category_ids(detector.class_names)
+    unknown = [repr(name) for label, name in used_labels(detector.class_names) if category_ids[label] is None]
+    if unknown:
+        names = ", ".join(unknown[:5]) + ", …" * (len(unknown) > 5)
+        console.info(printable(f"left out of coco and coco-results, for {ids.file} has no such category: {names}"))
+    return category_ids
+
+
+def _settings(
+    detector: "Detector",
+    threshold: float,
+    classes: list[str] | None,
+    max_detections: int | None,
+    size: str | None,
+    max_pixels: int | None,
+    font: Path | None,
+) -> dict[str, Any]:
+    """Settings that decide which detections are kept, how they are computed, and how they are drawn."""
+    return {
+        "threshold": threshold,
+        "classes": classes,
+        "max_detections": max_detections,
+        "size": size,
+        "max_pixels": max_pixels,
+        "device": ", ".join(sorted({backend.device_type for backend in detector.backends})),
+        "precision": detector.backend.precision,
+        "font": None if font is None else str(font),
+    }
+
+
+def _start_run(
+    output: Path,
+    detector: "Detector",
+    inputs: Inputs,
+    *,
+    formats: tuple[str, ...],
+    draw: bool,
+    answers: dict[str, Any],
+    category_ids: "tuple[CocoId | None, ...] | None",
+    image_root: str,
+    resume: bool | None,
+    overwrite: bool,
+    fonts: "Fonts",
+    clock: "Clock",
+) -> "Run":
+    """Start the run that writes what was asked for, which may be nothing."""
+    from ..checkpoints.find import weight_files
+    from ..files import digest_of
+    from ..outputs.plan import Plan, files_for_all
+    from ..outputs.run import OutputRun, Run
+
+    if not draw and not formats:
+        return Run(detector.name)
+    list_failures = inputs.many or inputs.shard is not None or bool(resume)
+    resumable = list_failures or bool(files_for_all(formats, only_over_images=True))
+    plan = Plan(
+        model=detector.name,
+        digest=digest_of(*weight_files(detector.weights)) if resumable and detector.weights else "",
+        class_names=detector.class_names,
+        root=inputs.sources.root(),
+        shard=inputs.shard,
+        formats=formats,
+        draw=draw,
+        answers=answers,
+        image_root=image_root,
+        image_ids=inputs.ids.digest if inputs.ids else "",
+        category_ids=category_ids,
+    )
+    return OutputRun(
+        output,
+        plan,
+        resumable=resumable,
+        list_failures=list_failures,
+        resume=resume,
+        overwrite=overwrite,
+        coming=inputs.listing,
+        listable=inputs.sources.listable,
+        fonts=fonts,
+        clock=clock,
+    )
+
+
+def _process(
+    pipeline: "Pipeline[IndexedReference, Outcome] | OneByOne[IndexedReference, Outcome]",
+    run: "Run",
+    report: "Report",
+    count: Callable[[], int] | None,
+    interruption: Interruption,
+) -> Counter[str]:
+    """Take all images through the pipeline, until the first Ctrl-C or SIGTERM; the second one ends the process.
+
+    Returns:
+        Number of failures of each kind, as `Run.close` counts them.
+    """
+    try:
+        with report.showing(count), interruption.listen(pipeline.stop), closing(iter(pipeline)) as outcomes:
+            for outcome in outcomes:
+                run.add(outcome)
+                report.take(outcome)
+        return run.close(finished=interruption.signal is None)
+    except OutputError as error:
+        if not run.resumable:
+            raise
+        raise OutputError(f"{with_hint(error)}; --resume goes on from there") from error
+    except KeyboardInterrupt:  # the second Ctrl-C; threads may still be at work
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def _batch_size(text: str, detector: "Detector") -> "BatchSize":
@@ -363,9 +366,3 @@ def _checked_batch_size(text: str) -> str:
     if text != "auto" and not re.fullmatch(r"[1-9]\d{0,5}", text):
         raise typer.BadParameter(f"{text!r} is neither auto nor a number of images.")
     return text
-
-
-def _leave(code: int) -> NoReturn:
-    """End the process without waiting for its threads."""
-    sys.stderr.flush()
-    os._exit(code)

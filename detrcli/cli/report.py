@@ -1,4 +1,4 @@
-"""What `detr predict` shows while images come, and at the end."""
+"""What `detr predict` shows for each image and at the end."""
 
 import json
 import sys
@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -14,41 +13,26 @@ from typing import TYPE_CHECKING
 from ..errors import OutputError
 from ..files import as_output_error
 from ..images.header import INSTALL_HEIF, NEEDS_HEIF
-from ..outputs.journal import Failure
+from ..outputs.record import Failure, ImageResult, Outcome
 from .console import Console, counted, give_up_stdout, printable
+from .hints import add_hint
 from .progress import Progress, show_progress
 
 if TYPE_CHECKING:
-    from ..outputs.record import ImageResult
     from ..timing import Clock
 
 NAMED = 6
-"""How many classes a summary names, the most frequent."""
-
-
-@dataclass(frozen=True, eq=False)
-class Done:
-    """What came of one image.
-
-    Attributes:
-        index: its place among all.
-        result: what was found, or what went wrong.
-        drawing: where the annotated image went, if there is one.
-    """
-
-    index: int
-    result: "ImageResult | Failure"
-    annotated: Path | None = None
+"""Number of classes that a summary names, the most frequent."""
 
 
 class Report:
-    """Shows what came of each image, and counts.
+    """Shows the outcome of each image, and counts.
 
     Args:
-        console: for messages.
-        output: where files go, or None if there are none.
-        many: whether there is more than one image.
-        before: how many had been done by a run that was stopped.
+        console: console for messages.
+        output: output folder, or None if no files are written.
+        many: whether there may be more than one image.
+        before: number of images that were done before the run was resumed.
     """
 
     def __init__(self, console: Console, output: Path | None, *, many: bool, before: int) -> None:
@@ -62,15 +46,15 @@ class Report:
 
     @property
     def failed(self) -> int:
-        """How many images failed."""
+        """Number of images that failed."""
         return self._failed.total()
 
     @contextmanager
     def showing(self, count: Callable[[], int] | None) -> Iterator[None]:
-        """Show a progress bar, where there is someone to see it.
+        """Show a progress bar if there are many images and stderr is a terminal.
 
         Args:
-            count: gives the number of images; it may take its time. None if they cannot be counted.
+            count: counts the images, which may take a while; None if they cannot be counted.
         """
         if not self._many:
             yield
@@ -80,17 +64,18 @@ class Report:
         with show_progress(self._console) as self._progress:
             yield
 
-    def take(self, done: Done) -> None:
-        """Show what came of an image."""
-        result = done.result
+    def take(self, outcome: Outcome) -> None:
+        """Show the outcome of an image."""
+        result = outcome.result
         if isinstance(result, Failure):
-            if result.kind != NEEDS_HEIF or not self._many:  # of many, the summary tells
-                self._console.error(result.reason, path=result.path, kind=result.kind)
+            if result.kind != NEEDS_HEIF or not self._many:  # the summary counts them
+                reason = add_hint(result.reason, outcome.error) if outcome.error else result.reason
+                self._console.error(reason, path=result.path, kind=result.kind)
             self._failed[result.kind] += 1
         else:
-            self._show(result, done)
+            self._show(result, outcome.annotated)
             self._done += 1
-            self._found.update(one.label for one in result.found)
+            self._found.update(one.label for one in result.detections)
         if self._progress is not None:
             count = self._done + self.failed
             rate = count / (time.perf_counter() - self._began)
@@ -104,12 +89,12 @@ class Report:
                 rate=rate,
             )
 
-    def summarise(self, clock: "Clock", failures: Path | None) -> None:
-        """Say what came of all images, if there were many or some failed.
+    def summarize(self, clock: "Clock", failures: Path | None) -> None:
+        """Summarize the run, if there were many images or some failed.
 
         Args:
-            clock: knows where the time went.
-            failures: the file that lists what failed, if there is one.
+            clock: time of each stage.
+            failures: path of the list of failures, if there is one.
         """
         if not self._many and not self._failed:
             return
@@ -139,7 +124,7 @@ class Report:
         if self._many and self._done and not self._console.as_json:
             self._console.info(f"time of all threads: {_stages(clock.seconds)}")
 
-    def _show(self, result: "ImageResult", done: Done) -> None:
+    def _show(self, result: ImageResult, annotated: Path | None) -> None:
         if not sys.stdout.isatty():
             try:
                 with as_output_error(Path("stdout")):
@@ -151,15 +136,15 @@ class Report:
         elif self._console.quiet:
             return
         elif self._many:
-            counts = Counter(one.label for one in result.found)
+            counts = Counter(one.label for one in result.detections)
             found = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
             self._print_line(printable(f"{result.path}: {found}"))
         else:
             from .table import print_detections
 
             print_detections(result)
-            if done.annotated is not None:
-                self._print_line(f"drawn to {printable(str(done.annotated))}")
+            if annotated is not None:
+                self._print_line(f"drawn to {printable(str(annotated))}")
 
     def _print_line(self, text: str) -> None:
         if self._console.live is not None:

@@ -16,19 +16,19 @@ ROWS = 20
 
 def print_detections(result: ImageResult) -> None:
     """Print the best detections of one image."""
-    if not result.found:
-        print("nothing found; a lower --threshold shows less certain detections")
+    if not result.detections:
+        print("no detections; a lower --threshold shows less certain ones")
         return
     table = Table(box=SIMPLE_HEAD)
     table.add_column("class")
     table.add_column("score", justify="right")
     table.add_column("x1, y1 – x2, y2", justify="right")
-    for one in result.found[:ROWS]:
+    for one in result.detections[:ROWS]:
         x1, y1, x2, y2 = map(round, one.box)
         table.add_row(Text(printable(one.label)), f"{one.score:.3f}", f"{x1}, {y1} – {x2}, {y2}")
     print_fitting(table)
-    if len(result.found) > ROWS:
-        print(f"and {len(result.found) - ROWS} more")
+    if len(result.detections) > ROWS:
+        print(f"and {len(result.detections) - ROWS} more")
 
 
 def print_fitting(table: Table) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import DatasetError, SplitError
 from ..files import read_file
 from ..images.sources import CocoId
-from ..outputs.run import drawn
+from ..outputs.plan import has_annotated_images
 from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawImage, Split, build_dataset
 from .sniff import head_matches
 
@@ -146,7 +146,7 @@ def read_coco(files: CocoFiles, *, strict: bool = False) -> Dataset:
         DatasetError: the file is not a COCO dataset, or see `build_dataset`.
     """
     file, folders, split_name = files
-    if drawn(file.parent):
+    if has_annotated_images(file.parent):
         raise DatasetError(
             f"{file} is among annotated images, which have boxes drawn on them; put it beside the original images"
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..classes import UNUSED, matching_labels
 from ..datasets import Dataset, Example
 from ..detections import DetectionFilter
-from ..detector import Detector
+from ..detector import Detector, keep_detections
 from ..errors import DatasetError, ImageError
 from ..images.decode import ImageFile, open_image_file
 from ..images.sources import CocoId
@@ -88,19 +88,18 @@ def evaluate(
         ImageError: an image cannot be read.
     """
     dataset_labels = _dataset_labels(detector.class_names, dataset)
-    wanted = DetectionFilter(threshold=0, labels=frozenset(np.flatnonzero(dataset_labels >= 0).tolist()))
+    detection_filter = DetectionFilter(threshold=0, labels=frozenset(np.flatnonzero(dataset_labels >= 0).tolist()))
     predictions: list[ImagePredictions] = []
-    for outcome in detector.stream(
+    for found in detector.stream(
         dataset.examples,
-        wanted,
+        detection_filter,
         open_image=_open,
-        then=lambda outcome: outcome,
+        write=keep_detections,
         batch_size=BatchSize(batch_size),
         workers=workers,
     ):
-        if isinstance(outcome.result, ImageError):
-            raise outcome.result
-        found = outcome.result
+        if isinstance(found, ImageError):
+            raise found
         predictions.append(ImagePredictions(found.boxes, found.scores, dataset_labels[found.labels]))
         on_progress(len(predictions))
     return average_precision(dataset, predictions), predictions

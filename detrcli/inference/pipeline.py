@@ -1,4 +1,7 @@
-"""Images on their way through the stages, in bounded memory and in order: several at once, or one by one."""
+"""The way of an image through the stages, in order and in bounded memory: many at once in threads, or one by one.
+
+Stages follow one another in one direction, and none knows the next: open → prepare → network → detect → write.
+"""
 
 import queue
 import threading
@@ -13,58 +16,76 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..detections import Detections
 from ..errors import DeviceMemoryError, ImageError
 from ..host import give_back_freed_memory
-from ..images.decode import DecodedImage
+from ..images.decode import DecodedImage, ImageFile
 from ..timing import Clock
 from .backend import Backend, RawDetections
 from .batch_size import BatchSize
 
 Source = TypeVar("Source")
 Result = TypeVar("Result")
-Step = TypeVar("Step")
+Stage = TypeVar("Stage")
 
 LOOK_AHEAD = 4
-"""How many batches' worth of images may wait for others of their shape."""
+"""Number of batches' worth of images that may wait for others of their shape."""
 HELD_BYTES = 2**28
-"""How much memory images on their way may hold for each worker; one that needs more than all of it has it to itself."""
+"""Memory that images under way may hold per worker; one that needs more than all of it has it to itself."""
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """An image that a network can look at.
+class NetworkInput:
+    """Image as a network takes it.
 
     Attributes:
         pixels: (H, W, 3) uint8, resized.
-        size: height and width before.
-        image: the image itself, if someone still needs it.
-        name: what messages call it.
+        size: height and width before resizing.
+        decoded: the image itself, if it is to be annotated.
+        name: name for messages.
     """
 
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
-    image: DecodedImage | None
+    decoded: DecodedImage | None
     name: str = "an image"
 
 
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """An image whose size is known, but whose pixels have not been decoded.
+@dataclass(frozen=True)
+class Stages(Generic[Source, Result]):
+    """Stages before and behind the network, as plain functions. Any thread may call them.
 
     Attributes:
-        needed_bytes: the most memory that it takes until it is finished.
-        prepare: makes it ready for the network, or raises `ImageError`.
+        open: opens an image and reads its header, or raises `ImageError`.
+        prepare: decodes and resizes it, or raises `ImageError`.
+        detect: turns the network's output for it into detections, or raises `ImageError`.
+        write: takes the source, the image itself if it is to be annotated, and its detections, or the error that one
+            of the other stages raised; what it returns is the result.
     """
 
-    needed_bytes: int
-    prepare: Callable[[], Prepared]
+    open: Callable[[Source], ImageFile]
+    prepare: Callable[[ImageFile], NetworkInput]
+    detect: Callable[[NetworkInput, RawDetections], Detections]
+    write: Callable[[Source, DecodedImage | None, Detections | ImageError], Result]
+
+    def finish(self, source: Source, image: NetworkInput | None, raw: RawDetections | ImageError) -> Result:
+        """Run the stages behind the network on its output, or only the last one on an error of those before it."""
+        if image is None or isinstance(raw, ImageError):
+            assert isinstance(raw, ImageError)
+            return self.write(source, None, raw)
+        detections: Detections | ImageError
+        try:
+            detections = self.detect(image, raw)
+        except ImageError as error:
+            detections = error
+        return self.write(source, image.decoded, detections)
 
 
 @dataclass(eq=False)
 class _Job(Generic[Source, Result]):
     source: Source
-    opened: Opened | None = None
-    prepared: Prepared | None = None
+    file: ImageFile | None = None
+    image: NetworkInput | None = None
     held_bytes: int = 0
     results: list[Result] = field(default_factory=list)
     failure: BaseException | None = None
@@ -72,34 +93,32 @@ class _Job(Generic[Source, Result]):
 
 
 class Pipeline(Generic[Source, Result]):
-    """Reads, runs and finishes images in threads of their own; iterating gives the results in the sources' order.
+    """Takes images through the stages in threads; iterating gives the results in the order of the sources.
 
-    Only images of equal resized shape are run together. An image waits for others of its shape until a batch is
-    full, until as many as a batch wait in all, or until no more are being prepared. An image is decoded only when the
-    memory that it needs is free, so no thread ever waits for memory.
+    Only images of equal resized shape are batched. An image waits for others of its shape until a batch is full,
+    until as many as a batch wait in all, or until no more are being prepared. An image is decoded only when the memory
+    that it needs is free, so no thread ever waits for memory.
 
     Args:
-        sources: what to read; taken one by one while work goes on.
-        opened: reads the header of a source's image, or raises `ImageError`.
-        backends: what runs the network; all take part.
-        finish: makes the result of a source, of what was prepared, and of the answers to it; or of the error.
-        batch_size: how many images a backend takes at once.
-        workers: threads that prepare and finish.
-        clock: is told what the network takes.
+        sources: images, taken one by one while work goes on.
+        stages: stages before and behind the network.
+        backends: backends that share the work of the network.
+        batch_size: size of a backend's batches.
+        workers: number of threads for the stages other than the network.
+        clock: clock that the network is timed with.
     """
 
     def __init__(
         self,
         sources: Iterable[Source],
+        stages: Stages[Source, Result],
         *,
-        opened: Callable[[Source], Opened],
         backends: Sequence[Backend],
-        finish: Callable[[Source, Prepared | None, RawDetections | ImageError], Result],
         batch_size: BatchSize,
         workers: int,
         clock: Clock,
     ) -> None:
-        self._sources, self._open_one, self._finish_one = sources, opened, finish
+        self._sources, self._stages = sources, stages
         self._batch_size, self._clock = batch_size, clock
         runners = [one for one in backends for _ in range(one.concurrency)]
         self._backends = backends
@@ -121,7 +140,7 @@ class Pipeline(Generic[Source, Result]):
         self._helpers += [threading.Thread(target=self._run, args=(one,), daemon=True) for one in runners]
 
     def stop(self) -> None:
-        """Begin no more images; those under way are finished. May be called in a signal handler."""
+        """Begin no more images, but finish those under way. May be called in a signal handler."""
         self._stopped = True
         self._ordered.put(None)
 
@@ -194,24 +213,24 @@ class Pipeline(Generic[Source, Result]):
             del task  # and with it the job's source, which would stay until the next one comes
 
     def _open(self, job: _Job[Source, Result]) -> None:
-        opened = self._tried(job, partial(self._open_one, job.source))
+        file = self._try(job, partial(self._stages.open, job.source))
         with self._changed:
             self._coming -= 1
-            if isinstance(opened, Opened):
-                job.opened = opened
+            if isinstance(file, ImageFile):
+                job.file = file
                 self._for_memory.append(job)
             else:
                 self._not_begun -= 1
             self._begin()
-        if isinstance(opened, ImageError):
-            self._finish(job, opened)
+        if isinstance(file, ImageError):
+            self._finish(job, file)
 
     def _begin(self) -> None:
-        """Begin, in order, the jobs for which there is memory."""
+        """Begin the jobs for which there is memory, in order."""
         while self._for_memory:
             job = self._for_memory[0]
-            assert job.opened is not None
-            needed = job.opened.needed_bytes
+            assert job.file is not None
+            needed = job.file.needed_bytes
             if self._held_bytes and self._held_bytes + needed > self._most_bytes:
                 break
             self._for_memory.popleft()
@@ -223,25 +242,24 @@ class Pipeline(Generic[Source, Result]):
         self._changed.notify_all()
 
     def _prepare(self, job: _Job[Source, Result]) -> None:
-        assert job.opened is not None
-        prepared = self._tried(job, job.opened.prepare)
-        job.opened = None
-        keeps = isinstance(prepared, Prepared) and prepared.image is not None
-        if not keeps:
-            self._give_back(job)
+        assert job.file is not None
+        image = self._try(job, partial(self._stages.prepare, job.file))
+        job.file = None
+        if not isinstance(image, NetworkInput) or image.decoded is None:
+            self._free(job)
         with self._changed:
             self._coming -= 1
-            if isinstance(prepared, Prepared):
-                job.prepared = prepared
-                job.held_bytes += prepared.pixels.nbytes
-                self._held_bytes += prepared.pixels.nbytes
+            if isinstance(image, NetworkInput):
+                job.image = image
+                job.held_bytes += image.pixels.nbytes
+                self._held_bytes += image.pixels.nbytes
                 self._waiting.append(job)
             self._begin()
-        if isinstance(prepared, ImageError):
-            self._finish(job, prepared)
+        if isinstance(image, ImageError):
+            self._finish(job, image)
 
-    def _give_back(self, job: _Job[Source, Result]) -> None:
-        """Give back the memory that a job has held, so that others can begin."""
+    def _free(self, job: _Job[Source, Result]) -> None:
+        """Free the memory that a job holds, so that others can begin."""
         if job.held_bytes > HELD_BYTES:
             give_back_freed_memory()
         with self._changed:
@@ -249,10 +267,10 @@ class Pipeline(Generic[Source, Result]):
             job.held_bytes = 0
             self._begin()
 
-    def _tried(self, job: _Job[Source, Result], step: Callable[[], Step]) -> Step | ImageError | None:
-        """What a step of a job gives or is refused with, or None where it failed for good."""
+    def _try(self, job: _Job[Source, Result], stage: Callable[[], Stage]) -> Stage | ImageError | None:
+        """Return what a stage returns or the `ImageError` that it raises; None if it ends the job by another error."""
         try:
-            return step()
+            return stage()
         except ImageError as error:
             return error
         except BaseException as failure:
@@ -266,29 +284,29 @@ class Pipeline(Generic[Source, Result]):
 
     def _run_batch(self, backend: Backend, batch: Sequence[_Job[Source, Result]]) -> None:
         try:
-            prepared = [job.prepared for job in batch if job.prepared is not None]
+            images = [job.image for job in batch if job.image is not None]
             began = time.perf_counter()
             with self._clock.timing("network"):
-                answers = self._answers(backend, prepared)
-            work = sum(one.pixels.size for one in prepared)
+                raw = self._raw_detections(backend, images)
+            work = sum(one.pixels.size for one in images)
             self._batch_size.note(len(batch), work, time.perf_counter() - began)
         except BaseException as failure:
             for job in batch:
                 job.failure = failure
                 job.done.set()
             return
-        for job, answer in zip(batch, answers, strict=True):
-            self._tasks.put(partial(self._finish, job, answer))
+        for job, one in zip(batch, raw, strict=True):
+            self._tasks.put(partial(self._finish, job, one))
 
-    def _answers(self, backend: Backend, prepared: Sequence[Prepared]) -> list[RawDetections]:
+    def _raw_detections(self, backend: Backend, images: Sequence[NetworkInput]) -> list[RawDetections]:
         try:
-            return backend.run([one.pixels for one in prepared], [one.size for one in prepared])
+            return backend.run([one.pixels for one in images], [one.size for one in images])
         except DeviceMemoryError:
-            if len(prepared) == 1:
+            if len(images) == 1:
                 raise
         self._batch_size.halve()
-        middle = len(prepared) // 2
-        return self._answers(backend, prepared[:middle]) + self._answers(backend, prepared[middle:])
+        middle = len(images) // 2
+        return self._raw_detections(backend, images[:middle]) + self._raw_detections(backend, images[middle:])
 
     def _take(self) -> list[_Job[Source, Result]]:
         with self._changed:
@@ -306,12 +324,12 @@ class Pipeline(Generic[Source, Result]):
             return batch
 
     def _batch(self) -> list[_Job[Source, Result]]:
-        """A full batch, or, where waiting for one is no use, what the oldest one that waits can share a batch with."""
+        """Full batch, or, if waiting for one is of no use, the oldest waiting image and all of its shape."""
         most = self._batch_size.most
         alike: dict[tuple[int, ...], list[_Job[Source, Result]]] = {}
         for job in self._waiting:
-            assert job.prepared is not None
-            group = alike.setdefault(job.prepared.pixels.shape, [])
+            assert job.image is not None
+            group = alike.setdefault(job.image.pixels.shape, [])
             group.append(job)
             if len(group) >= most:
                 return group
@@ -319,38 +337,30 @@ class Pipeline(Generic[Source, Result]):
             return []
         return next(iter(alike.values()))
 
-    def _finish(self, job: _Job[Source, Result], answer: RawDetections | ImageError) -> None:
+    def _finish(self, job: _Job[Source, Result], raw: RawDetections | ImageError) -> None:
         try:
-            job.results.append(self._finish_one(job.source, job.prepared, answer))
+            job.results.append(self._stages.finish(job.source, job.image, raw))
         except BaseException as failure:
             job.failure = failure
-        job.prepared = None
-        self._give_back(job)
+        job.image = None
+        self._free(job)
         job.done.set()
 
 
 class OneByOne(Generic[Source, Result]):
-    """Reads, runs and finishes one image after the other in the thread that iterates; for a few, threads cost more.
+    """Takes one image after the other through the stages in the iterating thread; for a few, threads cost more.
 
     Args:
-        sources: what to read; each is taken when it is its turn.
-        opened: as of `Pipeline`.
-        backend: what runs the network.
-        finish: as of `Pipeline`.
-        clock: is told what the network takes.
+        sources: images, each taken when it is its turn.
+        stages: stages before and behind the network.
+        backend: backend that runs the network.
+        clock: clock that the network is timed with.
     """
 
     def __init__(
-        self,
-        sources: Iterable[Source],
-        *,
-        opened: Callable[[Source], Opened],
-        backend: Backend,
-        finish: Callable[[Source, Prepared | None, RawDetections | ImageError], Result],
-        clock: Clock,
+        self, sources: Iterable[Source], stages: Stages[Source, Result], *, backend: Backend, clock: Clock
     ) -> None:
-        self._sources, self._open, self._finish = sources, opened, finish
-        self._backend, self._clock = backend, clock
+        self._sources, self._stages, self._backend, self._clock = sources, stages, backend, clock
         self._stopped = False
 
     def stop(self) -> None:
@@ -362,10 +372,10 @@ class OneByOne(Generic[Source, Result]):
             if self._stopped:
                 return
             try:
-                prepared = self._open(source).prepare()
+                image = self._stages.prepare(self._stages.open(source))
             except ImageError as error:
-                yield self._finish(source, None, error)
+                yield self._stages.finish(source, None, error)
                 continue
             with self._clock.timing("network"):
-                (answers,) = self._backend.run([prepared.pixels], [prepared.size])
-            yield self._finish(source, prepared, answers)
+                (raw,) = self._backend.run([image.pixels], [image.size])
+            yield self._stages.finish(source, image, raw)

@@ -1,16 +1,22 @@
-"""What is written about an image that was looked at, in every format."""
+"""Outcome of an image: its detections as every format writes them, or why there are none."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ..errors import ImageError
+from ..images.sources import CocoId, ImageReference
 
 if TYPE_CHECKING:
     from ..detections import Detections
-    from ..images.sources import CocoId
+
+IndexedReference: TypeAlias = tuple[int, ImageReference]
+"""Position of an image among all images of all shards, from 0, and the image."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """One object.
+class Detection:
+    """One detected object.
 
     Attributes:
         label_id: class id.
@@ -27,16 +33,16 @@ class Found:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image.
+    """Detections of one image.
 
     Attributes:
-        path: as the user would name it.
-        relative: where its outputs belong below the output folder, with `/` between folders.
-        width: of the upright image, in pixels.
-        height: of the upright image, in pixels.
-        model: what looked at it.
-        found: its objects, best first.
-        image_id: its id in a COCO file, or None.
+        path: path or URL as the user would name it.
+        relative: path of the image's outputs below the output folder, with `/` between folders.
+        width: width of the upright image, in pixels.
+        height: height of the upright image, in pixels.
+        model: name of the model.
+        detections: best first.
+        image_id: id in a COCO file, or None.
     """
 
     path: str
@@ -44,8 +50,28 @@ class ImageResult:
     width: int
     height: int
     model: str
-    found: tuple[Found, ...]
-    image_id: "CocoId | None" = None
+    detections: tuple[Detection, ...]
+    image_id: CocoId | None = None
+
+    @classmethod
+    def from_detections(cls, reference: ImageReference, model: str, detections: "Detections") -> "ImageResult":
+        """Result of a model's detections in the image of a reference, rounded."""
+        columns = (detections.labels.tolist(), detections.names, detections.scores.tolist(), detections.boxes.tolist())
+        rounded = tuple(
+            Detection(label, name, round(score, 6), (round(x1, 4), round(y1, 4), round(x2, 4), round(y2, 4)))
+            for label, name, score, (x1, y1, x2, y2) in zip(*columns, strict=True)
+        )
+        relative, size = reference.relative.as_posix(), (detections.width, detections.height)
+        return cls(reference.path, relative, *size, model, rounded, reference.image_id)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], relative: str, image_id: CocoId | None = None) -> "ImageResult":
+        """Result that `as_record` turned into plain data."""
+        detections = tuple(
+            Detection(one["label_id"], one["label"], one["score"], (*one["box"],)) for one in record["detections"]
+        )
+        size = record["size"]
+        return cls(record["path"], relative, size["width"], size["height"], record["model"], detections, image_id)
 
     def as_record(self) -> dict[str, Any]:
         """Plain data for JSON: path, size, model, and detections."""
@@ -53,24 +79,37 @@ class ImageResult:
             "path": self.path,
             "size": {"width": self.width, "height": self.height},
             "model": self.model,
-            "detections": [{**vars(one), "box": list(one.box)} for one in self.found],
+            "detections": [{**vars(one), "box": list(one.box)} for one in self.detections],
         }
 
 
-def labelled(
-    path: str, relative: str, model: str, detections: "Detections", image_id: "CocoId | None" = None
-) -> ImageResult:
-    """What is written about an image's detections."""
-    columns = (detections.labels.tolist(), detections.names, detections.scores.tolist(), detections.boxes.tolist())
-    found = tuple(
-        Found(label, name, round(score, 6), (round(x1, 4), round(y1, 4), round(x2, 4), round(y2, 4)))
-        for label, name, score, (x1, y1, x2, y2) in zip(*columns, strict=True)
-    )
-    return ImageResult(path, relative, detections.width, detections.height, model, found, image_id)
+@dataclass(frozen=True)
+class Failure:
+    """Reason why an image has no result.
+
+    Attributes:
+        path: path or URL as the user would name it.
+        kind: what went wrong, in a word or two.
+        reason: the whole message.
+    """
+
+    path: str
+    kind: str
+    reason: str
 
 
-def of_record(record: dict[str, Any], relative: str, image_id: "CocoId | None" = None) -> ImageResult:
-    """What `ImageResult.as_record` made plain data of."""
-    found = tuple(Found(one["label_id"], one["label"], one["score"], (*one["box"],)) for one in record["detections"])
-    size = record["size"]
-    return ImageResult(record["path"], relative, size["width"], size["height"], record["model"], found, image_id)
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image of a run.
+
+    Attributes:
+        index: position as in `IndexedReference`.
+        result: detections, or why there are none.
+        annotated: path of the annotated image, if one was written.
+        error: class of the error behind a failure, if it happened in this process.
+    """
+
+    index: int
+    result: ImageResult | Failure
+    annotated: Path | None = None
+    error: type[ImageError] | None = None

@@ -1,4 +1,4 @@
-"""A part of the images for each of several machines that know nothing of each other."""
+"""Shards: parts of the images, for several machines that need not know of each other."""
 
 import hashlib
 import re
@@ -9,18 +9,18 @@ from ..errors import UsageError
 
 @dataclass(frozen=True)
 class Shard:
-    """One part of several.
+    """One part of the images.
 
     Attributes:
-        index: which one, from 0.
-        count: how many there are.
+        index: number of the shard, from 0.
+        count: number of shards.
     """
 
     index: int
     count: int
 
     def takes(self, relative: str) -> bool:
-        """Whether an image belongs to this part: it depends on nothing but where the image's outputs belong."""
+        """Whether an image belongs to this shard; only the path of its outputs below the output folder decides."""
         digest = hashlib.blake2b(relative.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest) % self.count == self.index
 
@@ -29,12 +29,12 @@ class Shard:
 
 
 def parse_shard(text: str) -> Shard:
-    """The part that a user wrote as I/N.
+    """Shard written as I/N.
 
     Raises:
-        UsageError: it is not of that form, or there is no such part.
+        UsageError: the text has another form, or there is no such shard.
     """
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if match is None or int(match[1]) >= int(match[2]):
-        raise UsageError(f"--shard takes I/N, with I from 0 to N - 1, not {text!r}")
+        raise UsageError(f"a shard is I/N, with I from 0 to N - 1, not {text!r}")
     return Shard(int(match[1]), int(match[2]))

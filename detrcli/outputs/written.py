@@ -1,4 +1,4 @@
-"""What was written into an output folder, so that a run overwrites nothing else."""
+"""List of the files that runs wrote into an output folder, so that later runs overwrite nothing else."""
 
 import hashlib
 import os
@@ -11,28 +11,24 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import OutputError
+from ..errors import OverwriteError
 from ..files import STATE_FOLDER
 
 KEY = np.dtype("<u8")
 LIST = "written"
-"""Name of the file that remembers it: 8 bytes for each file, which stand for its place and its contents."""
-
-
-class OverwriteError(OutputError):
-    """A file would be overwritten that is not known to be ours."""
+"""Name of the list: 8 bytes per file, a digest of its path and contents."""
 
 
 class Written:
-    """The files that this and earlier runs wrote into an output folder.
+    """Files that this and earlier runs wrote into an output folder.
 
-    A file is remembered before it takes its name, so that it is known whatever ends the run; only a power cut may take
-    back the last second. Methods may be called from any thread.
+    A file is listed before it gets its name, so that it is known whatever ends the run; only a power cut may lose the
+    last second. Methods may be called from any thread.
 
     Args:
-        output: the output folder.
-        folder: where this run keeps its own list, below the output folder.
-        overwrite: whether files that are not known may be overwritten.
+        output: output folder.
+        folder: folder of this run's own list, below the output folder.
+        overwrite: whether files that are not listed may be overwritten.
     """
 
     def __init__(self, output: Path, folder: Path, *, overwrite: bool = False) -> None:
@@ -42,19 +38,19 @@ class Written:
         self._known: NDArray[np.uint64] | None = None
 
     def is_foreign(self, path: Path) -> bool:
-        """Whether there is a file, or a link, that no run wrote, or that has changed since."""
+        """Whether a file or link exists that no run wrote, or that was changed since."""
         return self._is_foreign(path, None)
 
     def admit(self, new: Path, path: Path) -> None:
-        """Remember a file that is about to take its name.
+        """List a file that is about to be renamed to its final path.
 
         Args:
-            new: the file.
-            path: the name it is to take.
+            new: current path of the file.
+            path: its final path.
 
         Raises:
-            OverwriteError: there is another file that may not be overwritten.
-            OSError: it cannot be remembered.
+            OverwriteError: another file is there that may not be overwritten.
+            OSError: the list cannot be written.
         """
         key = self._key(path, new)
         self._check(path, key)
@@ -64,45 +60,45 @@ class Written:
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self._path.open("ab", buffering=0)
-                self._file.write(bytes(-self._file.tell() % KEY.itemsize))  # what a power cut left of the last one
+                self._file.write(bytes(-self._file.tell() % KEY.itemsize))  # a part of a key that a power cut left
             self._file.write(key.tobytes())
 
     def check(self, path: Path) -> None:
-        """See to it that a file may be overwritten, or taken away.
+        """Refuse to overwrite or remove a file that is not listed.
 
         Raises:
-            OverwriteError: it may not.
+            OverwriteError: it is not listed.
         """
         self._check(path, None)
 
     def sync(self) -> None:
-        """See to it that what is remembered outlasts a power cut."""
+        """Sync the list to the disk."""
         with self._lock:
             if self._file is not None:
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Remember no more."""
+        """Close the list."""
         with self._lock:
             if self._file is not None:
                 self._file.close()
 
     def _check(self, path: Path, key: np.uint64 | None) -> None:
         if not self._overwrite and self._is_foreign(path, key):
-            raise OverwriteError(f"{path} was not written by detr, or has changed since; --overwrite replaces it")
+            raise OverwriteError(f"{path} was not written by detr, or has changed since")
 
     def _is_foreign(self, path: Path, same: np.uint64 | None) -> bool:
-        """As `is_foreign`, but a file of this key is not."""
+        """As `is_foreign`, except for a file with this key."""
         try:
             mode = os.lstat(path).st_mode
-        except (OSError, ValueError):  # there is none, or writing it tells why
+        except (OSError, ValueError):  # it is missing, or writing it will fail with a reason
             return False
-        if stat.S_ISDIR(mode):  # which nothing overwrites
+        if stat.S_ISDIR(mode):  # never overwritten
             return False
         if not stat.S_ISREG(mode):
             return True
         if same is None and not len(self._before()) and not any(map(len, self._lists())):
-            return True  # without reading what may be large
+            return True  # nothing is listed: no need to read a large file
         try:
             key = self._key(path, path)
         except OSError:
@@ -118,7 +114,7 @@ class Written:
         return np.uint64(int.from_bytes(key))
 
     def _before(self) -> NDArray[np.uint64]:
-        """What was remembered when it was first asked for, sorted."""
+        """Keys that were listed when this was first called, sorted."""
         with self._lock:
             if self._known is None:
                 self._known = np.unique(np.concatenate([np.zeros(0, KEY), *self._lists()]))
@@ -135,6 +131,6 @@ class Written:
 
 
 def _holds(known: NDArray[np.uint64], key: np.uint64) -> bool:
-    """Whether one of many sorted numbers is this one."""
+    """Whether a sorted array holds a key."""
     place = int(np.searchsorted(known, key))
     return place < len(known) and bool(known[place] == key)

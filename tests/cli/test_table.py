@@ -8,7 +8,7 @@ from rich.table import Table
 
 from detrcli.checkpoints.names import KNOWN_MODELS
 from detrcli.cli.table import print_detections, print_fitting
-from detrcli.outputs.record import Found, ImageResult
+from detrcli.outputs.record import Detection, ImageResult
 
 from ..detr_process import on_a_terminal
 
@@ -47,7 +47,7 @@ def test_a_table_is_shown_whole(
 
 def test_detections_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    found = Found(0, "traffic-light-" * 3, 0.5, (1000.0, 1000.0, 2000.0, 2000.0))
+    found = Detection(0, "traffic-light-" * 3, 0.5, (1000.0, 1000.0, 2000.0, 2000.0))
     print_detections(ImageResult("a.jpg", "a.jpg", 4000, 4000, "model", (found,)))
     printed = capsys.readouterr().out
     assert "…" not in printed

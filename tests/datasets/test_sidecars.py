@@ -14,7 +14,7 @@ from detrcli.datasets import Dataset, Split, read_dataset, sniff
 from detrcli.errors import DatasetError
 from detrcli.files import open_file
 from detrcli.outputs.formats import image_format
-from detrcli.outputs.record import Found, ImageResult
+from detrcli.outputs.record import Detection, ImageResult
 from detrcli.outputs.settings import OutputSettings
 
 from .written import Box, write_image, write_json, write_text
@@ -155,7 +155,7 @@ def test_shapes_without_area_are_skipped_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["voc", "labelme"])
 def test_outputs_are_read_back(tmp_path: Path, kind: str) -> None:
     write_image(tmp_path / "a.jpg")
-    objects = (Found(0, "cat", 0.9, (*CAT[1],)), Found(1, "dog", 0.8, (*DOG[1],)))
+    objects = (Detection(0, "cat", 0.9, (*CAT[1],)), Detection(1, "dog", 0.8, (*DOG[1],)))
     result = ImageResult(str(tmp_path / "a.jpg"), "a.jpg", 40, 30, "demo", objects)
     content = image_format(kind).render(result, OutputSettings(("cat", "dog"), tmp_path))
     (tmp_path / ("a.xml" if kind == "voc" else "a.json")).write_bytes(content)

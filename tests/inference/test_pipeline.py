@@ -1,6 +1,7 @@
 """Images on their way through threads: in order, bounded, and over when they should be."""
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,12 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from detrcli.detections import Detections
 from detrcli.errors import DeviceMemoryError, ImageError
-from detrcli.images.decode import DecodedImage
+from detrcli.images.decode import DecodedImage, ImageFile
 from detrcli.inference import pipeline as module
 from detrcli.inference.backend import Backend, RawDetections
 from detrcli.inference.batch_size import BatchSize
-from detrcli.inference.pipeline import LOOK_AHEAD, OneByOne, Opened, Pipeline, Prepared
+from detrcli.inference.pipeline import LOOK_AHEAD, NetworkInput, OneByOne, Pipeline, Stages
 from detrcli.timing import Clock
 
 PATIENCE = 60
@@ -51,19 +53,35 @@ class Echo:
         return [RawDetections(*nothing, np.array([one[0, 0, 0]])) for one in pixels]
 
 
-def opening(prepare: Callable[[int], Prepared], needed: Callable[[int], int] = lambda _: 0) -> Callable[[int], Opened]:
-    """Opens any source, and prepares it so."""
-    return lambda number: Opened(needed(number), partial(prepare, number))
+IMAGE = DecodedImage(Image.new("RGB", (1, 1)))
 
 
-def prepare(number: int) -> Prepared:
+def open_number(number: int, needed_bytes: int = 0) -> ImageFile:
+    """Image whose name is its number."""
+    return ImageFile(str(number), needed_bytes, lambda: IMAGE)
+
+
+def prepare(number: int) -> NetworkInput:
     if number % 7 == 3:
         raise ImageError(f"{number} is broken")
-    return Prepared(np.full((2, 2, 3), number % 256, np.uint8), (2, 2), None)
+    return NetworkInput(np.full((2, 2, 3), number % 256, np.uint8), (2, 2), None)
 
 
-def finish(number: int, _: Prepared | None, answers: RawDetections | ImageError) -> Any:
-    return str(answers) if isinstance(answers, ImageError) else int(answers.labels[0])
+def detect(_: NetworkInput, raw: RawDetections) -> Detections:
+    return Detections(raw.boxes, raw.scores, raw.labels, ("thing",), 2, 2)
+
+
+def write(number: int, _: DecodedImage | None, detections: Detections | ImageError) -> Any:
+    return str(detections) if isinstance(detections, ImageError) else int(detections.labels[0])
+
+
+def stages(
+    *,
+    prepare: Callable[[int], NetworkInput] = prepare,
+    open_image: Callable[[int], ImageFile] = open_number,
+    write: Callable[[int, DecodedImage | None, Detections | ImageError], Any] = write,
+) -> Stages[int, Any]:
+    return Stages(open_image, lambda file: prepare(int(file.name)), detect, write)
 
 
 def pipeline(
@@ -71,16 +89,13 @@ def pipeline(
     *backends: Backend,
     batch: BatchSize | None = None,
     workers: int = 3,
-    prepare: Callable[[int], Prepared] = prepare,
-    opened: Callable[[int], Opened] | None = None,
-    finish: Callable[[int, Prepared | None, RawDetections | ImageError], Any] = finish,
     clock: Clock | None = None,
+    **others: Any,
 ) -> Pipeline[int, Any]:
     return Pipeline(
         sources,
-        opened=opened or opening(prepare),
+        stages(**others),
         backends=backends or [Echo()],
-        finish=finish,
         batch_size=batch or BatchSize(1),
         workers=workers,
         clock=clock or Clock(),
@@ -128,7 +143,7 @@ def test_a_single_image_too_large_for_the_memory_is_an_error() -> None:
         list(pipeline(range(20), Echo(holds=0)))
 
 
-@pytest.mark.parametrize("where", ["sources", "opened", "prepare", "run", "finish"])
+@pytest.mark.parametrize("where", ["sources", "open", "prepare", "run", "write"])
 def test_what_goes_wrong_anywhere_ends_it(where: str) -> None:
     def fail(*_: Any) -> Any:
         raise ZeroDivisionError(where)
@@ -145,9 +160,9 @@ def test_what_goes_wrong_anywhere_ends_it(where: str) -> None:
     run = pipeline(
         sources(),
         Failing() if where == "run" else Echo(),
-        opened=fail if where == "opened" else None,
+        open_image=fail if where == "open" else open_number,
         prepare=fail if where == "prepare" else prepare,
-        finish=fail if where == "finish" else finish,
+        write=fail if where == "write" else write,
     )
     with pytest.raises(ZeroDivisionError, match=where):
         results.extend(run)
@@ -170,9 +185,6 @@ def test_only_so_many_are_begun() -> None:
     results.close()
 
 
-KEPT = DecodedImage(Image.new("RGB", (1, 1)))
-
-
 class Memory:
     """Notes how much the images on their way need together; `needs[number]` for each source."""
 
@@ -186,19 +198,22 @@ class Memory:
             self.under_way += direction
             self.peak, self.at_once = max(self.peak, self.now), max(self.at_once, self.under_way)
 
-    def prepare(self, number: int) -> Prepared:
+    def prepare(self, number: int) -> NetworkInput:
         self.add(number, 1)
-        return Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), KEPT)
+        return NetworkInput(np.full((2, 2, 3), number, np.uint8), (2, 2), IMAGE)
 
-    def finish(self, number: int, _: Prepared | None, answers: RawDetections | ImageError) -> int:
-        assert isinstance(answers, RawDetections)
+    def write(self, number: int, _: DecodedImage | None, detections: Detections | ImageError) -> int:
+        assert isinstance(detections, Detections)
         self.add(number, -1)
-        return int(answers.labels[0])
+        return int(detections.labels[0])
 
     def run(self, workers: int, batch: int) -> list[Any]:
-        opened = opening(self.prepare, lambda number: self.needs[number])
-        sources = range(len(self.needs))
-        return list(pipeline(sources, batch=BatchSize(batch), workers=workers, opened=opened, finish=self.finish))
+        others: dict[str, Any] = {
+            "open_image": lambda number: open_number(number, self.needs[number]),
+            "prepare": self.prepare,
+            "write": self.write,
+        }
+        return list(pipeline(range(len(self.needs)), batch=BatchSize(batch), workers=workers, **others))
 
 
 @given(st.lists(st.integers(0, 900), max_size=40), st.integers(1, 4), st.integers(1, 8))
@@ -222,12 +237,12 @@ def test_memory_for_several_is_used_by_several(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "HELD_BYTES", 200)
     meet = threading.Barrier(2, timeout=PATIENCE)
 
-    def in_pairs(number: int) -> Prepared:
+    def in_pairs(number: int) -> NetworkInput:
         meet.wait()
         return prepare(0)
 
-    opened = opening(in_pairs, lambda _: 200)
-    assert list(pipeline(range(40), workers=2, opened=opened)) == [0] * 40
+    run = pipeline(range(40), workers=2, open_image=partial(open_number, needed_bytes=200), prepare=in_pairs)
+    assert list(run) == [0] * 40
 
 
 def test_an_image_that_is_not_kept_gives_its_memory_back_once_it_is_resized(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,23 +254,23 @@ def test_an_image_that_is_not_kept_gives_its_memory_back_once_it_is_resized(monk
             assert both_prepared.wait(PATIENCE)
             return super().run(pixels, sizes)
 
-    def noting(number: int) -> Prepared:
+    def noting(number: int) -> NetworkInput:
         if number == 1:
             both_prepared.set()
-        return Prepared(np.full((2, 2 + number, 3), number, np.uint8), (2, 2), None)
+        return NetworkInput(np.full((2, 2 + number, 3), number, np.uint8), (2, 2), None)
 
-    opened = opening(noting, lambda _: 900)
-    assert list(pipeline(range(2), Waiting(), workers=1, opened=opened)) == [0, 1]
+    open_image = partial(open_number, needed_bytes=900)
+    assert list(pipeline(range(2), Waiting(), workers=1, open_image=open_image, prepare=noting)) == [0, 1]
 
 
 def test_nothing_keeps_an_image_once_it_is_finished() -> None:
     images: list[weakref.ref[Image.Image]] = []
     gone: list[bool] = []
 
-    def kept(number: int) -> Prepared:
+    def kept(number: int) -> NetworkInput:
         image = Image.new("RGB", (8, 8))
         images.append(weakref.ref(image))
-        return Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), DecodedImage(image))
+        return NetworkInput(np.full((2, 2, 3), number, np.uint8), (2, 2), DecodedImage(image))
 
     def slow() -> Iterator[int]:
         yield 0
@@ -273,13 +288,20 @@ def test_nothing_keeps_an_image_once_it_is_finished() -> None:
     assert gone[-1]
 
 
-def test_what_cannot_be_opened_is_finished_as_an_error() -> None:
-    def opened(number: int) -> Opened:
+def test_an_image_that_cannot_be_opened_is_written_as_an_error() -> None:
+    def open_even(number: int) -> ImageFile:
         if number % 2:
             raise ImageError(f"{number} is no image")
-        return Opened(0, lambda: Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), None))
+        return open_number(number)
 
-    assert list(pipeline(range(6), opened=opened)) == [0, "1 is no image", 2, "3 is no image", 4, "5 is no image"]
+    assert list(pipeline(range(6), open_image=open_even)) == [
+        0,
+        "1 is no image",
+        2,
+        "3 is no image",
+        4,
+        "5 is no image",
+    ]
 
 
 def test_the_batch_size_is_told_how_long_batches_take() -> None:
@@ -330,10 +352,10 @@ def test_a_result_comes_though_the_sources_keep_one_waiting() -> None:
 def test_images_of_many_shapes_do_not_wait_for_one_that_is_being_read() -> None:
     some_came = threading.Event()
 
-    def of_its_own_shape(number: int) -> Prepared:
+    def of_its_own_shape(number: int) -> NetworkInput:
         if number == 6:
             assert some_came.wait(PATIENCE)
-        return Prepared(np.full((2, 2 + number, 3), number, np.uint8), (2, 2), None)
+        return NetworkInput(np.full((2, 2 + number, 3), number, np.uint8), (2, 2), None)
 
     results = iter(pipeline(range(7), batch=BatchSize(4), prepare=of_its_own_shape))
     assert next(results) == 0
@@ -348,9 +370,9 @@ def test_a_batch_is_filled_while_images_are_being_read() -> None:
         yield from range(5)
         all_begun.set()
 
-    def once_all_are_begun(number: int) -> Prepared:
+    def once_all_are_begun(number: int) -> NetworkInput:
         assert all_begun.wait(PATIENCE)
-        return Prepared(np.full((2, 2, 3), number, np.uint8), (2, 2), None)
+        return NetworkInput(np.full((2, 2, 3), number, np.uint8), (2, 2), None)
 
     run = pipeline(noting(), echo, batch=BatchSize(5), workers=2, prepare=once_all_are_begun)
     assert list(run) == list(range(5))
@@ -374,35 +396,31 @@ def test_stopping_finishes_what_is_under_way_and_nothing_more() -> None:
 
 
 def test_the_clock_knows_what_the_network_took() -> None:
+    class Slow(Echo):
+        def run(self, pixels: Any, sizes: Any) -> list[RawDetections]:
+            time.sleep(0.01)
+            return super().run(pixels, sizes)
+
     clock = Clock()
-    run = Pipeline(
-        range(3),
-        opened=opening(prepare),
-        backends=[Echo()],
-        finish=finish,
-        batch_size=BatchSize(1),
-        workers=1,
-        clock=clock,
-    )
-    assert len(list(run)) == 3
-    assert clock.seconds["network"] > 0
+    assert len(list(pipeline(range(3), Slow(), clock=clock))) == 3
+    assert clock.seconds["network"] >= 0.03
 
 
 def test_one_by_one_nothing_leaves_the_thread() -> None:
-    threads, backend = set[int](), Echo()
+    thread_ids, backend = set[int](), Echo()
 
-    def noting(number: int) -> Prepared:
-        threads.add(threading.get_ident())
+    def noting(number: int) -> NetworkInput:
+        thread_ids.add(threading.get_ident())
         return prepare(number)
 
-    run = OneByOne(range(20), opened=opening(noting), backend=backend, finish=finish, clock=Clock())
+    run = OneByOne(range(20), stages(prepare=noting), backend=backend, clock=Clock())
     assert list(run) == [f"{number} is broken" if number % 7 == 3 else number for number in range(20)]
-    assert threads == {threading.get_ident()}
+    assert thread_ids == {threading.get_ident()}
     assert set(backend.batches) == {1}
 
 
 def test_one_by_one_a_stop_begins_no_more() -> None:
-    run = OneByOne(range(20), opened=opening(prepare), backend=Echo(), finish=finish, clock=Clock())
+    run = OneByOne(range(20), stages(), backend=Echo(), clock=Clock())
     found = []
     for one in run:
         found.append(one)

@@ -11,36 +11,36 @@ from hypothesis import strategies as st
 
 from detrcli.errors import OutputError, UsageError
 from detrcli.images.sources import ImageReference
-from detrcli.outputs.journal import Entry, Failure, Journal, Record, read_journal
-from detrcli.outputs.record import Found, ImageResult
+from detrcli.outputs.journal import Journal, RecordedRun, read_journal
+from detrcli.outputs.record import Detection, Failure, ImageResult, Outcome
 
 SETTING = {"threshold": 0.5, "names": ["a", "b"]}
 
 
-def entry(index: int, path: str) -> Entry:
+def outcome(index: int, path: str) -> Outcome:
     if index % 3 == 2:
-        return Entry(index, Failure(path, "damaged", f"{path}: damaged image"))
-    found = (Found(1, "b", 0.5, (0.25, 1.0, 2.0, 3.5)),) * (index % 2)
-    return Entry(index, ImageResult(path, f"place/{path}", 40, 30, "model", found))
+        return Outcome(index, Failure(path, "damaged", f"{path}: damaged image"))
+    found = (Detection(1, "b", 0.5, (0.25, 1.0, 2.0, 3.5)),) * (index % 2)
+    return Outcome(index, ImageResult(path, f"place/{path}", 40, 30, "model", found))
 
 
-def write(path: Path, paths: Iterable[str], before: Record | None = None, *, finish: bool = False) -> None:
+def write(path: Path, paths: Iterable[str], before: RecordedRun | None = None, *, finish: bool = False) -> None:
     journal = Journal(path, SETTING, before)
     start = 0 if before is None else before.done
     for index, one in enumerate(paths, start):
-        journal.add(entry(index, one))
+        journal.add(outcome(index, one))
     if finish:
         journal.finish()
     journal.close()
 
 
-def read(path: Path) -> Record:
+def read(path: Path) -> RecordedRun:
     record = read_journal(path)
     assert record is not None
     return record
 
 
-def remaining(record: Record, paths: Iterable[str]) -> list[str]:
+def remaining(record: RecordedRun, paths: Iterable[str]) -> list[str]:
     references = enumerate(ImageReference(path, Path(path)) for path in paths)
     return [reference.path for _, reference in record.remaining(references)]
 
@@ -52,7 +52,7 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     record = read(path)
     assert record.setting == SETTING
     assert record.finished
-    assert list(record.entries()) == [entry(index, name) for index, name in enumerate(names)]
+    assert list(record.outcomes()) == [outcome(index, name) for index, name in enumerate(names)]
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def test_cut_off_anywhere_it_goes_on_and_ends_the_same(
     path.write_bytes(whole[:end] + garbage)
     record = read(path)
     rest = remaining(record, names)
-    assert len(rest) == len(names) - record.done == len(names) - len(list(record.entries()))
+    assert len(rest) == len(names) - record.done == len(names) - len(list(record.outcomes()))
     write(path, rest, record, finish=True)
-    assert list(read(path).entries()) == list(read(folder / "whole").entries())
+    assert list(read(path).outcomes()) == list(read(folder / "whole").outcomes())
     assert read(path).finished
 
 
@@ -172,10 +172,10 @@ def test_a_journal_that_was_taken_away_is_told_of(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     for change in (path.unlink, lambda: path.rename(tmp_path / "other")):
         journal = Journal(path, SETTING)
-        journal.add(entry(0, "a"))
+        journal.add(outcome(0, "a"))
         change()
         with pytest.raises(OutputError, match="was removed or replaced while it was written"):
-            journal.so_far()
+            journal.recorded()
         with pytest.raises(OutputError, match="was removed or replaced"):
             journal.close()
         path.unlink(missing_ok=True)
@@ -202,17 +202,17 @@ def test_a_image_that_is_named_twice_is_done_twice(tmp_path: Path) -> None:
 def test_only_one_process_writes_it(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path, SETTING)
-    journal.add(entry(0, "a"))
+    journal.add(outcome(0, "a"))
     with pytest.raises(UsageError, match="another run is writing"):
         Journal(path, SETTING)
-    journal.add(entry(1, "b"))
+    journal.add(outcome(1, "b"))
     journal.close()
-    assert [one.index for one in read(path).entries()] == [0, 1]
+    assert [one.index for one in read(path).outcomes()] == [0, 1]
 
 
 def test_each_line_is_on_its_way_to_the_disk_at_once(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path, SETTING)
-    journal.add(entry(0, "a"))
+    journal.add(outcome(0, "a"))
     assert json.loads(path.read_bytes().splitlines()[-1])["path"] == "a"
     journal.close()

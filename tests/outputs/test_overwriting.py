@@ -12,18 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from detrcli.cli.hints import add_hint, with_hint
 from detrcli.detections import Detections
-from detrcli.errors import ImageError, OutputError, UsageError
+from detrcli.errors import OutputError, OverwriteError, UsageError
 from detrcli.files import STATE_FOLDER, atomic_file
 from detrcli.images.decode import DecodedImage
 from detrcli.images.sources import ImageReference
-from detrcli.outputs import run as labelling
-from detrcli.outputs.journal import Failure
-from detrcli.outputs.record import labelled
-from detrcli.outputs.run import FAILURES, OutputRun, Plan, merged
+from detrcli.outputs import namesakes
+from detrcli.outputs.merge import merge_shards
+from detrcli.outputs.plan import Plan
+from detrcli.outputs.record import Failure
+from detrcli.outputs.run import OutputRun
+from detrcli.outputs.run_files import FAILURES
 from detrcli.outputs.shards import Shard
-from detrcli.outputs.written import LIST, OverwriteError, Written
-from detrcli.timing import Clock
+from detrcli.outputs.written import LIST, Written
 
 from ..detr_process import detr
 from ..tiny import save_tiny
@@ -58,7 +60,7 @@ class Place:
         *,
         draw: bool = False,
         shard: Shard | None = None,
-        keep: bool = True,
+        resumable: bool = True,
         resume: bool | None = None,
         overwrite: bool = False,
         listable: bool = True,
@@ -70,26 +72,21 @@ class Place:
         return OutputRun(
             out or self.out,
             plan,
-            keep=keep,
+            resumable=resumable,
             resume=resume,
             overwrite=overwrite,
             coming=lambda: coming if listable else coming[:1],
             listable=listable,
         )
 
-    def write(self, labelling: OutputRun, index: int, name: str, score: float, *, draw: bool = False) -> str | None:
-        """What it is said to fail of, if so."""
+    def write(self, run: OutputRun, index: int, name: str, score: float, *, draw: bool = False) -> str | None:
+        """Message of the failure, if writing fails."""
         (reference,) = self.images(name)
-        found = detections(score)
-        result = labelled(reference.path, name, "model", found)
-        try:
-            labelling.write(
-                reference, DecodedImage(Image.new("RGB", (40, 30))) if draw else None, found, result, Clock()
-            )
-        except ImageError as error:
-            labelling.add(index, Failure(reference.path, error.kind, str(error)))
-            return str(error)
-        labelling.add(index, result)
+        decoded = DecodedImage(Image.new("RGB", (40, 30))) if draw else None
+        outcome = run.write((index, reference), decoded, detections(score))
+        run.add(outcome)
+        if isinstance(outcome.result, Failure):
+            return add_hint(outcome.result.reason, outcome.error) if outcome.error else outcome.result.reason
         return None
 
     def run(
@@ -101,10 +98,10 @@ class Place:
         draw: bool = False,
         **more: object,
     ) -> list[str | None]:
-        labelling = self.start(names, formats, draw=draw, **more)  # type: ignore[arg-type]
-        coming = labelling.remaining(iter(enumerate(self.images(*names))))
-        said = [self.write(labelling, index, one.relative.name, score, draw=draw) for index, one in coming]
-        labelling.close(finished=True)
+        run = self.start(names, formats, draw=draw, **more)  # type: ignore[arg-type]
+        coming = run.remaining(iter(enumerate(self.images(*names))))
+        said = [self.write(run, index, one.relative.name, score, draw=draw) for index, one in coming]
+        run.close(finished=True)
         return said
 
     def files(self, folder: Path | None = None) -> dict[str, bytes]:
@@ -128,11 +125,12 @@ def test_what_runs_wrote_is_overwritten(place: Place, listable: bool) -> None:
 
 def test_one_image_again_and_again(place: Place) -> None:
     for score in (0.5, 0.25):
-        assert place.run(["a.jpg"], EACH, score=score, draw=True, keep=False) == [None]
+        assert place.run(["a.jpg"], EACH, score=score, draw=True, resumable=False) == [None]
     (place.out / "a.json").write_text("mine")
-    with pytest.raises(UsageError, match=r"out/a\.json was not written by detr, or changed since; .*--overwrite"):
-        place.run(["a.jpg"], EACH, keep=False)
-    assert place.run(["b.jpg"], EACH, keep=False) == [None]
+    with pytest.raises(UsageError, match=r"out/a\.json was not written by detr, or changed since") as caught:
+        place.run(["a.jpg"], EACH, resumable=False)
+    assert "replace with --overwrite" in with_hint(caught.value)
+    assert place.run(["b.jpg"], EACH, resumable=False) == [None]
 
 
 FILES = {
@@ -192,13 +190,13 @@ def test_in_a_list_that_is_still_written_it_is_the_images_own_failure(place: Pla
 
 
 def test_what_changes_while_a_run_goes_on_is_not_overwritten(place: Place) -> None:
-    labelling = place.start(["a.jpg", "b.jpg"], ["labelme", "csv"])
-    assert place.write(labelling, 0, "a.jpg", 0.5) is None
+    run = place.start(["a.jpg", "b.jpg"], ["labelme", "csv"])
+    assert place.write(run, 0, "a.jpg", 0.5) is None
     (place.out / "b.json").write_text("mine")
-    assert "out/b.json was not written by detr" in str(place.write(labelling, 1, "b.jpg", 0.5))
+    assert "out/b.json was not written by detr" in str(place.write(run, 1, "b.jpg", 0.5))
     (place.out / "detections.csv").write_text("mine, too")
     with pytest.raises(OverwriteError, match=r"out/detections\.csv was not written by detr"):
-        labelling.close(finished=True)
+        run.close(finished=True)
     assert place.files().keys() == {"a.json", "b.json", "detections.csv"}
     assert place.files()["detections.csv"] == b"mine, too"
     (place.out / "detections.csv").unlink()
@@ -215,12 +213,11 @@ def test_equal_bytes_are_no_conflict(place: Place) -> None:
 
 
 def test_a_kill_before_the_journals_line_does_not_make_a_file_foreign(place: Place) -> None:
-    labelling = place.start(["a.jpg", "b.jpg"], EACH)
-    place.write(labelling, 0, "a.jpg", 0.5)
+    run = place.start(["a.jpg", "b.jpg"], EACH)
+    place.write(run, 0, "a.jpg", 0.5)
     (reference,) = place.images("b.jpg")
-    found = detections(0.5)
-    labelling.write(reference, None, found, labelled(reference.path, "b.jpg", "model", found), Clock())
-    labelling.close(finished=False)  # as far as the disk is concerned, it ends here
+    run.write((1, reference), None, detections(0.5))
+    run.close(finished=False)  # as far as the disk is concerned, it ends here
     assert place.run(["a.jpg", "b.jpg"], EACH, resume=True, score=0.51) == [None]  # as a GPU may answer next time
     assert json.loads(place.files()["b.jpg.json"])["detections"][0]["score"] == 0.51
 
@@ -265,9 +262,9 @@ def test_a_runs_own_folder_is_no_link_to_elsewhere(place: Place) -> None:
     (place.folder / "elsewhere").mkdir()
     place.out.mkdir()
     (place.out / STATE_FOLDER).symlink_to(place.folder / "elsewhere", target_is_directory=True)
-    for keep in (True, False):
+    for resumable in (True, False):
         with pytest.raises(UsageError, match=r"\.detr leads out of the output folder"):
-            place.run(["a.jpg"], EACH, keep=keep)
+            place.run(["a.jpg"], EACH, resumable=resumable)
     assert not list((place.folder / "elsewhere").iterdir())
 
 
@@ -275,8 +272,9 @@ def test_a_runs_own_folder_is_no_link_to_elsewhere(place: Place) -> None:
 def test_files_for_other_images_are_not_overwritten(place: Place, listable: bool) -> None:
     place.run(["a.jpg", "b.jpg"], ["csv"], listable=listable)
     before = place.files()
-    with pytest.raises(UsageError, match=r"detections\.csv is of 2 other images, such as .*a\.jpg; .*--resume"):
+    with pytest.raises(UsageError, match=r"detections\.csv is of 2 other images, such as .*a\.jpg") as caught:
         place.run(["c.jpg"], ["csv"], listable=listable)
+    assert "add to it with --resume" in with_hint(caught.value)
     assert place.files() == before
     place.run(["c.jpg"], ["csv"], resume=True, listable=listable)
     rows = place.files()["detections.csv"].decode().splitlines()[1:]
@@ -313,24 +311,24 @@ def test_shards_and_merges_overwrite_nothing_else(place: Place) -> None:
     with pytest.raises(UsageError, match=r"is of 2 other images"):
         place.run(["c.jpg"], ["labelme", "csv"], shard=Shard(0, 2), score=0.25)
     for _ in range(2):
-        assert merged([place.out], place.out, None).written == [place.out / "detections.csv"]
+        assert merge_shards([place.out], place.out, None).written == [place.out / "detections.csv"]
     (place.out / "detections.csv").write_text("mine")
     with pytest.raises(UsageError, match=r"out/detections\.csv was not written by detr"):
-        merged([place.out], place.out, None)
+        merge_shards([place.out], place.out, None)
     assert place.files()["detections.csv"] == b"mine"
-    merged([place.out], place.out, None, overwrite=True)
-    assert merged([place.out], place.folder / "new", None).written == [place.folder / "new" / "detections.csv"]
+    merge_shards([place.out], place.out, None, overwrite=True)
+    assert merge_shards([place.out], place.folder / "new", None).written == [place.folder / "new" / "detections.csv"]
     place.images("d.jpg")
     other = place.folder / "other"
     place.run(["d.jpg"], ["csv"], out=other)
     with pytest.raises(UsageError, match=r"other/detections\.csv is of another image, .*d\.jpg"):
-        merged([place.out], other, None)
+        merge_shards([place.out], other, None)
 
 
 def test_a_folder_that_was_replaced_or_removed_is_not_written_to(place: Place) -> None:
     for change in ("removed", "replaced by a link", "replaced by a folder"):
-        labelling = place.start(["a.jpg", "b.jpg"], ["json", "csv"])
-        assert place.write(labelling, 0, "a.jpg", 0.5) is None
+        run = place.start(["a.jpg", "b.jpg"], ["json", "csv"])
+        assert place.write(run, 0, "a.jpg", 0.5) is None
         place.out.rename(place.folder / change)
         elsewhere = place.folder / f"elsewhere {change}"
         elsewhere.mkdir()
@@ -339,9 +337,9 @@ def test_a_folder_that_was_replaced_or_removed_is_not_written_to(place: Place) -
         elif change == "replaced by a folder":
             place.out.mkdir()
         with pytest.raises(OutputError, match=r"cannot write|was replaced"):
-            place.write(labelling, 1, "b.jpg", 0.5)
+            place.write(run, 1, "b.jpg", 0.5)
         with pytest.raises(OutputError, match=r"was removed or replaced"):
-            labelling.close(finished=True)
+            run.close(finished=True)
         assert not list(elsewhere.iterdir())
         if place.out.is_symlink():
             place.out.unlink()
@@ -355,13 +353,13 @@ def test_a_disk_that_becomes_read_only_is_told_of_and_gone_on_with(
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    labelling = place.start(["a.jpg", "b.jpg"], ["json", "csv"])
-    assert place.write(labelling, 0, "a.jpg", 0.5) is None
+    run = place.start(["a.jpg", "b.jpg"], ["json", "csv"])
+    assert place.write(run, 0, "a.jpg", 0.5) is None
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", refuse)
         with pytest.raises(OutputError, match="Read-only file system"):
-            place.write(labelling, 1, "b.jpg", 0.5)
-    labelling.close(finished=False)
+            place.write(run, 1, "b.jpg", 0.5)
+    run.close(finished=False)
     assert place.files().keys() == {"a.jpg.json"}
     assert place.run(["a.jpg", "b.jpg"], ["json", "csv"], resume=True) == [None]
 
@@ -413,18 +411,18 @@ def predict(folder: Path, *arguments: object) -> tuple[int, str]:
 
 def test_a_large_folder_is_listed_once_for_all_its_images(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = []
-    stems = labelling._stems
+    stems = namesakes._stems
 
     def noting(folder: str) -> Iterator[tuple[str, str]]:
         listed.append(folder)
         return stems(folder)
 
-    monkeypatch.setattr(labelling, "_stems", noting)
+    monkeypatch.setattr(namesakes, "_stems", noting)
     for number in range(20):
         Image.new("RGB", (40, 30)).save(place.folder / "images" / f"{number}", "JPEG")
-        assert labelling._namesake(str(place.folder / "images" / f"{number}")) is None
-        assert labelling._namesake(str(place.folder / "images" / "a.jpg")) is None
-    assert labelling._namesake(str(place.folder / "images" / "a")) == "a.jpg"
+        assert namesakes.find_namesake(str(place.folder / "images" / f"{number}")) is None
+        assert namesakes.find_namesake(str(place.folder / "images" / "a.jpg")) is None
+    assert namesakes.find_namesake(str(place.folder / "images" / "a")) == "a.jpg"
     assert len(listed) <= 3
 
 

@@ -10,16 +10,17 @@ import pytest
 from PIL import Image
 
 from detrcli.detections import Detections
-from detrcli.errors import ImageError
+from detrcli.errors import OwnImageError
 from detrcli.files import STATE_FOLDER
 from detrcli.images.decode import DecodedImage
 from detrcli.images.sources import ImageReference
 from detrcli.outputs import journal, written
 from detrcli.outputs.formats import csv
-from detrcli.outputs.record import ImageResult
-from detrcli.outputs.run import JOURNAL, OutputRun, Plan
+from detrcli.outputs.journal import JOURNAL
+from detrcli.outputs.plan import Plan
+from detrcli.outputs.record import Failure
+from detrcli.outputs.run import OutputRun
 from detrcli.outputs.shards import Shard
-from detrcli.timing import Clock
 
 PLAN = Plan("model", "", ("cat",), "images", None, ("json", "voc", "csv"), False, {})
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), (), 40, 30)
@@ -80,7 +81,7 @@ def test_what_is_not_whole_lies_where_the_next_run_takes_it_away(
 
 
 def test_single_images_keep_out_of_each_others_way_and_leave_nothing(tmp_path: Path) -> None:
-    first, second = (OutputRun(tmp_path, PLAN, keep=False) for _ in range(2))
+    first, second = (OutputRun(tmp_path, PLAN, resumable=False) for _ in range(2))
     assert len(list((tmp_path / STATE_FOLDER).glob("single-*"))) == 2
     first.close(finished=True)
     assert len(list((tmp_path / STATE_FOLDER).glob("single-*"))) == 1
@@ -104,16 +105,15 @@ def test_no_line_outlasts_the_names_it_speaks_of(plan: Plan, tmp_path: Path, mon
     output = tmp_path / "new" / "out"
     file = output / STATE_FOLDER / ("0-of-2" if plan.shard else "") / JOURNAL
     disk = Disk(file, monkeypatch)
-    labelling = OutputRun(output, plan)
+    run = OutputRun(output, plan)
     disk.unsafe.add(file)
     decoded = DecodedImage(Image.new("RGB", (40, 30))) if plan.draw else None
     for index, name in enumerate(("a.jpg", "b/c/d.jpg", "b/e.jpg")):
-        labelled = ImageResult(f"images/{name}", name, 40, 30, "model", ())
-        labelling.write(ImageReference(labelled.path, Path(name)), decoded, NOTHING, labelled, Clock())
+        outcome = run.write((index, ImageReference(f"images/{name}", Path(name))), decoded, NOTHING)
         assert bool(disk.unsafe) is (index == 0 or plan.draw or "json" in plan.formats)
-        labelling.add(index, labelled)
+        run.add(outcome)
         assert disk.has_all_of(file)
-    labelling.close(finished=True)
+    run.close(finished=True)
     assert disk.has_all_of(file)
     assert (output / "detections.csv").exists() is (plan.shard is None)
     assert not disk.lost
@@ -124,10 +124,10 @@ def test_a_drawing_does_not_take_the_place_of_its_own_image(tmp_path: Path) -> N
     decoded = DecodedImage(Image.new("RGB", (40, 30)))
     decoded.image.save(tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
-    labelling = OutputRun(tmp_path, replace(PLAN, draw=True))
-    labelled = ImageResult(str(tmp_path / "a.png"), "a.png", 40, 30, "model", ())
-    reference = ImageReference(labelled.path, Path("a.png"))
-    with pytest.raises(ImageError, match="its annotated image would overwrite it"):
-        labelling.write(reference, decoded, NOTHING, labelled, Clock())
-    labelling.close(finished=False)
+    run = OutputRun(tmp_path, replace(PLAN, draw=True))
+    outcome = run.write((0, ImageReference(str(tmp_path / "a.png"), Path("a.png"))), decoded, NOTHING)
+    assert isinstance(outcome.result, Failure)
+    assert "its annotated image would overwrite it" in outcome.result.reason
+    assert outcome.error is OwnImageError
+    run.close(finished=False)
     assert (tmp_path / "a.png").read_bytes() == before

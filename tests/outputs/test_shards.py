@@ -23,6 +23,6 @@ def test_shards_are_about_equal_and_never_change() -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "4/4", "-1/4", "0/0", "a/b", "1/2/3", "1 /2", "0/1.5"])
 def test_what_is_no_shard(text: str) -> None:
-    with pytest.raises(UsageError, match="--shard takes I/N"):
+    with pytest.raises(UsageError, match="a shard is I/N"):
         parse_shard(text)
     assert str(parse_shard("2/3")) == "2/3"

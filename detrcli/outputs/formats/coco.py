@@ -35,7 +35,7 @@ def coco_results(results: Iterable[ImageResult], settings: OutputSettings) -> It
     """Yield the detections whose class has a category id, in COCO's results format."""
     categories = _category_ids(settings)
     for image_id, result in _with_ids(results):
-        for one in result.found:
+        for one in result.detections:
             if one.label_id in categories:
                 x1, y1, x2, y2 = one.box
                 box = [x1, y1, round(x2 - x1, 4), round(y2 - y1, 4)]

@@ -25,7 +25,7 @@ def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSetti
     table.writerow(COLUMNS)
     for result in results:
         path = _as_text(result.path)
-        for one in result.found:
+        for one in result.detections:
             size = (result.width, result.height)
             table.writerow((path, *size, one.label_id, _as_text(one.label), one.score, *one.box))
     text.detach()

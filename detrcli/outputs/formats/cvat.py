@@ -29,7 +29,7 @@ def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSetti
 def _image(number: int, result: ImageResult) -> Element:
     size = {"width": str(result.width), "height": str(result.height)}
     image = Element("image", {"id": str(number), "name": xml_text(result.relative), **size})
-    for one in result.found:
+    for one in result.detections:
         corners = zip(("xtl", "ytl", "xbr", "ybr"), one.box, strict=True)
         attributes = {"label": xml_text(one.label), "source": "auto", "occluded": "0"}
         SubElement(image, "box", attributes | {name: f"{value:.4f}" for name, value in corners} | {"z_order": "0"})

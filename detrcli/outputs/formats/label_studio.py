@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ...classes import used_labels
 from ...images.urls import is_url
-from ..record import Found, ImageResult
+from ..record import Detection, ImageResult
 from ..settings import OutputSettings
 from ..xml_text import xml_text
 from .coco import write_array
@@ -35,11 +35,11 @@ def write_config(file: IO[bytes], results: Iterable[ImageResult], settings: Outp
 
 
 def _task(result: ImageResult, image_root: str) -> dict[str, Any]:
-    scores = [one.score for one in result.found]
+    scores = [one.score for one in result.detections]
     prediction = {
         "model_version": result.model,
         "score": min(scores, default=0.0),  # for sorting tasks by the least confident detection
-        "result": [_region(number, one, result) for number, one in enumerate(result.found)],
+        "result": [_region(number, one, result) for number, one in enumerate(result.detections)],
     }
     return {"data": {"image": _image_url(result, image_root)}, "predictions": [prediction]}
 
@@ -51,7 +51,7 @@ def _image_url(result: ImageResult, image_root: str) -> str:
     return image_root + slash + quote(os.fsencode(result.relative))
 
 
-def _region(number: int, one: Found, result: ImageResult) -> dict[str, Any]:
+def _region(number: int, one: Detection, result: ImageResult) -> dict[str, Any]:
     x1, y1, x2, y2 = one.box
     return {
         "id": str(number),

@@ -5,7 +5,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from ...images.urls import is_url
-from ..record import Found, ImageResult
+from ..record import Detection, ImageResult
 from ..settings import OutputSettings
 
 VERSION = "5.5.0"
@@ -22,7 +22,7 @@ def render(result: ImageResult, settings: OutputSettings) -> bytes:
     record: dict[str, object] = {
         "version": VERSION,
         "flags": {},
-        "shapes": [_shape(one) for one in result.found],
+        "shapes": [_shape(one) for one in result.detections],
         "imagePath": result.path if is_url(result.path) else _from_json(result, settings.folder),
         "imageData": None,
         "imageHeight": result.height,
@@ -41,7 +41,7 @@ def _from_json(result: ImageResult, output: Path) -> str:
         return path
 
 
-def _shape(one: Found) -> dict[str, object]:
+def _shape(one: Detection) -> dict[str, object]:
     x1, y1, x2, y2 = one.box
     return {
         "label": one.label,

@@ -28,7 +28,7 @@ def render(result: ImageResult, settings: OutputSettings) -> bytes:
     for name, count in (("width", result.width), ("height", result.height), ("depth", 3)):
         _add(size, name, count)
     _add(root, "segmented", 0)
-    for one in result.found:
+    for one in result.detections:
         found = SubElement(root, "object")
         _add(found, "name", one.label)
         _add(found, "pose", "Unspecified")

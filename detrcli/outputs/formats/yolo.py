@@ -22,7 +22,7 @@ def render(result: ImageResult, settings: OutputSettings) -> bytes:
     """Render one line per detection."""
     numbers = _class_numbers(settings.class_names)
     lines = []
-    for one in result.found:
+    for one in result.detections:
         x1, y1, x2, y2 = one.box
         center = (x1 + x2) / 2 / result.width, (y1 + y2) / 2 / result.height
         size = (x2 - x1) / result.width, (y2 - y1) / result.height

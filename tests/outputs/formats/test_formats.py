@@ -27,7 +27,7 @@ from torchvision.datasets import VOCDetection
 import detrcli.outputs.formats
 from detrcli.datasets import read_dataset
 from detrcli.outputs.formats import FORMATS, PER_IMAGE, PER_RUN, image_format, run_format
-from detrcli.outputs.record import Found, ImageResult
+from detrcli.outputs.record import Detection, ImageResult
 from detrcli.outputs.settings import OutputSettings
 
 Boxes = Sequence[tuple[str, Sequence[float]]]
@@ -52,12 +52,12 @@ WIDTH, HEIGHT = 640, 480
 
 def image(path: str, labels: Sequence[int] = USED) -> ImageResult:
     rng = np.random.default_rng(len(path))
-    found: list[Found] = []
+    found: list[Detection] = []
     for label in labels:
         x1, y1 = rng.uniform(0, 300, 2).round(4).tolist()
         width, height = rng.uniform(20, 150, 2).tolist()
         score = round(1 - 0.01 * len(found), 6)
-        found.append(Found(label, NAMES[label], score, (x1, y1, round(x1 + width, 4), round(y1 + height, 4))))
+        found.append(Detection(label, NAMES[label], score, (x1, y1, round(x1 + width, 4), round(y1 + height, 4))))
     return ImageResult(f"my images/{path}", path, WIDTH, HEIGHT, MODEL, tuple(found))
 
 
@@ -141,7 +141,7 @@ def test_csv_has_a_row_per_detection() -> None:
     reader = csv.DictReader(io.StringIO(raw.decode("utf-8", "surrogateescape"), newline=""))
     rows = list(reader)
     assert reader.fieldnames == "path width height label_id label score x1 y1 x2 y2".split()
-    expected = [(one, found) for one in IMAGES for found in one.found]
+    expected = [(one, found) for one in IMAGES for found in one.detections]
     assert len(rows) == len(expected) == (len(PATHS) - 1) * len(USED)
     for row, (one, found) in zip(rows, expected, strict=True):
         assert (row["path"], int(row["width"]), int(row["height"])) == (one.path, WIDTH, HEIGHT)
@@ -162,7 +162,7 @@ def test_pycocotools_finds_coco_results_perfect(tmp_path: Path) -> None:
     assert evaluation.stats[0] == pytest.approx(1)
     assert [truth.imgs[identity]["file_name"] for identity in sorted(truth.imgs)] == list(PATHS)
     assert {label: one["name"] for label, one in truth.cats.items()} == {label: NAMES[label] for label in USED}
-    found = [one for each in IMAGES for one in each.found]
+    found = [one for each in IMAGES for one in each.detections]
     for path in (tmp_path / "coco.json", tmp_path / "coco-results.json"):
         read = json.loads(path.read_text())
         boxes = read["annotations"] if path.name == "coco.json" else read
@@ -174,7 +174,7 @@ def test_pycocotools_finds_coco_results_perfect(tmp_path: Path) -> None:
 def test_coco_ids_start_at_1(tmp_path: Path) -> None:
     names = ("cat", "N/A", "dog")
     one = ImageResult(
-        "a.jpg", "a.jpg", 9, 9, MODEL, (Found(0, "cat", 0.9, (0, 0, 5, 5)), Found(2, "dog", 0.8, (1, 1, 5, 5)))
+        "a.jpg", "a.jpg", 9, 9, MODEL, (Detection(0, "cat", 0.9, (0, 0, 5, 5)), Detection(2, "dog", 0.8, (1, 1, 5, 5)))
     )
     written = json.loads(written_bytes("coco", [one], names))
     assert [(each["id"], each["name"]) for each in written["categories"]] == [(1, "cat"), (3, "dog")]
@@ -202,7 +202,7 @@ def test_pycocotools_draws_coco_annotations(tmp_path: Path) -> None:
 
 
 def test_coco_uses_the_ids_of_the_settings() -> None:
-    found = tuple(Found(label, str(label), 0.5, (0, 0, 1, 1)) for label in range(3))
+    found = tuple(Detection(label, str(label), 0.5, (0, 0, 1, 1)) for label in range(3))
     images = [ImageResult(path, path, 1, 1, MODEL, found, image_id) for path, image_id in (("a", 0), ("b", "b7"))]
     settings = OutputSettings(("0", "1", "2"), category_ids=(90, None, 0))
     coco = json.loads(written_bytes("coco", images, settings=settings))
@@ -218,7 +218,7 @@ CELLS = st.text(st.sampled_from("=+-@＝\t\r\n'\"a,;0 \x00\x07"), max_size=4)
 @settings(deadline=None)
 @given(CELLS, CELLS)
 def test_csv_text_is_never_a_formula(path: str, label: str) -> None:
-    one = ImageResult(path, "a.jpg", 9, 9, MODEL, (Found(0, label, 0.5, (-0.0, 0, 1, 1)),))
+    one = ImageResult(path, "a.jpg", 9, 9, MODEL, (Detection(0, label, 0.5, (-0.0, 0, 1, 1)),))
     (row,) = csv.DictReader(io.StringIO(written_bytes("csv", [one]).decode(), newline=""))
     assert (row["path"].removeprefix("'"), row["label"].removeprefix("'")) == (path, label)
     for cell in (row["path"], row["label"]):
@@ -237,7 +237,7 @@ def check_dataset(path: Path, tolerance: float) -> None:
     truth = {one.relative: one for one in PLAIN}
     assert {example.path.name for example in data.examples} == set(truth)
     for example in data.examples:
-        found = truth[example.path.name].found
+        found = truth[example.path.name].detections
         assert [data.classes[label] for label in example.labels] == [one.label for one in found]
         np.testing.assert_allclose(example.boxes, np.array([one.box for one in found]).reshape(-1, 4), atol=tolerance)
 
@@ -278,10 +278,10 @@ def escaped(text: str) -> str:
 @pytest.mark.parametrize("one", IMAGES)
 def test_torchvision_reads_voc(one: ImageResult) -> None:
     tree = ElementTree.fromstring(rendered("voc", one))
-    if len(one.found) > 1:
+    if len(one.detections) > 1:
         read = VOCDetection.parse_voc_xml(tree)["annotation"]
         assert (int(read["size"]["width"]), int(read["size"]["height"])) == (WIDTH, HEIGHT)
-        for found, expected in zip(read["object"], one.found, strict=True):
+        for found, expected in zip(read["object"], one.detections, strict=True):
             assert found["name"] == escaped(expected.label).strip()
             corners = [int(found["bndbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax")]
             np.testing.assert_allclose(np.subtract(corners, (1, 1, 0, 0)), expected.box, atol=0.5)
@@ -289,7 +289,7 @@ def test_torchvision_reads_voc(one: ImageResult) -> None:
     assert tree.findtext("folder") == PurePosixPath(one.relative).parent.name
     assert tree.findtext("path") == escaped(one.path)
     assert {each.findtext("difficult") for each in tree.iter("object")} <= {"0"}  # evaluations ignore difficult objects
-    assert len(tree.findall("object")) == len(one.found)
+    assert len(tree.findall("object")) == len(one.detections)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_torchvision_reads_voc(one: ImageResult) -> None:
     ],
 )
 def test_voc_corners_are_1_based_and_inclusive(box: tuple[float, float, float, float], corners: list[int]) -> None:
-    one = ImageResult("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, (Found(1, NAMES[1], 0.9, box),))
+    one = ImageResult("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, (Detection(1, NAMES[1], 0.9, box),))
     sides = ElementTree.fromstring(rendered("voc", one)).iterfind("object/bndbox/*")
     assert [int(side.text or "") for side in sides] == corners
 
@@ -318,7 +318,7 @@ def test_supervision_reads_voc(tmp_path: Path) -> None:
     truth = {one.relative: one for one in PLAIN}
     assert len(data) == len(PLAIN)
     for path, _, found in data:
-        expected = truth[Path(path).name].found
+        expected = truth[Path(path).name].detections
         assert [data.classes[label].strip() for label in found.class_id] == [escaped(one.label) for one in expected]
         np.testing.assert_allclose(found.xyxy, np.array([one.box for one in expected]).reshape(-1, 4), atol=0.5)
 
@@ -328,7 +328,7 @@ def test_labelme() -> None:
         record = json.loads(rendered("labelme", one))
         assert (record["imageWidth"], record["imageHeight"], record["imageData"]) == (WIDTH, HEIGHT, None)
         assert record["imagePath"] == os.path.relpath(one.path, PurePosixPath(one.relative).parent)
-        for shape, found in zip(record["shapes"], one.found, strict=True):
+        for shape, found in zip(record["shapes"], one.detections, strict=True):
             assert (shape["label"], shape["shape_type"]) == (found.label, "rectangle")
             assert float(shape["description"]) == found.score
             assert (*shape["points"][0], *shape["points"][1]) == found.box
@@ -362,7 +362,9 @@ def _label_studio_config(names: tuple[str, ...]) -> ElementTree.Element:
 def test_label_studio_config_has_the_labels_and_tags_of_the_tasks() -> None:
     names = ("N/A", 'a < b & "c"', "it's", "a", "a", "bell\a", "日本 🦊")
     view = _label_studio_config(names)
-    one = ImageResult("a.jpg", "a.jpg", 9, 9, MODEL, tuple(Found(i, n, 0.5, (0, 0, 1, 1)) for i, n in enumerate(names)))
+    one = ImageResult(
+        "a.jpg", "a.jpg", 9, 9, MODEL, tuple(Detection(i, n, 0.5, (0, 0, 1, 1)) for i, n in enumerate(names))
+    )
     (task,) = json.loads(written_bytes("label-studio", [one], names))
     regions = task["predictions"][0]["result"][1:]
     image, labels = view.find("Image"), view.find("RectangleLabels")
@@ -405,9 +407,9 @@ def test_label_studio() -> None:
         assert task["data"] == {"image": one.path}
         (prediction,) = task["predictions"]
         assert prediction["model_version"] == MODEL
-        assert prediction["score"] == min((found.score for found in one.found), default=0)
-        assert len({region["id"] for region in prediction["result"]}) == len(one.found)
-        for region, found in zip(prediction["result"], one.found, strict=True):
+        assert prediction["score"] == min((found.score for found in one.detections), default=0)
+        assert len({region["id"] for region in prediction["result"]}) == len(one.detections)
+        for region, found in zip(prediction["result"], one.detections, strict=True):
             value = region["value"]
             assert (region["type"], value["rectanglelabels"]) == ("rectanglelabels", [escaped(found.label)])
             assert (region["from_name"], region["to_name"], region["score"]) == ("label", "image", found.score)
@@ -428,7 +430,7 @@ def test_cvat() -> None:
             "width": str(WIDTH),
             "height": str(HEIGHT),
         }
-        for box, found in zip(image.iter("box"), one.found, strict=True):
+        for box, found in zip(image.iter("box"), one.detections, strict=True):
             assert box.get("label") == escaped(found.label)
             assert tuple(float(box.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr")) == found.box
             assert (box.get("source"), box.get("occluded")) == ("auto", "0")
@@ -523,13 +525,13 @@ def test_names_and_boxes_survive(names: list[str], data: st.DataObject) -> None:
     classes = (*(["N/A"] * data.draw(st.integers(0, 1))), *(name for name in names if name != "N/A"), "plain")
     labels = st.sampled_from([label for label, name in enumerate(classes) if name != "N/A"])
     scores = st.integers(0, 10**6).map(lambda value: value / 10**6)
-    found = st.builds(lambda label, score, box: Found(label, classes[label], score, box), labels, scores, BOXES)
+    found = st.builds(lambda label, score, box: Detection(label, classes[label], score, box), labels, scores, BOXES)
     one = ImageResult("a.jpg", "a.jpg", WIDTH, HEIGHT, MODEL, tuple(data.draw(st.lists(found, max_size=4))))
     assert set(READERS) == set(FORMATS)
     for name, (tolerance, read) in READERS.items():
         again = read(one, classes)
-        assert [label for label, _ in again] == [each.label for each in one.found], name
-        boxes = np.array([each.box for each in one.found]).reshape(-1, 4)
+        assert [label for label, _ in again] == [each.label for each in one.detections], name
+        boxes = np.array([each.box for each in one.detections]).reshape(-1, 4)
         np.testing.assert_allclose(
             np.array([box for _, box in again]).reshape(-1, 4), boxes, 0, tolerance, err_msg=name
         )
