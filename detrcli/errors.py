@@ -101,7 +101,7 @@ class OtherRunError(UsageError):
 
 
 class UnfinishedShardError(UsageError):
-    """A shard to merge has not come to its end."""
+    """A shard to merge is not finished."""
 
 
 class JournalError(UsageError):

@@ -38,13 +38,13 @@ def parse_sources(
     """
     if not names and not files_from:
         if model != DEMO_MODEL:
-            raise UsageError(f"name images to look at; `detr predict --model {DEMO_MODEL}` has one of its own")
+            raise UsageError(f"name at least one image; `detr predict --model {DEMO_MODEL}` has one of its own")
         names = [str(sample_image())]
     lists = tuple(map(str, files_from or ()))
     sources = Sources(tuple(names or ()), recursive, output, lists, separator=b"\0" if from0 else b"\n")
     if draw and sources.overlaps(output):
         raise UsageError(
-            f"annotated images in {output} would overwrite the images; choose another --output, or use --no-draw"
+            f"annotated images in {output} would overwrite the images; choose another --output, or add --no-draw"
         )
     return sources
 
@@ -81,9 +81,8 @@ class Inputs:
         first = list(islice(references, 1 if listed else 2))
         if not first and not listed:
             shallow = not sources.recursive and any(map(os.path.isdir, sources.names))
-            deeper = "; --recursive searches folders in folders too" if shallow else ""
-            skipped = f" beside those in {sources.exclude}, the output folder, which is passed over"
-            skipped = skipped if sources.skips_outputs() else ""
+            deeper = "; --recursive searches subfolders, too" if shallow else ""
+            skipped = f" outside {sources.exclude}, the output folder" if sources.skips_outputs() else ""
             raise UsageError(f"no images in {', '.join(map(display_name, sources.names))}{skipped}{deeper}")
         return cls(sources, first, references, listed, shard, ids)
 

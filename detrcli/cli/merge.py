@@ -1,4 +1,4 @@
-"""`detr merge`: one set of files from the shards of a run."""
+"""`detr merge`: merge the shards of a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +15,11 @@ from .options import LogJson, Overwrite, Quiet, choices, expand_user
 def merge(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER", callback=expand_user, help="What the shards had as --output, one or several."),
+        typer.Argument(metavar="FOLDER", callback=expand_user, help="Output folders of the shards."),
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", callback=expand_user, help="Folder for the files.  [default: the first of the others]"
-        ),
+        typer.Option("--output", "-o", callback=expand_user, help="Folder for the files.  [default: the first FOLDER]"),
     ] = None,
     formats: Annotated[
         list[str] | None,
@@ -36,10 +34,10 @@ def merge(
     quiet: Quiet = False,
     log_json: LogJson = False,
 ) -> None:
-    """Join what the shards of `detr predict --shard` found into the files that one run would have written.
+    """Merge the shards of a run into the files that one run would have written.
 
-    Exit codes: 0 all well, 1 some images failed in the shards, 2 a shard is missing or not at its end, 130
-    interrupted, 143 terminated.
+    Exit codes: 0 success, 1 some images failed in the shards, 2 a shard is missing or not finished, 130 interrupted,
+    143 terminated.
     """
     from ..outputs.merge import merge_shards
     from ..outputs.run_files import FAILURES

@@ -1,4 +1,4 @@
-"""`detr predict`: images in, detections and annotated images out."""
+"""`detr predict`: detect objects in images."""
 
 import os
 import re
@@ -63,21 +63,23 @@ def predict(
     ] = None,
     files_from: Annotated[
         list[Path] | None,
-        typer.Option("--files-from", metavar="FILE", callback=expand_user, help="A text file of paths. Repeatable."),
+        typer.Option("--files-from", metavar="FILE", callback=expand_user, help="Text file of paths. Repeatable."),
     ] = None,
     from0: Annotated[
-        bool, typer.Option("-0", "--from0", help="Lists have a NUL byte after each path, not a line end.")
+        bool, typer.Option("-0", "--from0", help="Paths in lists end with NUL bytes, not newlines.")
     ] = False,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     class_names: ClassNames = None,
     threshold: Annotated[
-        float, typer.Option("--threshold", "-t", min=0, max=1, help="Keep what scores above this.")
+        float, typer.Option("--threshold", "-t", min=0, max=1, help="Keep detections that score above this.")
     ] = 0.5,
     classes: Annotated[
         list[str] | None, typer.Option("--class", "-c", metavar="NAME", help="Keep only this class. Repeatable.")
     ] = None,
-    max_detections: Annotated[int | None, typer.Option(min=1, help="Keep only so many for an image, the best.")] = None,
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, help="Keep at most this many detections per image.")
+    ] = None,
     device: Device = "auto",
     size: ImageSize = None,
     precision: Precision = "auto",
@@ -86,22 +88,22 @@ def predict(
         typer.Option(
             metavar="N|auto",
             callback=lambda text: _checked_batch_size(text),
-            help="Images of one shape to run at once; auto finds out what is fastest.",
+            help="Images of the same shape per batch; auto finds the fastest.",
         ),
     ] = "auto",
     workers: Workers = None,
     max_pixels: Annotated[
         int | None,
-        typer.Option(min=1, help="Refuse images of more pixels than this.  [default: 178956970]"),
+        typer.Option(min=1, help="Refuse images with more pixels than this.  [default: 178956970]"),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", callback=expand_user, help="Folder for annotated images and files.")
     ] = Path("detections"),
-    draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw what was found onto copies.")] = True,
+    draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Write annotated images.")] = True,
     font: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", callback=expand_user, help="Font for class names.  [default: one with their letters]"
+            metavar="FILE", callback=expand_user, help="Font for class names.  [default: one that has their letters]"
         ),
     ] = None,
     formats: Annotated[
@@ -110,7 +112,7 @@ def predict(
             *("--format", "-f"),
             values=FORMATS,
             metavar="FORMAT",
-            help=f"Write this format, too; repeatable: {', '.join(FORMATS)}.",
+            help=f"Write this format; repeatable: {', '.join(FORMATS)}.",
         ),
     ] = None,
     image_root: Annotated[
@@ -122,28 +124,28 @@ def predict(
         typer.Option(
             metavar="FILE",
             callback=expand_user,
-            help="A COCO file whose image and category ids coco and coco-results use.",
+            help="COCO file whose image and category ids coco and coco-results use.",
         ),
     ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go down into folders' folders.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders, too.")] = False,
     resume: Annotated[
         bool | None,
-        typer.Option("--resume/--no-resume", help="Go on where a run into the same folder was stopped, or begin anew."),
+        typer.Option("--resume/--no-resume", help="Resume a run that was stopped, or start anew."),
     ] = None,
     overwrite: Overwrite = False,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Take part I of N, counted from 0, of the images; see `detr merge`."),
+        typer.Option(metavar="I/N", help="Run on shard I of N, counted from 0; see `detr merge`."),
     ] = None,
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_json: LogJson = False,
 ) -> None:
-    """Find objects in images.
+    """Detect objects in images.
 
-    On a terminal, detections are shown and the annotated image is named. In a pipe, stdout carries one JSON object per
-    image. Exit codes: 0 all well, 1 some images failed, 2 wrong usage or no model, 130 interrupted, 143 terminated.
+    A terminal shows the detections; a pipe gets one JSON object per image on stdout. Exit codes: 0 success, 1 some
+    images failed, 2 wrong usage or no model, 130 interrupted, 143 terminated.
     """
     console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(console)
@@ -155,7 +157,7 @@ def predict(
         console.info("the list names no images")
         return
     if images.skips_outputs():
-        console.detail(printable(f"{output} is passed over, for the outputs go there"))
+        console.detail(printable(f"skipping {output}, the output folder"))
     fonts = _fonts(font)  # a wrong one is refused before the model is loaded
     detector = load_detector(
         model,
@@ -207,7 +209,7 @@ def predict(
     report.summarize(clock, run.failures if failed else None)
     if interruption.signal is not None:
         if run.resumable:
-            console.info("stopped; the same command with --resume goes on")
+            console.info("stopped; continue with the same command and --resume")
         interruption.reraise()
     if report.failed or failed:
         raise typer.Exit(SOME_FAILED)
@@ -218,11 +220,11 @@ def _check_options(
 ) -> None:
     """Refuse options that make no sense together."""
     if resume and not draw and not formats:
-        raise UsageError("--resume goes on with runs that write files; name a --format, or leave --no-draw out")
+        raise UsageError("--resume needs a run that writes files; add a --format, or drop --no-draw")
     if image_ids is not None and not {"coco", "coco-results"}.intersection(formats):
-        raise UsageError("--image-ids goes with --format coco or coco-results")
+        raise UsageError("--image-ids needs --format coco or coco-results")
     if image_root is not None and "label-studio" not in formats:
-        raise UsageError("--image-root goes with --format label-studio")
+        raise UsageError("--image-root needs --format label-studio")
 
 
 def _read_coco_ids(file: Path | None) -> "CocoIds | None":
@@ -249,7 +251,7 @@ def _category_ids(console: Console, ids: "CocoIds | None", detector: "Detector")
     unknown = [repr(name) for label, name in used_labels(detector.class_names) if category_ids[label] is None]
     if unknown:
         names = ", ".join(unknown[:5]) + ", …" * (len(unknown) > 5)
-        console.info(printable(f"left out of coco and coco-results, for {ids.file} has no such category: {names}"))
+        console.info(printable(f"left out of coco and coco-results, because {ids.file} has no such category: {names}"))
     return category_ids
 
 
@@ -348,7 +350,7 @@ def _process(
     except OutputError as error:
         if not run.resumable:
             raise
-        raise OutputError(f"{with_hint(error)}; --resume goes on from there") from error
+        raise OutputError(f"{with_hint(error)}; continue with --resume") from error
     except KeyboardInterrupt:  # the second Ctrl-C; threads may still be at work
         sys.stderr.flush()
         os._exit(INTERRUPTED)
@@ -364,5 +366,5 @@ def _batch_size(text: str, detector: "Detector") -> "BatchSize":
 
 def _checked_batch_size(text: str) -> str:
     if text != "auto" and not re.fullmatch(r"[1-9]\d{0,5}", text):
-        raise typer.BadParameter(f"{text!r} is neither auto nor a number of images.")
+        raise typer.BadParameter(f"{text!r} is neither auto nor a positive number.")
     return text

@@ -83,7 +83,7 @@ class Report:
                 count,
                 self._total,
                 note=f"{self.failed} failed" if self._failed else "",
-                line=f"{counted(count, 'image')}, {self.failed} failed, {rate:.1f} a second",
+                line=f"{counted(count, 'image')}, {self.failed} failed, {rate:.1f} per second",
                 images=self._done,
                 failed=self.failed,
                 rate=rate,
@@ -108,7 +108,7 @@ class Report:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self._failed.most_common())
             parts.append(f"{self.failed} failed ({kinds}{f'; see {failures}' if failures else ''})")
         if self._done:
-            parts.append(f"{seconds:.1f} s ({self._done / seconds:.1f} a second)")
+            parts.append(f"{seconds:.1f} s ({self._done / seconds:.1f} per second)")
             if self._output is not None:
                 parts.append(f"outputs in {self._output}")
         self._console.info(

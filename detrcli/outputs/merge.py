@@ -80,14 +80,14 @@ def _read_shards(folders: Sequence[Path]) -> list[RecordedRun]:
     if len(counts) > 1:
         raise UsageError(
             f"{' and '.join(map(str, folders))} holds shards of runs in {' and in '.join(map(str, counts))} parts; "
-            f"remove those that are not wanted, such as {first.path.parent}"
+            f"remove those of other runs, such as {first.path.parent}"
         )
     for run in shards.values():
         different = [name for name, *_ in differences(first.setting, run.setting) if name not in ("shard", *COMPUTING)]
         if different:
             raise UsageError(f"{first.path} and {run.path} are of different runs: they differ in {different[0]}")
         if not run.finished:
-            raise UnfinishedShardError(f"shard {run.setting['shard']} has not come to its end")
+            raise UnfinishedShardError(f"shard {run.setting['shard']} is not finished")
     (count,) = counts
     missing = [str(shard) for index in range(count) if str(shard := Shard(index, count)) not in shards]
     if missing:

@@ -41,7 +41,7 @@ def written(code: str) -> tuple[int, list[dict[str, Any]]]:
     ("arguments", "said"),
     [
         (("predict", "absent.jpg", "--no-such"), "No such option"),
-        (("predict",), "name images"),
+        (("predict",), "name at least one image"),
         (("train",), "Missing argument 'DATASET'"),
         (("train", "absent", "--output", "mine"), "absent"),
         (("eval", "absent"), "absent"),

@@ -399,8 +399,8 @@ def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> No
         (["p/0.jpg", "--model", "model", "--output", "empty/../p"], "would overwrite the images"),
         (["-", "--model", "model", "--output", "."], "would overwrite the images"),
         (["--files-from", "list.txt", "--model", "model", "--output", "."], "would overwrite the images"),
-        (["p", "--model", "none", "--resume", "--no-draw"], "--resume goes on with runs that write files"),
-        (["--model", "model"], "name images to look at; `detr predict --model demo` has one of its own"),
+        (["p", "--model", "none", "--resume", "--no-draw"], "--resume needs a run that writes files"),
+        (["--model", "model"], "name at least one image; `detr predict --model demo` has one of its own"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -444,7 +444,7 @@ def test_outputs_beside_or_above_the_images(trio: Place, arguments: Sequence[str
 def test_images_in_the_output_folder_are_not_passed_over_without_a_word(trio: Place) -> None:
     run = trio.detr(".", "--recursive", *trio.options, "--output", "p", "--format", "labelme", "--no-draw")
     assert run.code == 2
-    assert run.complaints == ["detr: no images in . beside those in p, the output folder, which is passed over"]
+    assert run.complaints == ["detr: no images in . outside p, the output folder"]
 
 
 def test_a_home_is_found_in_what_a_shell_leaves_as_it_is(trio: Place) -> None:
@@ -657,7 +657,7 @@ def test_a_full_disk(trio: Place) -> None:
     assert run.code == 2
     assert [line for line in run.complaints if line.startswith("detr: ")] == run.complaints[-1:]
     assert run.complaints[-1].startswith("detr: cannot write out/0.jpg: File too large; ")
-    assert run.complaints[-1].endswith("; free some space, then run it again; --resume goes on from there")
+    assert run.complaints[-1].endswith("; free some space, then run it again; continue with --resume")
     assert "Traceback" not in run.stderr
     assert trio.files("out") == []
 

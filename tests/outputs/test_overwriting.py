@@ -440,7 +440,7 @@ def test_labels_made_by_hand_are_left_as_they_are(tmp_path: Path) -> None:
     assert code == 2
     assert said.splitlines()[-1] == (
         "detr: w/data.yaml and 1 more were not written by detr, or changed since; replace with --overwrite, "
-        "or name another --output"
+        "or choose another --output"
     )
     assert {path: path.read_bytes() for path in (tmp_path / "w").rglob("*") if path.is_file()} == before
     assert predict(tmp_path, *command, "--overwrite")[0] == 0

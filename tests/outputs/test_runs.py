@@ -136,13 +136,13 @@ def test_stopped_it_says_how_to_go_on_and_can(
     process.send_signal(number)
     rest, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
-    assert said.decode().splitlines()[-1] == "stopped; the same command with --resume goes on"
+    assert said.decode().splitlines()[-1] == "stopped; continue with the same command and --resume"
     done = 5 + len(rest.splitlines())
     assert done < COUNT - 1
     assert "coco.json" not in place.outputs(output)
     refused = place.label(output, *ALL)
     assert refused.returncode == 2
-    assert "holds a run that was stopped; go on with --resume, begin anew with --no-resume" in refused.stderr
+    assert "holds a run that was stopped; continue with --resume, start anew with --no-resume" in refused.stderr
     run = place.label(output, "--resume", *ALL)
     assert len(run.stdout.splitlines()) == COUNT - 1 - done
     assert place.outputs(output) == whole
@@ -163,7 +163,7 @@ def test_a_stop_while_a_list_goes_on(place: Place) -> None:
         answered.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 143
-        assert b"the same command with --resume goes on" in process.communicate()[1]
+        assert b"continue with the same command and --resume" in process.communicate()[1]
 
 
 def test_a_second_interruption_is_heeded_at_once(place: Place) -> None:
@@ -200,8 +200,8 @@ def test_another_run_does_not_go_on_in_its_place(place: Place) -> None:
     run = place.label("other", "--resume", "--format", "csv", "--threshold", "0.7")
     assert run.returncode == 2
     assert run.stderr == (
-        "detr: the run in other began with threshold = 0.3, not 0.7; resume with what it began with, "
-        "or name another --output\n"
+        "detr: the run in other began with threshold = 0.3, not 0.7; resume with the same options, "
+        "or choose another --output\n"
     )
     run = place.label("other", "--resume")
     assert run.returncode == 2
@@ -294,7 +294,7 @@ def test_shards_that_are_not_all_there_are_not_merged(place: Place) -> None:
     assert run.stderr == "detr: shard 1/2 is missing in partly\n"
     place.start_until(2, "partly", "--shard", "1/2", "--no-draw", "--format", "coco").kill()
     run = place.detr("merge", "partly")
-    assert run.stderr == "detr: shard 1/2 has not come to its end; go on with it with --resume\n"
+    assert run.stderr == "detr: shard 1/2 is not finished; finish it with --resume\n"
     assert place.label("partly", "--shard", "1/3", "--no-draw", "--format", "coco").returncode in (0, 1)
     run = place.detr("merge", "partly")
     assert run.stderr.startswith("detr: partly holds shards of runs in 2 and in 3 parts; ")
@@ -308,7 +308,7 @@ def test_a_full_disk_stops_a_run_that_can_go_on(place: Place, whole: dict[str, b
     assert run.returncode == 2
     complaint = run.stderr.splitlines()[-1]
     assert complaint.startswith("detr: cannot write full/")
-    assert complaint.endswith("free some space, then run it again; --resume goes on from there")
+    assert complaint.endswith("free some space, then run it again; continue with --resume")
     run = place.label("full", "--resume", *ALL)
     assert run.returncode == 1
     assert len(run.stdout.splitlines()) < COUNT - 1
@@ -434,8 +434,7 @@ def test_stdout_on_a_full_disk(place: Place) -> None:
         run = place.label("full-stdout", stdout=full)
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1] == (
-        "detr: cannot write stdout: No space left on device; free some space, then run it again; "
-        "--resume goes on from there"
+        "detr: cannot write stdout: No space left on device; free some space, then run it again; continue with --resume"
     )
 
 

@@ -145,9 +145,9 @@ def test_image_without_id_fails_alone(place: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--image-ids", "own/coco.json", "-f", "csv"), "--image-ids goes with --format coco or coco-results"),
+        (("--image-ids", "own/coco.json", "-f", "csv"), "--image-ids needs --format coco or coco-results"),
         (("--image-ids", "none.json", "-f", "coco"), "none.json: No such file or directory"),
-        (("--image-root", "/data", "-f", "csv"), "--image-root goes with --format label-studio"),
+        (("--image-root", "/data", "-f", "csv"), "--image-root needs --format label-studio"),
     ],
 )
 def test_wrong_usage(place: Path, arguments: tuple[str, ...], message: str) -> None:
