@@ -1,4 +1,4 @@
-"""The command line: it parses, calls `Detector`, and shows what came of it."""
+"""Command line: parses arguments, calls the library, and reports."""
 
 import errno
 import io
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run the command line and exit with one of the codes in `exit_codes`."""
+    """Run the command line and exit with one of `EXIT_CODES`."""
     _prepare_streams()
     limit_openmp_spinning()
     as_json = "--log-json" in sys.argv
@@ -32,7 +32,7 @@ def main() -> None:
 def _run(console: Console) -> NoReturn:
     try:
         try:
-            from .app import run  # takes a moment, in which Ctrl-C may come
+            from .app import run  # here, so that Ctrl-C during imports is handled, too
 
             run(console)
         except SystemExit:
@@ -46,7 +46,7 @@ def _run(console: Console) -> NoReturn:
         if complaint is not None:
             console.error(complaint)
             sys.exit(ERROR)
-        # what is written elsewhere fails with an error of ours, so this is of stdout
+        # other files raise OutputError, so only stdout is left
         streams = (errno.EPIPE, errno.EIO, errno.EBADF, *DISK_FULL)
         if not isinstance(error, OSError) or error.errno not in streams or error.filename is not None:
             raise
@@ -59,8 +59,8 @@ def _run(console: Console) -> NoReturn:
         sys.exit(INTERRUPTED)
 
 
-class _Unfailing(io.FileIO):
-    """A file that takes everything, though its disk be full or its reader gone."""
+class _LenientFile(io.FileIO):
+    """File that ignores errors of writing, such as a full disk or a closed pipe."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:
@@ -70,17 +70,16 @@ class _Unfailing(io.FileIO):
 
 
 def _prepare_streams() -> None:
-    """Stand in for the standard streams that are closed, and for a stderr that cannot be written.
+    """Replace closed standard streams, and a stderr that cannot be written.
 
-    Nobody can be told of the latter, and the work is none the worse for it; data that cannot be printed is an error.
+    Messages that cannot be written are dropped; data that cannot be written to stdout is an error.
     """
-    # both stay open as long as the process lasts
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115
     if sys.stdout is None:
-        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w")  # noqa: SIM115 (writing to it fails)
+        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w")  # noqa: SIM115 (writing fails)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     elif (stderr := sys.__stderr__) is not None and sys.stderr is stderr:
-        raw = io.BufferedWriter(_Unfailing(2, "wb", closefd=False))
+        raw = io.BufferedWriter(_LenientFile(2, "wb", closefd=False))
         sys.stderr = io.TextIOWrapper(raw, stderr.encoding, errors="backslashreplace", line_buffering=True)

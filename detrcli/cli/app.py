@@ -1,4 +1,4 @@
-"""The commands of the command line."""
+"""Commands of `detr`."""
 
 import sys
 from typing import Annotated, NoReturn
@@ -37,8 +37,8 @@ for name, command in (
     app.command(name, cls=Command, short_help=(command.__doc__ or "").partition("\n")[0])(command)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from .. import __version__
 
         print(f"detr {__version__}")
@@ -55,19 +55,19 @@ def _options(
 
 
 def run(console: Console) -> NoReturn:
-    """Run the command that the process was started with, and exit.
+    """Run the command named by the process's arguments, and exit.
 
     Args:
-        console: if it writes JSON, errors in the arguments are written to it.
+        console: console that errors in the arguments are written to if it writes JSON.
     """
     if not console.as_json:
         app(prog_name="detr")
     try:
         code = app(prog_name="detr", standalone_mode=False)
     except Exception as error:
-        wording = getattr(error, "format_message", None)
-        if wording is None:  # no complaint of the parser's
+        format_message = getattr(error, "format_message", None)
+        if format_message is None:  # not raised by the parser of the arguments
             raise
-        console.error(wording())
+        console.error(format_message())
         sys.exit(ERROR)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Keep stderr JSON lines although libraries write text to it."""
+"""JSON lines on stderr, even where libraries write text to it."""
 
 import codecs
 import io
@@ -14,15 +14,15 @@ from contextlib import contextmanager, suppress
 EVENT = '{"event": '
 """Start of a line that `Console` wrote."""
 LONGEST = 4096
-"""Characters of one event's text; a longer line becomes several events."""
+"""Most characters of an event's text; a longer line becomes several events."""
 GRACE = 1.0
-"""Seconds to wait at the end for the last lines."""
+"""Seconds to wait for the last lines at the end."""
 
 
 class JsonLines(io.TextIOBase):
-    """A text stream that passes events on as they are and makes each other line an event of its own.
+    """Text stream that writes events unchanged and turns every other line into an event.
 
-    Threads may write at the same time; each has its own line.
+    Each thread has a line of its own.
 
     Args:
         file: file descriptor to write to; each event is one write.
@@ -30,18 +30,18 @@ class JsonLines(io.TextIOBase):
 
     def __init__(self, file: int) -> None:
         self._file = file
-        self._begun = threading.local()  # and no lock, which a forked process might inherit locked
+        self._begun = threading.local()  # not a lock, which a fork could inherit locked
 
     def writable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """The file descriptor that is written to."""
+        """Return the file descriptor that is written to."""
         return self._file
 
     def write(self, text: str) -> int:
-        """Take text in pieces of any length; a line is written once its end has come."""
+        """Buffer text and write the lines that are complete."""
         *lines, rest = (getattr(self._begun, "line", "") + text).replace("\r", "\n").split("\n")
         if len(rest) > LONGEST and not rest.startswith(EVENT):
             lines, rest = [*lines, rest], ""
@@ -52,18 +52,18 @@ class JsonLines(io.TextIOBase):
         return len(text)
 
     def finish(self) -> None:
-        """Write what came without the end of a line."""
+        """Write the incomplete last line."""
         if getattr(self._begun, "line", ""):
             self.write("\n")
 
 
 @contextmanager
 def json_stderr() -> Iterator[None]:
-    """While this lasts, whatever is written to `sys.stderr` or to file descriptor 2 comes out as JSON lines.
+    """Turn whatever is written to `sys.stderr` or file descriptor 2 into JSON lines.
 
-    What does not come through `sys.stderr`, as C libraries' and child processes', goes through a pipe to a process that
-    turns it into events: a thread could not empty the pipe while a library that fills it holds Python's lock. Where
-    processes cannot be forked, it stays as it is.
+    Output that bypasses `sys.stderr`, as that of C libraries and child processes, goes through a pipe to a forked
+    process: a thread could not empty the pipe while the library that fills it holds the GIL. Where processes cannot be
+    forked, such output stays as it is.
     """
     before = sys.stderr
     before.flush()
@@ -75,20 +75,20 @@ def json_stderr() -> Iterator[None]:
     finally:
         stream.finish()
         sys.stderr = before
-        os.dup2(ours, before.fileno())  # the last end of the pipe but for those of children that go on
+        os.dup2(ours, before.fileno())  # closes the pipe, unless child processes keep it open
         os.close(ours)
         if translator is not None:
             _wait_for(translator)
 
 
 def _divert(file: int, to: int) -> int:
-    """Lead what is written to a file descriptor through a process of its own, whose id is returned."""
+    """Redirect a file descriptor to a forked process that translates it, and return the process's id."""
     end, begin = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)  # it ends with the last who can write, and has their last words
+                signal.signal(number, signal.SIG_IGN)  # it ends when the last writer has closed the pipe
             nothing = os.open(os.devnull, os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(nothing, standard)
@@ -118,7 +118,7 @@ def _events(line: str) -> Iterator[str]:
 
 
 def _write_whole(file: int, content: bytes) -> None:
-    """Write as much as can be written; nobody can be told of a stderr that is full or gone."""
+    """Write as much as possible; errors of stderr cannot be reported anywhere."""
     with suppress(OSError):
         while content:
             content = content[os.write(file, content) :]
