@@ -1,4 +1,4 @@
-"""What the machine gives: the cores that a container leaves, and memory that is kept once it is freed."""
+"""Cores within a container's quota, and memory that is kept once it is freed."""
 
 import os
 import subprocess
@@ -10,15 +10,15 @@ import pytest
 from detrcli import host
 from detrcli.host import cgroup_quota
 
-PAGES = """
+PAGE_FAULTS = """
 import resource, sys
 import numpy as np
 from detrcli.host import keep_freed_memory
 
 if sys.argv[1] == "kept":
     keep_freed_memory()
-for turn in range(8):
-    if turn == 3:
+for iteration in range(8):
+    if iteration == 3:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     blocks = [np.ones(5 * 2**20, np.uint8) for _ in range(8)]
     del blocks
@@ -26,14 +26,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def test_the_second_version_of_control_groups(tmp_path: Path) -> None:
+def test_quota_of_cgroup_v2(tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     assert cgroup_quota(tmp_path) == 1.5
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert cgroup_quota(tmp_path) is None
 
 
-def test_the_first_version_of_control_groups(tmp_path: Path) -> None:
+def test_quota_of_cgroup_v1(tmp_path: Path) -> None:
     (tmp_path / "cpu").mkdir()
     for name, value in (("quota", "400000"), ("period", "100000")):
         (tmp_path / "cpu" / f"cpu.cfs_{name}_us").write_text(f"{value}\n")
@@ -42,20 +42,20 @@ def test_the_first_version_of_control_groups(tmp_path: Path) -> None:
     assert cgroup_quota(tmp_path) is None
 
 
-def test_no_control_groups(tmp_path: Path) -> None:
+def test_quota_without_cgroups(tmp_path: Path) -> None:
     assert cgroup_quota(tmp_path) is None
     (tmp_path / "cpu.max").write_text("")
     assert cgroup_quota(tmp_path) is None
 
 
-def test_a_share_of_a_core_is_one_to_compute_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_part_of_a_core_counts_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpu.max").write_text("20000 100000\n")
     monkeypatch.setattr(host, "CGROUP", tmp_path)
     assert host.cores() == 1
 
 
 @pytest.mark.parametrize(("quota", "count"), [("150000", 2), ("20000", 1), ("900000", 3), ("max", 3)])
-def test_the_share_of_time_and_the_cores_it_may_run_on(
+def test_cores_are_limited_by_quota_and_affinity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, count: int
 ) -> None:
     (tmp_path / "cpu.max").write_text(f"{quota} 100000\n")
@@ -64,13 +64,15 @@ def test_the_share_of_time_and_the_cores_it_may_run_on(
     assert host.cores() == count
 
 
-def pages(how: str) -> int:
-    """Pages that a process took anew while it freed and took 40 MB five times."""
-    return int(subprocess.run([sys.executable, "-c", PAGES, how], check=True, capture_output=True, text=True).stdout)
+def page_faults(mode: str) -> int:
+    """Page faults of a process while it allocates and frees 40 MB five times."""
+    return int(
+        subprocess.run([sys.executable, "-c", PAGE_FAULTS, mode], check=True, capture_output=True, text=True).stdout
+    )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the GNU C library's")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the GNU C library")
 def test_freed_memory_is_kept() -> None:
-    if pages("given back") < 1000:
-        pytest.skip("this system keeps it anyway")
-    assert pages("kept") < 100
+    if page_faults("default") < 1000:
+        pytest.skip("this system keeps freed memory by default")
+    assert page_faults("kept") < 100

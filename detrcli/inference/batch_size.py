@@ -1,64 +1,64 @@
-"""How many images a device looks at at once."""
+"""Batch size that adapts to a device."""
 
 import threading
 
-GROWS_FROM = 1.05
-"""How many times faster twice the images must be to be worth it."""
+MIN_SPEEDUP = 1.05
+"""Speedup that a doubled batch size must yield to be kept."""
 TRIALS = 3
-"""Full batches by which a size is judged, after one that does not count."""
-MOST = 256
+"""Full batches that are timed per batch size, after one to warm up."""
+MAX_BATCH_SIZE = 256
 
 
 class BatchSize:
-    """The most images at once; it may change while a device works.
+    """Largest batch size to use; may change while a device works. May be used by several threads.
 
     Args:
-        start: the most at first.
-        grows: whether to double it as long as that makes the device faster.
+        start: the initial one.
+        grows: whether to double it as long as that speeds the device up.
     """
 
     def __init__(self, start: int, *, grows: bool = False) -> None:
         self._lock = threading.Lock()
-        self._most = self._best = start
+        self._current = self._best = start
         self._grows = grows
-        self._rate = 0.0
-        self._seen = 0
+        self._best_rate = 0.0
+        self._batches = 0
         self._work = self._seconds = 0.0
 
     @property
-    def most(self) -> int:
-        """The most images at once, now."""
-        return self._most
+    def current(self) -> int:
+        """The largest batch size to use now."""
+        return self._current
 
-    def note(self, images: int, work: float, seconds: float) -> None:
-        """Learn how long a batch took.
+    def record(self, images: int, work: float, seconds: float) -> None:
+        """Record the time of a batch.
 
         Args:
-            images: how many there were; a batch that was not full tells nothing.
-            work: how much there was to do, in any unit.
+            images: number of images in it; batches that are not full are ignored.
+            work: amount of work in any unit.
             seconds: how long it took.
         """
         with self._lock:
-            if not self._grows or images != self._most:
+            if not self._grows or images != self._current:
                 return
-            self._seen += 1
-            if self._seen == 1:
+            self._batches += 1
+            if self._batches == 1:
                 return
             self._work += work
             self._seconds += seconds
-            if self._seen > TRIALS:
-                self._judge(self._work / self._seconds)
+            if self._batches > TRIALS:
+                self._compare(self._work / self._seconds)
 
     def halve(self) -> None:
-        """Take at most half as many from now on: the device's memory was too small."""
+        """Halve the batch size for good, since the device ran out of memory."""
         with self._lock:
-            self._most = max(1, self._most // 2)
+            self._current = max(1, self._current // 2)
             self._grows = False
 
-    def _judge(self, rate: float) -> None:
-        faster = rate > GROWS_FROM * self._rate
+    def _compare(self, rate: float) -> None:
+        faster = rate > MIN_SPEEDUP * self._best_rate
         if faster:
-            self._rate, self._best = rate, self._most
-        self._grows = faster and self._most < MOST
-        self._most = 2 * self._most if self._grows else self._best
-        self._seen, self._work, self._seconds = 0, 0.0, 0.0
+            self._best_rate, self._best = rate, self._current
+        self._grows = faster and self._current < MAX_BATCH_SIZE
+        self._current = 2 * self._current if self._grows else self._best
+        self._batches, self._work, self._seconds = 0, 0.0, 0.0

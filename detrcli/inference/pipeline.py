@@ -204,7 +204,7 @@ class Pipeline(Generic[Source, Result]):
             self._ordered.put(error)
 
     def _has_room(self) -> bool:
-        most = LOOK_AHEAD * self._batch_size.most + self._spare
+        most = LOOK_AHEAD * self._batch_size.current + self._spare
         return self._stopped or (self._under_way < most and self._not_begun < self._most_ahead)
 
     def _work(self) -> None:
@@ -289,7 +289,7 @@ class Pipeline(Generic[Source, Result]):
             with self._clock.timing("network"):
                 raw = self._raw_detections(backend, images)
             work = sum(one.pixels.size for one in images)
-            self._batch_size.note(len(batch), work, time.perf_counter() - began)
+            self._batch_size.record(len(batch), work, time.perf_counter() - began)
         except BaseException as failure:
             for job in batch:
                 job.failure = failure
@@ -325,7 +325,7 @@ class Pipeline(Generic[Source, Result]):
 
     def _batch(self) -> list[_Job[Source, Result]]:
         """Full batch, or, if waiting for one is of no use, the oldest waiting image and all of its shape."""
-        most = self._batch_size.most
+        most = self._batch_size.current
         alike: dict[tuple[int, ...], list[_Job[Source, Result]]] = {}
         for job in self._waiting:
             assert job.image is not None

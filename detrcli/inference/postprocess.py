@@ -1,4 +1,4 @@
-"""Pixels in, finished detections out: what every backend runs."""
+"""From 8-bit pixels to decoded detections: normalization, network and postprocessing as one module for every engine."""
 
 from collections.abc import Sequence
 
@@ -12,27 +12,27 @@ from ..models.predictions import Predictions
 
 
 class EndToEnd(nn.Module):
-    """Normalisation, the network, and the family's selection of answers, as one module.
+    """Normalization, network, postprocessing and decoding of boxes.
 
-    Normalisation and selection run in float32 whatever the dtype of the network.
+    All but the network runs in float32, whatever the network's dtype.
 
     Args:
-        network: takes normalised pixels (B, 3, H, W) and gives `Predictions`.
-        select: takes `Predictions` in float32 and gives scores (B, K), labels (B, K) and boxes (B, K, 4).
-        scale: factor on the 8-bit values.
-        mean: of each channel, taken off after scaling.
-        std: of each channel, divided by at last.
+        network: from normalized pixels (B, 3, H, W) to `Predictions`.
+        postprocess: from `Predictions` in float32 to scores (B, K), labels (B, K) and boxes (B, K, 4).
+        scale: factor for 8-bit values.
+        mean: of each channel, subtracted after scaling.
+        std: of each channel, divided by last.
     """
 
     factor: Tensor
     offset: Tensor
 
     def __init__(
-        self, network: nn.Module, select: nn.Module, *, scale: float, mean: Sequence[float], std: Sequence[float]
+        self, network: nn.Module, postprocess: nn.Module, *, scale: float, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         super().__init__()
         self.network = network
-        self.select = select
+        self.postprocess = postprocess
         deviation = torch.tensor(std, dtype=torch.float64)
         self.register_buffer("factor", (scale / deviation).float())
         self.register_buffer("offset", (-torch.tensor(mean, dtype=torch.float64) / deviation).float())
@@ -43,21 +43,21 @@ class EndToEnd(nn.Module):
         Args:
             images: (B, H, W, 3) uint8, RGB, resized.
             sizes: (B, 2) height and width of each image before it was resized.
-            filled: (B, 2) height and width that each image fills, or None where nothing is padded.
+            filled: (B, 2) height and width of each resized image without padding, or None if none is padded.
 
         Returns:
-            Boxes (B, K, 4) as x1, y1, x2, y2 in pixels of the given sizes, scores (B, K), labels (B, K).
+            Boxes (B, K, 4) as x1, y1, x2, y2 in pixels of `sizes`, scores (B, K), labels (B, K).
         """
         predictions = self.network(self.normalize(images, filled).to(next(self.network.parameters()).dtype))
-        scores, labels, boxes = self.select(Predictions(*(answer.float() for answer in predictions)))
+        scores, labels, boxes = self.postprocess(Predictions(*(output.float() for output in predictions)))
         if filled is not None:
             sizes = sizes * filled.new_tensor(images.shape[1:3]) / filled
         return cxcywh_to_xyxy(boxes) * sizes.flip(1).repeat(1, 2)[:, None], scores, labels
 
     def normalize(self, images: Tensor, filled: Tensor | None = None) -> Tensor:
-        """(B, H, W, 3) uint8 → (B, 3, H, W) float32, channels last in memory, zero beyond what is filled (B, 2)."""
+        """(B, H, W, 3) uint8 → (B, 3, H, W) float32, channels last in memory, zero outside `filled` (B, 2)."""
         height, width = images.shape[1:3]
-        rows = images.flatten(2).float()  # of all channels of a row at once: by threes it takes several times as long
+        rows = images.flatten(2).float()  # whole rows are several times as fast as pixels of three channels
         rows = rows.mul_(self.factor.repeat(width)).add_(self.offset.repeat(width))
         pixels = rows.view(*images.shape).permute(0, 3, 1, 2)
         if filled is None:
@@ -70,19 +70,19 @@ class EndToEnd(nn.Module):
 
 
 class DetrPostprocess(nn.Module):
-    """DETR's selection (section 3.1): each query's most probable class other than no-object."""
+    """The most probable class of each query, other than no-object (DETR, section 3.1)."""
 
     def forward(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores (B, Q), labels (B, Q) and boxes (B, Q, 4)."""
+        """Scores (B, Q), labels (B, Q) and boxes (B, Q, 4) as relative cx, cy, w, h."""
         scores, labels = predictions.logits.softmax(-1)[..., :-1].max(-1)
         return scores, labels, predictions.boxes
 
 
 class LwDetrPostprocess(nn.Module):
-    """LW-DETR's selection: the best of all scores of every query for every class, so that a query can answer twice.
+    """The highest scores over all queries and classes; a query may yield several detections.
 
     Args:
-        count: how many, if there are so many.
+        count: number of detections, unless there are fewer scores.
     """
 
     def __init__(self, count: int) -> None:
@@ -90,14 +90,14 @@ class LwDetrPostprocess(nn.Module):
         self.count = count
 
     def forward(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores (B, K), falling, labels (B, K) and boxes (B, K, 4), K at most `count`."""
+        """Scores (B, K) in descending order, labels (B, K) and boxes (B, K, 4) as relative cx, cy, w, h; K ≤ count."""
         classes = predictions.logits.shape[-1]
-        every = predictions.logits.sigmoid().flatten(1)
-        scores, places = every.topk(min(self.count, every.shape[1]), dim=1)
-        query = (places // classes)[..., None].expand(-1, -1, 4)
-        return scores, places % classes, predictions.boxes.gather(1, query)
+        probabilities = predictions.logits.sigmoid().flatten(1)
+        scores, indices = probabilities.topk(min(self.count, probabilities.shape[1]), dim=1)
+        queries = (indices // classes)[..., None].expand(-1, -1, 4)
+        return scores, indices % classes, predictions.boxes.gather(1, queries)
 
 
 def postprocess_for(network: Detr | LwDetr) -> nn.Module:
-    """The selection that goes with a network."""
+    """Postprocessing of a network's family."""
     return DetrPostprocess() if isinstance(network, Detr) else LwDetrPostprocess(network.config.num_queries)

@@ -135,7 +135,7 @@ def test_a_batch_too_large_for_the_memory_is_halved_and_not_lost() -> None:
     echo, batch = Echo(holds=3), BatchSize(16)
     assert list(pipeline(range(300), echo, batch=batch)) == expected(300)
     assert max(echo.batches) <= 3
-    assert batch.most <= 8
+    assert batch.current <= 8
 
 
 def test_a_single_image_too_large_for_the_memory_is_an_error() -> None:
@@ -306,7 +306,7 @@ def test_an_image_that_cannot_be_opened_is_written_as_an_error() -> None:
 
 def test_the_batch_size_is_told_how_long_batches_take() -> None:
     class Noting(BatchSize):
-        def note(self, images: int, work: float, seconds: float) -> None:
+        def record(self, images: int, work: float, seconds: float) -> None:
             noted.append((images, work))
             assert seconds > 0
 
