@@ -4,8 +4,8 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,6 +41,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..datasets.coco_ids import CocoIds
+    from ..detections import DetectionFilter
     from ..detector import Detector
     from ..images.fonts import Fonts
     from ..images.sources import CocoId
@@ -170,13 +171,11 @@ def predict(
         class_names=class_names,
     )
 
-    from ..detections import DetectionFilter, labels_of
-    from ..images.decode import pixel_limit
     from ..timing import Clock
     from .report import Report
 
-    labels = labels_of(classes, detector.class_names) if classes else None
     clock, interruption = Clock(), Interruption()
+    detection_filter = _detection_filter(detector, threshold, classes, max_detections)
     run = _start_run(
         output,
         detector,
@@ -193,7 +192,7 @@ def predict(
     )
     pipeline = detector.stream(
         run.remaining(inputs.stream()),
-        DetectionFilter(threshold, labels, max_detections),
+        detection_filter,
         open_image=partial(inputs.open, clock=clock),
         write=run.write,
         batch_size=_batch_size(batch_size, detector),
@@ -203,16 +202,9 @@ def predict(
         clock=clock,
     )
     report = Report(console, output if draw or chosen else None, many=inputs.many, before=run.before)
-    count = (lambda: sum(1 for _ in run.remaining(inputs.listing()))) if images.countable else None
-    with pixel_limit(max_pixels):
-        failed = _process(pipeline, run, report, count, interruption)
+    failed = _process(pipeline, run, inputs, report, interruption, max_pixels)
     report.summarize(clock, run.failures if failed else None)
-    if interruption.signal is not None:
-        if run.resumable:
-            console.info("stopped; continue with the same command and --resume")
-        interruption.reraise()
-    if report.failed or failed:
-        raise typer.Exit(SOME_FAILED)
+    _exit(console, run, interruption, failed=bool(report.failed or failed))
 
 
 def _check_options(
@@ -233,6 +225,15 @@ def _read_coco_ids(file: Path | None) -> "CocoIds | None":
     from ..datasets.coco_ids import read_coco_ids
 
     return read_coco_ids(file)
+
+
+def _detection_filter(
+    detector: "Detector", threshold: float, classes: list[str] | None, max_detections: int | None
+) -> "DetectionFilter":
+    from ..detections import DetectionFilter, labels_of
+
+    labels = labels_of(classes, detector.class_names) if classes else None
+    return DetectionFilter(threshold, labels, max_detections)
 
 
 def _fonts(file: Path | None) -> "Fonts":
@@ -332,18 +333,25 @@ def _start_run(
 def _process(
     pipeline: "Pipeline[IndexedReference, Outcome] | OneByOne[IndexedReference, Outcome]",
     run: "Run",
+    inputs: Inputs,
     report: "Report",
-    count: Callable[[], int] | None,
     interruption: Interruption,
+    max_pixels: int | None,
 ) -> Counter[str]:
-    """Take all images through the pipeline, until the first Ctrl-C or SIGTERM; the second one ends the process.
+    """Take all images through the pipeline, until the first Ctrl-C or SIGTERM; a second Ctrl-C ends the process.
 
     Returns:
         Number of failures of each kind, as `Run.close` counts them.
     """
+    from ..images.decode import pixel_limit
+
+    count = (lambda: sum(1 for _ in run.remaining(inputs.listing()))) if inputs.sources.countable else None
     try:
-        with report.showing(count), interruption.listen(pipeline.stop), closing(iter(pipeline)) as outcomes:
-            for outcome in outcomes:
+        with ExitStack() as stack:
+            stack.enter_context(pixel_limit(max_pixels))
+            stack.enter_context(report.showing(count))
+            stack.enter_context(interruption.listen(pipeline.stop))
+            for outcome in stack.enter_context(closing(iter(pipeline))):
                 run.add(outcome)
                 report.take(outcome)
         return run.close(finished=interruption.signal is None)
@@ -354,6 +362,16 @@ def _process(
     except KeyboardInterrupt:  # the second Ctrl-C; threads may still be at work
         sys.stderr.flush()
         os._exit(INTERRUPTED)
+
+
+def _exit(console: Console, run: "Run", interruption: Interruption, *, failed: bool) -> None:
+    """Exit as the signal that stopped the run asks for, or because images failed."""
+    if interruption.signal is not None:
+        if run.resumable:
+            console.info("stopped; continue with the same command and --resume")
+        interruption.reraise()
+    if failed:
+        raise typer.Exit(SOME_FAILED)
 
 
 def _batch_size(text: str, detector: "Detector") -> "BatchSize":
