@@ -42,7 +42,9 @@ ROWS = 40
 def evaluate(
     dataset: DatasetPath,
     model: Model = DEFAULT_MODEL,
-    split: Annotated[Literal["val", "train", "test"], typer.Option(help="Split of the dataset.")] = "val",
+    split: Annotated[
+        Literal["val", "train", "test"], typer.Option(metavar="val|train|test", help="Split of the dataset.")
+    ] = "val",
     revision: Revision = None,
     class_names: ClassNames = None,
     device: Device = "auto",
@@ -50,7 +52,7 @@ def evaluate(
     precision: Precision = "auto",
     batch_size: BatchSize = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that read images.  [default: as many as there are cores]")
+        int | None, typer.Option(min=1, metavar="N", help="Threads that read images.  [default: the number of cores]")
     ] = None,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON even on a terminal.")] = False,

@@ -56,23 +56,26 @@ def train(
     val_data: Annotated[
         Path | None,
         typer.Option(
-            callback=expand_user, help="Dataset to validate on.  [default: the dataset's own val or test split]"
+            metavar="DATASET",
+            callback=expand_user,
+            help="Dataset to validate on.  [default: the dataset's own val or test split]",
         ),
     ] = None,
     val_fraction: Annotated[
         float | None,
         typer.Option(metavar="FRACTION", help="Hold out this fraction of the images, such as 0.1, for validation."),
     ] = None,
-    val_interval: Annotated[int, typer.Option(min=1, help="Epochs between validations.")] = 1,
+    val_interval: Annotated[int, typer.Option(min=1, metavar="N", help="Epochs between validations.")] = 1,
     revision: Revision = None,
     class_names: ClassNames = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = 50,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per step and process.")] = 8,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate of the heads.")] = 1e-4,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 50,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images per step and process.")] = 8,
+    lr: Annotated[float, typer.Option(min=0, metavar="LR", help="Learning rate of the heads.")] = 1e-4,
     backbone_lr_factor: Annotated[
         float | None,
         typer.Option(
             min=0,
+            metavar="FACTOR",
             help="Learning rate of the backbone, relative to --lr.  [default: 0.1 DETR, 1.5 LW-DETR, 1 from scratch]",
         ),
     ] = None,
@@ -81,6 +84,7 @@ def train(
         typer.Option(
             min=0,
             max=1,
+            metavar="FACTOR",
             help="Learning-rate decay per ViT block, from last to first.  [default: as published; 1 from scratch]",
         ),
     ] = None,
@@ -89,21 +93,34 @@ def train(
         typer.Option(
             min=0,
             max=1,
+            metavar="FACTOR",
             help="LW-DETR: decay per component (heads, decoder, ViT).  [default: as published; 1 from scratch]",
         ),
     ] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(min=0, help="Weight decay of AdamW.  [default: 0.0001; 0.001 for LW-DETR-xlarge]")
+        float | None,
+        typer.Option(
+            min=0, metavar="DECAY", help="Weight decay of AdamW.  [default: 0.0001; 0.001 for LW-DETR-xlarge]"
+        ),
     ] = None,
     warmup_steps: Annotated[
         int | None,
-        typer.Option(min=0, help="Steps of linear learning-rate warmup.  [default: 100, or a tenth of all if fewer]"),
+        typer.Option(
+            min=0, metavar="N", help="Steps of linear learning-rate warmup.  [default: 100, or a tenth of all if fewer]"
+        ),
     ] = None,
-    lr_schedule: Annotated[Literal["cosine", "step"], typer.Option(help="Learning-rate schedule.")] = "cosine",
+    lr_schedule: Annotated[
+        Literal["cosine", "step"], typer.Option(metavar="cosine|step", help="Learning-rate schedule after warmup.")
+    ] = "cosine",
     ema_decay: Annotated[
-        float, typer.Option(min=0, max=0.99999, help="Decay of the exponential moving average of the weights.")
+        float,
+        typer.Option(
+            min=0, max=0.99999, metavar="DECAY", help="Decay of the exponential moving average of the weights."
+        ),
     ] = 0.9995,
-    box_loss: Annotated[Literal["l1", "smooth_l1"], typer.Option(help="Box regression loss.")] = "l1",
+    box_loss: Annotated[
+        Literal["l1", "smooth_l1"], typer.Option(metavar="l1|smooth_l1", help="Box regression loss.")
+    ] = "l1",
     size: ImageSize = None,
     multi_scale: Annotated[bool, typer.Option(help="Vary the image size from batch to batch.")] = True,
     random_crop: Annotated[bool, typer.Option(help="Randomly crop images, or pad them.")] = True,
@@ -116,12 +133,16 @@ def train(
     ] = False,
     device: OneDevice = "auto",
     precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Mixed-precision dtype (auto: fastest supported).")
+        Literal["auto", "fp32", "bf16", "fp16"],
+        typer.Option(metavar="auto|fp32|bf16|fp16", help="Mixed-precision dtype (auto: fastest supported)."),
     ] = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that load images.  [default: by the number of cores]")
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Image-loading processes.  [default: the number of cores - 1, at most 8]"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Random seed.")] = 0,
     strict: Strict = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training run.")] = False,
     offline: Offline = False,
@@ -253,7 +274,7 @@ def _load_pretrained(console: Console, model: str, classes: tuple[str, ...], **o
 
 
 def _override(optimizer: "OptimizerConfig", initial: "LoadedModel", **given: float | None) -> "OptimizerConfig":
-    """Replace the settings that the user gave."""
+    """Return the optimizer settings with those that the user gave."""
     from ..models.detr import Detr
 
     for name in ("layer_decay", "component_decay"):
@@ -300,7 +321,7 @@ def _report_end(console: Console, trainer: "Trainer", output: Path) -> None:
 
 
 class _Callback:
-    """Progress of a training run: steps and validation images as progress, and a line per epoch."""
+    """Report of a training run: progress within an epoch, and a line for each epoch."""
 
     def __init__(self, console: Console, progress: Progress, epochs: int) -> None:
         self._console, self._progress, self._epochs = console, progress, epochs
