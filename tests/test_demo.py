@@ -1,4 +1,4 @@
-"""The model that comes with the package finds what its card says, in scenes that its training never saw."""
+"""The bundled demo model reaches the AP that its card states, on held-out scenes."""
 
 import json
 import re
@@ -30,35 +30,35 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def precision(held_out: Dataset) -> float:
+def ap(held_out: Dataset) -> float:
     return evaluate(detrcli.load("demo", device="cpu", precision="fp32"), held_out)[0].ap
 
 
-def test_it_reaches_its_stated_precision(precision: float) -> None:
+def test_ap_is_as_stated(ap: float) -> None:
     stated = re.search(r"AP on (\d+) held-out scenes: ([\d.]+)", CARD.read_text())
     assert stated is not None
     assert int(stated[1]) == 500
-    assert precision == pytest.approx(float(stated[2]) / 100, abs=0.002)
+    assert ap == pytest.approx(float(stated[2]) / 100, abs=0.002)
 
 
-def test_bf16_costs_next_to_nothing(held_out: Dataset, precision: float) -> None:
-    assert evaluate(detrcli.load("demo", device="cpu", precision="bf16"), held_out)[0].ap >= precision - 0.003
+def test_bf16_hardly_lowers_ap(held_out: Dataset, ap: float) -> None:
+    assert evaluate(detrcli.load("demo", device="cpu", precision="bf16"), held_out)[0].ap >= ap - 0.003
 
 
 @pytest.mark.parametrize(("exported_in", "loss"), [("fp32", 0.001), ("fp16", 0.003)])
-def test_it_keeps_its_precision_through_onnx(
-    exported_in: Literal["fp32", "fp16"], loss: float, held_out: Dataset, precision: float, tmp_path: Path
+def test_onnx_export_hardly_changes_ap(
+    exported_in: Literal["fp32", "fp16"], loss: float, held_out: Dataset, ap: float, tmp_path: Path
 ) -> None:
     model = load_checkpoint(find("demo"))
     file = export_onnx(model, tmp_path / "demo.onnx", source="demo", precision=exported_in).path
-    assert evaluate(detrcli.load(file, device="cpu"), held_out)[0].ap == pytest.approx(precision, abs=loss)
+    assert evaluate(detrcli.load(file, device="cpu"), held_out)[0].ap == pytest.approx(ap, abs=loss)
 
 
-def test_it_fits_into_the_repository() -> None:
+def test_the_model_fits_into_the_repository() -> None:
     assert sum(path.stat().st_size for path in bundled("demo").iterdir()) < 12e6
 
 
-def test_without_images_it_looks_at_its_own_without_a_network(tmp_path: Path) -> None:
+def test_without_images_the_sample_is_used_offline(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "detrcli", "predict", "--model", "demo"]
     proxy = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache"), "PATH": ""}
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=proxy)

@@ -15,7 +15,7 @@ from ..datasets import Dataset, Example
 from ..detections import DetectionFilter
 from ..detector import Detector, keep_detections
 from ..errors import DatasetError, ImageError
-from ..images.decode import ImageFile, open_image_file
+from ..images.decode import open_image_file
 from ..images.sources import CocoId
 from ..inference.batch_size import BatchSize
 
@@ -93,7 +93,7 @@ def evaluate(
     for found in detector.stream(
         dataset.examples,
         detection_filter,
-        open_image=_open,
+        open_image=lambda example: open_image_file(example.path),
         write=keep_detections,
         batch_size=BatchSize(batch_size),
         workers=workers,
@@ -103,10 +103,6 @@ def evaluate(
         predictions.append(ImagePredictions(found.boxes, found.scores, dataset_labels[found.labels]))
         on_progress(len(predictions))
     return average_precision(dataset, predictions), predictions
-
-
-def _open(example: Example) -> ImageFile:
-    return open_image_file(example.path)
 
 
 def _dataset_labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:

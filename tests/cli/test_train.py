@@ -1,4 +1,4 @@
-"""`detr train` as people run it: in a process of its own."""
+"""`detr train` in processes of its own."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a dataset `shapes` of two splits, a DETR `tiny`, and a folder `foreign` with a model's file."""
+    """Folder with a dataset `shapes` of two splits, a DETR `tiny`, and a folder `foreign` that holds a config.json."""
     place = tmp_path_factory.mktemp("train")
     save_tiny(place / "tiny")
     (place / "foreign").mkdir()
@@ -50,9 +50,7 @@ def trained(place: Path) -> subprocess.CompletedProcess[str]:
     return detr("train", "shapes", "--output", "out", "--epochs", 2, *SCRATCH, cwd=place)
 
 
-def test_it_says_how_it_goes_and_writes_what_it_promises(
-    place: Path, trained: subprocess.CompletedProcess[str]
-) -> None:
+def test_progress_and_output_files(place: Path, trained: subprocess.CompletedProcess[str]) -> None:
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout == ""
     said = trained.stderr.splitlines()
@@ -69,7 +67,7 @@ def test_it_says_how_it_goes_and_writes_what_it_promises(
 
 
 @pytest.mark.usefixtures("trained")
-def test_what_it_writes_predicts(place: Path) -> None:
+def test_the_trained_model_predicts_and_evaluates(place: Path) -> None:
     run = detr("predict", "shapes/val/000000.jpg", "--model", "out", "--threshold", 0.0, "--no-draw", cwd=place)
     assert run.returncode == 0, run.stderr
     assert set() < {found["label"] for found in json.loads(run.stdout)["detections"]} <= set(scenes.CLASSES)
@@ -79,7 +77,7 @@ def test_what_it_writes_predicts(place: Path) -> None:
 
 
 @pytest.mark.usefixtures("trained")
-def test_transformers_finds_the_same(place: Path) -> None:
+def test_transformers_predicts_the_same(place: Path) -> None:
     image = Image.open(place / "shapes/val/000000.jpg")
     processor = AutoImageProcessor.from_pretrained(place / "out", backend="pil")
     network = AutoModelForObjectDetection.from_pretrained(place / "out").eval()
@@ -96,7 +94,7 @@ def test_transformers_finds_the_same(place: Path) -> None:
     np.testing.assert_allclose(ours.boxes[:count] / scale, limits / scale, atol=1e-3)
 
 
-def test_killed_and_resumed_it_is_the_unbroken_training(place: Path) -> None:
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(place: Path) -> None:
     arguments = ("train", "shapes", "--epochs", 3, *SCRATCH)
     assert detr(*arguments, "--output", "unbroken", cwd=place).returncode == 0
     detr_until("epoch   2", PythonProcess.kill, *arguments, "--output", "broken", cwd=place)
@@ -115,7 +113,7 @@ def test_killed_and_resumed_it_is_the_unbroken_training(place: Path) -> None:
     assert "began with lr = 0.0001, not 0.5" in run.stderr
 
 
-def test_two_trainings_do_not_share_a_folder(place: Path) -> None:
+def test_two_runs_cannot_share_an_output(place: Path) -> None:
     with lock_directory(place / "busy"):
         run = detr("train", "shapes", "--epochs", 1, *SCRATCH, "--output", "busy", cwd=place)
     assert run.returncode == 2
@@ -123,7 +121,7 @@ def test_two_trainings_do_not_share_a_folder(place: Path) -> None:
     assert list((place / "busy").iterdir()) == []
 
 
-def test_a_pretrained_detr_learns_other_classes(place: Path) -> None:
+def test_a_pretrained_detr_is_fine_tuned_on_other_classes(place: Path) -> None:
     run = detr(*"train shapes -o tuned --model tiny --epochs 1 --image-size 64 --batch-size 3".split(), cwd=place)
     assert run.returncode == 0, run.stderr
     assert f"tiny knows 0 of {len(scenes.CLASSES)} classes by name" in run.stderr
@@ -131,7 +129,7 @@ def test_a_pretrained_detr_learns_other_classes(place: Path) -> None:
     assert set() < {found["label"] for found in json.loads(run.stdout)["detections"]} <= set(scenes.CLASSES)
 
 
-def test_without_a_validation_split_the_last_weights_are_kept(place: Path) -> None:
+def test_without_validation_the_last_weights_are_saved(place: Path) -> None:
     (place / "lone").mkdir()
     shutil.copytree(place / "shapes/train", place / "lone/train")
     run = detr("train", "lone", "-o", "unvalidated", "--epochs", 1, *SCRATCH, cwd=place)
@@ -145,7 +143,7 @@ def test_without_a_validation_split_the_last_weights_are_kept(place: Path) -> No
     assert len({(place / name).read_bytes() for name in names}) == 1
 
 
-def test_a_share_of_the_images_is_held_out_for_validation(place: Path) -> None:
+def test_images_are_held_out_for_validation(place: Path) -> None:
     shutil.copytree(place / "shapes/train", place / "single/train")
     shutil.copytree(place / "shapes/val", place / "single/test")  # which stays unseen
     arguments = ("train", "single", "-o", "held out", *SCRATCH, "--val-fraction", 0.3)
@@ -161,7 +159,7 @@ def test_a_share_of_the_images_is_held_out_for_validation(place: Path) -> None:
     assert "began with" in run.stderr
 
 
-def test_several_processes_train_one_network(place: Path) -> None:
+def test_two_processes_train_one_network(place: Path) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "detrcli")
     arguments = ("train", "shapes", "--epochs", "1", *SCRATCH, "--device", "cpu", "--precision", "fp32")
     command = [sys.executable, *launcher, *arguments, "-o", "both"]
@@ -180,10 +178,10 @@ def test_several_processes_train_one_network(place: Path) -> None:
     assert [path.name for path in (place / "both").glob("*.pt")] == ["resume.pt"]
 
 
-def test_several_processes_stop_and_go_on_as_one(tmp_path: Path) -> None:
+def test_two_processes_stop_and_resume_together(tmp_path: Path) -> None:
     def train(*arguments: str) -> subprocess.CompletedProcess[str]:
         launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-        command = [sys.executable, *launcher, "-m", "tests.training.several", *arguments]
+        command = [sys.executable, *launcher, "-m", "tests.training.distributed_run", *arguments]
         run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **SETTINGS})
         if run.returncode and "--stop-at" not in arguments and "torch.distributed.Dist" in run.stderr:
             # the launcher did not find a free port, or its own store
@@ -202,7 +200,7 @@ def test_several_processes_stop_and_go_on_as_one(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(place: Path) -> None:
+def test_ctrl_c_saves_the_state_and_hints_at_resume(place: Path) -> None:
     arguments = ("train", "shapes", "-o", "stopped", "--epochs", 50, *SCRATCH)
     code, said = detr_until("epoch   1", lambda process: process.send_signal(signal.SIGINT), *arguments, cwd=place)
     assert code == 130
@@ -210,8 +208,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place: Path) -> None:
     assert "Traceback" not in said
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for child processes in /proc")
-def test_classes_of_the_validation_split_go_by_name(place: Path) -> None:
+def test_classes_of_the_validation_split_are_matched_by_name(place: Path) -> None:
     boxes = {"a.png": [(0, (4.0, 4.0, 30.0, 30.0)), (1, (20.0, 10.0, 60.0, 50.0))]}
     for part, classes in (
         ("train", ["ring", "star", "heart"]),
@@ -231,7 +228,8 @@ def test_classes_of_the_validation_split_go_by_name(place: Path) -> None:
     assert run.returncode == 0, run.stderr
 
 
-def test_a_killed_loading_process_is_said_in_a_line(place: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="finds child processes in /proc")
+def test_a_killed_loading_process_is_reported(place: Path) -> None:
     def kill_children(process: PythonProcess) -> None:
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             os.kill(int(child), signal.SIGKILL)
@@ -243,7 +241,7 @@ def test_a_killed_loading_process_is_said_in_a_line(place: Path) -> None:
     assert "Traceback" not in said
 
 
-def test_images_in_both_splits_are_said(place: Path) -> None:
+def test_validation_images_in_the_training_set_are_reported(place: Path) -> None:
     (place / "both ways").mkdir()
     (place / "both ways/link").symlink_to(place / "shapes/train")
     run = detr(
@@ -290,7 +288,7 @@ def test_images_in_both_splits_are_said(place: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_cannot_be_done_is_said_in_a_line(place: Path, arguments: tuple[str, ...], complaint: str) -> None:
+def test_errors_are_one_line(place: Path, arguments: tuple[str, ...], complaint: str) -> None:
     run = detr("train", "--quiet", *arguments, cwd=place)
     assert run.returncode == 2
     assert complaint in run.stderr
@@ -298,7 +296,7 @@ def test_what_cannot_be_done_is_said_in_a_line(place: Path, arguments: tuple[str
     assert "Usage:" in run.stderr or len(run.stderr.strip().splitlines()) <= 2
 
 
-def test_a_class_name_without_end_does_not_fill_the_screen(place: Path) -> None:
+def test_a_huge_class_name_does_not_fill_the_screen(place: Path) -> None:
     (place / "endless").mkdir()
     Image.new("RGB", (90, 60)).save(place / "endless/0.png")
     content = {

@@ -32,7 +32,7 @@ from detrcli.models.lwdetr import LwDetr
 from .. import fill
 from ..places import DATA
 from ..tiny import tiny_network
-from ..training.few import small_lwdetr
+from ..training.small import small_lwdetr
 
 CUDA: dict[str, Any] = json.loads((DATA / "cuda_kernels.json").read_text())
 """Of each operator, the versions for which ONNX Runtime's CUDA provider has a kernel, and the types that the one for

@@ -1,4 +1,4 @@
-"""Boxes go where their pixels go."""
+"""Augmentation moves boxes and pixels alike."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def odd_boxes(draw: st.DrawFn, width: int, height: int) -> list[float]:
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.booleans(), st.integers(0, 2**31), st.data())
-def test_images_of_every_size_and_without_objects(
+def test_images_of_any_size_with_any_number_of_objects(
     width: int, height: int, rotate_flip: bool, seed: int, data: st.DataObject
 ) -> None:
     augmentation = Augmentation(rotate_flip=rotate_flip)
@@ -68,7 +68,7 @@ def test_images_of_every_size_and_without_objects(
     assert ((corners > -1e-5) & (corners < 1 + 1e-5)).all()
 
 
-def test_every_orientation_is_seen_only_where_it_may_be() -> None:
+def test_rotate_flip_yields_all_orientations() -> None:
     def corners(rotate_flip: bool) -> set[tuple[int, ...]]:
         seen = set()
         move = Augmentation(random_crop=False, color_jitter=False, rotate_flip=rotate_flip).geometry()
@@ -82,7 +82,7 @@ def test_every_orientation_is_seen_only_where_it_may_be() -> None:
     assert len(corners(rotate_flip=True)) == 8
 
 
-def test_parts_are_cut_out_and_margins_added_only_where_they_may_be() -> None:
+def test_random_crop_crops_and_pads() -> None:
     def sizes(random_crop: bool) -> list[tuple[int, int]]:
         move, found = Augmentation(random_crop, color_jitter=False).geometry(), []
         for seed in range(100):
@@ -97,23 +97,23 @@ def test_parts_are_cut_out_and_margins_added_only_where_they_may_be() -> None:
     assert varied.count((128, 96)) > 20
 
 
-def test_only_what_is_hardly_there_is_left_out() -> None:
+def test_boxes_that_are_too_small_are_dropped() -> None:
     boxes = torch.tensor([[10.0, 10.0, 13.0, 13.0], [20.0, 20.0, 21.0, 60.0]])
     move = Augmentation(random_crop=False, color_jitter=False).geometry()
     _, objects = move(*transform_input(painted(), boxes, torch.tensor([4, 5])))
     assert objects["labels"].tolist() == [4]
 
 
-def test_colors_change_only_if_they_may() -> None:
-    grey = Image.new("RGB", (8, 8), (90, 120, 150))
+def test_color_jitter_changes_colors() -> None:
+    gray = Image.new("RGB", (8, 8), (90, 120, 150))
     torch.manual_seed(0)
-    kept = [Augmentation(color_jitter=False).color()(grey).getpixel((0, 0)) for _ in range(8)]
-    varied = {Augmentation(color_jitter=True).color()(grey).getpixel((0, 0)) for _ in range(8)}
+    kept = [Augmentation(color_jitter=False).color()(gray).getpixel((0, 0)) for _ in range(8)]
+    varied = {Augmentation(color_jitter=True).color()(gray).getpixel((0, 0)) for _ in range(8)}
     assert set(kept) == {(90, 120, 150)}
     assert len(varied) > 4
 
 
-def test_pixels_are_those_of_inference() -> None:
+def test_pixels_are_normalized_as_for_inference() -> None:
     rules = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     pixels = normalize(painted(), rules)
     expected = (np.asarray(painted()) / 255 - rules.mean) / rules.std

@@ -1,4 +1,4 @@
-"""What comes when, whoever loads it."""
+"""Order, size and contents of training batches."""
 
 from collections import Counter
 from pathlib import Path
@@ -18,13 +18,13 @@ from detrcli.training.augment import Augmentation
 from detrcli.training.dataset import Batch, TrainingDataset, load_batches
 from detrcli.training.sampler import Sample, Sampler, multi_scale_rules
 
-from .few import PLAIN, few_scenes, small_detr
+from .small import PLAIN, few_scenes, small_detr
 
 RULE = Exactly(64, 64)
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 3), st.integers(0, 5))
-def test_every_image_comes_at_most_once_an_epoch(count: int, size: int, processes: int, epoch: int) -> None:
+def test_each_image_appears_at_most_once_per_epoch(count: int, size: int, processes: int, epoch: int) -> None:
     samplers = [Sampler(count, size, (RULE,), 7, rank, processes) for rank in range(processes)]
     epochs = [sampler.epoch(epoch) for sampler in samplers]
     assert {len(batch) for one in epochs for batch in one} == {size}
@@ -37,13 +37,13 @@ def test_every_image_comes_at_most_once_an_epoch(count: int, size: int, processe
         assert max(times.values()) - min(times.get(image, 0) for image in range(count)) <= 1
 
 
-def test_epochs_and_seeds_differ_and_repeat() -> None:
+def test_batches_depend_on_epoch_and_seed_only() -> None:
     assert Sampler(9, 2, (RULE,), 1).epoch(3) == Sampler(9, 2, (RULE,), 1).epoch(3)
     assert Sampler(9, 2, (RULE,), 1).epoch(3) != Sampler(9, 2, (RULE,), 1).epoch(4)
     assert Sampler(9, 2, (RULE,), 1).epoch(3) != Sampler(9, 2, (RULE,), 2).epoch(3)
 
 
-def test_a_batch_has_one_size_and_an_epoch_all_of_them() -> None:
+def test_each_batch_has_one_size_and_each_epoch_has_all_sizes() -> None:
     rules = multi_scale_rules(Exactly(256, 256), 64)
     assert rules == (Exactly(192, 192), Exactly(256, 256), Exactly(320, 320))
     drawn = [{draw.rule for draw in batch} for batch in Sampler(100, 2, rules, 0).epoch(0)]
@@ -56,7 +56,7 @@ def as_lists(given: list[Batch]) -> list[list[object]]:
     return [[batch.pixels.tolist(), [part.tolist() for target in batch.targets for part in target]] for batch in given]
 
 
-def test_other_processes_load_the_same(tmp_path: Path) -> None:
+def test_loading_processes_do_not_change_the_batches(tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 6)
     images = TrainingDataset(data.examples, small_detr(data.classes).preprocessing, Augmentation())
     draws = Sampler(6, 2, (RULE,), 0).epoch(0)
@@ -67,7 +67,7 @@ def test_other_processes_load_the_same(tmp_path: Path) -> None:
     assert as_lists(list(load_batches(images, draws[1:], workers=0, pin_memory=False))) == alone[1:]
 
 
-def test_smaller_images_are_padded(tmp_path: Path) -> None:
+def test_smaller_images_of_a_batch_are_padded(tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 6)
     rule = ShortestEdge(64, None)
     images = TrainingDataset(data.examples, small_detr(data.classes).preprocessing, Augmentation(random_crop=False))
@@ -82,7 +82,7 @@ def test_smaller_images_are_padded(tmp_path: Path) -> None:
             assert ((target.boxes >= 0) & (target.boxes <= 1)).all()
 
 
-def test_a_model_that_pads_learns_from_padded_images(tmp_path: Path) -> None:
+def test_images_are_padded_as_the_model_pads_them(tmp_path: Path) -> None:
     """An image twice as wide as high fills the upper half of a square, its objects with it."""
     Image.new("RGB", (40, 20), "white").save(tmp_path / "a.png")
     box = np.array([[10, 5, 30, 20]], np.float32)
@@ -104,7 +104,7 @@ def test_a_model_that_pads_learns_from_padded_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_image_that_went_away_is_named(workers: int, tmp_path: Path) -> None:
+def test_a_missing_image_is_named(workers: int, tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 2)
     images = TrainingDataset(data.examples, small_detr(data.classes).preprocessing, Augmentation())
     data.examples[0].path.unlink()
@@ -115,7 +115,7 @@ def test_a_image_that_went_away_is_named(workers: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_image_for_which_memory_is_too_small_is_named(
+def test_an_image_too_large_for_memory_is_named(
     error: Exception, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

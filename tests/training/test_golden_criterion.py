@@ -1,4 +1,4 @@
-"""Our matcher and set criteria assign, score and push as the original implementations do."""
+"""Matches, losses and gradients equal those of the original implementations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -49,10 +49,10 @@ def test_criterion(family: str, case: str) -> None:
     last = len(logits) - 1
     match = criterion.matcher(layers[last], targets, groups)
     for image in range(len(targets)):
-        mine = match.image == image
-        pairs = set(zip(match.query[mine].tolist(), match.target[mine].tolist(), strict=True))
-        wanted = zip(golden[f"match{image}.query"].tolist(), golden[f"match{image}.target"].tolist(), strict=True)
-        assert pairs == set(wanted)
+        in_image = match.image == image
+        pairs = set(zip(match.query[in_image].tolist(), match.target[in_image].tolist(), strict=True))
+        expected = zip(golden[f"match{image}.query"].tolist(), golden[f"match{image}.target"].tolist(), strict=True)
+        assert pairs == set(expected)
 
     total, losses = criterion(layers, targets, num_objects=objects, groups=groups)
     for suffix, terms in zip(suffixes, losses, strict=True):
@@ -66,7 +66,7 @@ def test_criterion(family: str, case: str) -> None:
 
 
 @pytest.mark.parametrize("family", CRITERIA)
-def test_half_precision_is_matched_in_full(family: str) -> None:
+def test_half_precision_is_matched_in_float32(family: str) -> None:
     torch.manual_seed(0)
     logits, boxes = torch.randn(1, 20, 5).bfloat16(), torch.rand(1, 20, 4).bfloat16()
     targets = [Target(torch.tensor([0, 3]), torch.rand(2, 4))]

@@ -1,4 +1,4 @@
-"""One training step from rebuildable weights gives every loss and every gradient of the original implementations."""
+"""Losses and gradients of one training step equal those of the original implementations."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -30,12 +30,12 @@ def test_step(model: str, layout: Layout, tmp_path: Path) -> None:
                 module.dropout = 0.0
             elif isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        answers, suffixes = network.every_layer(pixels, mask), ["_0", "_1", "_2", "_3", "_4", ""]
-        total, losses = DETR_CRITERION(answers, targets, num_objects=objects)
+        predictions, suffixes = network.every_layer(pixels, mask), ["_0", "_1", "_2", "_3", "_4", ""]
+        total, losses = DETR_CRITERION(predictions, targets, num_objects=objects)
     else:
         layers, proposals = network.every_layer(pixels)
-        answers, suffixes = [*layers, proposals], ["_0", "_1", "", "_enc"]
-        total, losses = LWDETR_CRITERION(answers, targets, num_objects=objects, groups=network.config.num_groups)
+        predictions, suffixes = [*layers, proposals], ["_0", "_1", "", "_enc"]
+        total, losses = LWDETR_CRITERION(predictions, targets, num_objects=objects, groups=network.config.num_groups)
     for suffix, terms in zip(suffixes, losses, strict=True):
         for name, term in zip(TERMS, terms, strict=True):
             assert term.item() == pytest.approx(float(expected[f"loss.{name}{suffix}"]), rel=1e-4), name + suffix

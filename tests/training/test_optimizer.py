@@ -16,7 +16,7 @@ from detrcli.training.initialize import class_heads, with_classes
 from detrcli.training.optimizer import FROM_SCRATCH, build_optimizer, fine_tuning_config, freeze_stem, lr_factor
 
 from ..places import DATA
-from .few import small_detr, small_lwdetr
+from .small import small_detr, small_lwdetr
 
 
 def rates(network: Detr | LwDetr, lr: float, scratch: bool = False) -> dict[str, tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""Batch norms that see the batches of all processes."""
+"""Batch norm over the batches of all processes."""
 
 import copy
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch.multiprocessing.spawn import spawn
 from detrcli.models.lwdetr import LwDetr
 from detrcli.training.sync_batch_norm import SyncBatchNorm, sync_batch_norms
 
-from .few import small_lwdetr
+from .small import small_lwdetr
 
 PROCESSES, BATCH = 2, 3
 
@@ -21,8 +21,8 @@ def projector() -> nn.Module:
     return network.projector.double().train()
 
 
-def learned_from(projector: nn.Module, images: slice) -> dict[str, Tensor]:
-    """Outputs, gradients of all parameters and of the inputs, and statistics after two steps on different images."""
+def train_on(projector: nn.Module, images: slice) -> dict[str, Tensor]:
+    """Return outputs, gradients of parameters and inputs, and statistics after two steps on different images."""
     for step in range(2):
         torch.manual_seed(step)
         maps = [torch.randn(PROCESSES * BATCH, 64, 8, 8).double() * (5 if i else 1) + 100 * i for i in range(2)]
@@ -41,14 +41,14 @@ def process(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
     here = projector()
     sync_batch_norms(here)
-    torch.save(learned_from(here, slice(rank * BATCH, (rank + 1) * BATCH)), f"{folder}/{rank}.pt")
+    torch.save(train_on(here, slice(rank * BATCH, (rank + 1) * BATCH)), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 
-def test_two_processes_learn_what_one_does_from_both_batches(tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_both_batches(tmp_path: Path) -> None:
     spawn(process, (str(tmp_path),), nprocs=PROCESSES)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
-    for name, value in learned_from(projector(), slice(None)).items():
+    for name, value in train_on(projector(), slice(None)).items():
         pieces = [part[name] for part in parts]
         if name.startswith("gradient"):
             torch.testing.assert_close(sum(pieces), value, msg=name)
@@ -59,7 +59,7 @@ def test_two_processes_learn_what_one_does_from_both_batches(tmp_path: Path) -> 
                 torch.testing.assert_close(piece, value, msg=name)
 
 
-def test_weights_keep_their_names_and_tensors() -> None:
+def test_parameters_and_buffers_are_kept() -> None:
     network = small_lwdetr().network
     before = network.state_dict(keep_vars=True)
     sync_batch_norms(network)
@@ -71,7 +71,7 @@ def test_weights_keep_their_names_and_tensors() -> None:
     assert all(type(norm) is SyncBatchNorm for norm in norms)
 
 
-def test_in_evaluation_they_are_as_they_were() -> None:
+def test_eval_mode_is_unchanged() -> None:
     plain = projector().eval()
     other = copy.deepcopy(plain)
     sync_batch_norms(other)

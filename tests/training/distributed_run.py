@@ -1,4 +1,4 @@
-"""A training in several processes, for `torch.distributed.run`: FOLDER EPOCHS [--resume] [--stop-at STEP]."""
+"""Training run for `torch.distributed.run`: FOLDER [--resume] [--stop-at STEP]."""
 
 import argparse
 import os
@@ -14,11 +14,11 @@ from detrcli.training.augment import Augmentation
 from detrcli.training.distributed import init_distributed
 from detrcli.training.loop import Trainer
 
-from .few import CONFIG, few_scenes, small_detr
+from .small import CONFIG, few_scenes, small_detr
 
 
 class Stopper:
-    """Ends the last process at a step, as Ctrl-C there would."""
+    """Callback that stops a process at a step, as SIGTERM would."""
 
     def __init__(self, stop_at: int | None) -> None:
         self.stop_at = stop_at

@@ -1,4 +1,4 @@
-"""A dataset of a few rendered scenes, and networks small enough to learn it within a test."""
+"""Small datasets of rendered scenes, and networks small enough to learn them in a test."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,13 +31,13 @@ CONFIG = TrainConfig(
 
 
 def few_scenes(folder: Path, count: int = 4) -> Dataset:
-    """Some rendered scenes."""
+    """Render some scenes."""
     scenes.write(folder, count, seed=3)
     return read_dataset(folder, "train")
 
 
 def small_lwdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: Any) -> LoadedModel:
-    """An LW-DETR of random weights."""
+    """Return an LW-DETR with random weights."""
     import torch
 
     torch.manual_seed(0)
@@ -63,7 +63,7 @@ def small_lwdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: Any) -> L
 
 
 def small_detr(classes: tuple[str, ...] = scenes.CLASSES) -> LoadedModel:
-    """A DETR of random weights."""
+    """Return a DETR with random weights."""
     import torch
 
     torch.manual_seed(0)
