@@ -10,7 +10,7 @@ from detrcli.cli.app import app
 COMMANDS = [[], ["predict"], ["merge"], ["models"], ["train"], ["eval"], ["export"], ["bench"]]
 
 
-def shown(columns: int, *arguments: str) -> str:
+def help_text(columns: int, *arguments: str) -> str:
     run = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": str(columns)})
     assert run.exit_code == 0, run.output
     return run.output
@@ -19,25 +19,27 @@ def shown(columns: int, *arguments: str) -> str:
 @pytest.mark.parametrize("columns", [30, 40, 60])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_narrow_help_fits_and_is_complete(command: list[str], columns: int) -> None:
-    narrow, wide = shown(columns, *command), shown(100, *command)
+    narrow, wide = help_text(columns, *command), help_text(100, *command)
     assert max(map(len, narrow.splitlines())) <= columns
     assert "".join(narrow.split()) == "".join(wide.split())
 
 
 def test_commands_are_described_whole() -> None:
     for columns in (40, 100):
-        assert "List the known models: a table on a terminal, JSON lines in a pipe." in " ".join(shown(columns).split())
+        assert "List the known models: a table on a terminal, JSON lines in a pipe." in " ".join(
+            help_text(columns).split()
+        )
 
 
 def test_wide_help_has_descriptions_beside_the_options() -> None:
-    assert re.search(r"^  -r, --recursive +\w", shown(100, "predict"), re.MULTILINE)
+    assert re.search(r"^  -r, --recursive +\w", help_text(100, "predict"), re.MULTILINE)
 
 
 def test_options_are_in_panels() -> None:
-    sections = re.findall(r"^(\w[\w ]*):$", shown(80, "predict"), re.MULTILINE)
+    sections = re.findall(r"^(\w[\w ]*):$", help_text(80, "predict"), re.MULTILINE)
     assert sections == ["Arguments", "Input", "Model", "Detections", "Compute", "Output", "Options"]
 
 
 def test_exit_codes_are_documented() -> None:
-    codes = shown(80).partition("Exit codes:")[2].split("\n")
+    codes = help_text(80).partition("Exit codes:")[2].split("\n")
     assert [line.split()[0] for line in codes if line] == ["0", "1", "2", "130", "143"]

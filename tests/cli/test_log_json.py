@@ -1,4 +1,4 @@
-"""`--log-json`: whatever happens, and whoever writes to stderr, each of its lines is a JSON object."""
+"""`--log-json`: every line on stderr is a JSON object, whoever writes it."""
 
 import io
 import json
@@ -25,20 +25,20 @@ with json_stderr():
 
 
 def events(stderr: str) -> list[dict[str, Any]]:
-    """What was said, line by line."""
-    found = [json.loads(line) for line in stderr.splitlines()]
-    assert all({"event", "text"} <= one.keys() for one in found)
-    return found
+    """Return the events of all lines."""
+    lines = [json.loads(line) for line in stderr.splitlines()]
+    assert all({"event", "text"} <= one.keys() for one in lines)
+    return lines
 
 
-def written(code: str) -> tuple[int, list[dict[str, Any]]]:
-    """The exit code and the events of Python code that runs in a process whose stderr is JSON lines."""
+def run_code(code: str) -> tuple[int, list[dict[str, Any]]]:
+    """Run Python code in a process whose stderr is JSON lines, and return its exit code and events."""
     run = python(WITHIN, code)
     return run.returncode, events(run.stderr)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("predict", "absent.jpg", "--no-such"), "No such option"),
         (("predict",), "name at least one image"),
@@ -52,15 +52,15 @@ def written(code: str) -> tuple[int, list[dict[str, Any]]]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_every_command_complains_in_json(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_errors_of_every_command_are_json(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     run = detr(*arguments, "--log-json", cwd=tmp_path)
     assert run.returncode == 2
     (event,) = events(run.stderr)
     assert event["event"] == "error"
-    assert said in event["text"]
+    assert message in event["text"]
 
 
-def test_training_and_evaluation_say_how_it_goes_in_json(tmp_path: Path) -> None:
+def test_progress_of_training_and_evaluation_is_json(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model", num_classes=2)
     for split in ("train", "val"):
         write_image(tmp_path / "data" / split / "a.png")
@@ -78,8 +78,8 @@ def test_training_and_evaluation_say_how_it_goes_in_json(tmp_path: Path) -> None
     json.loads(judged.stdout)
 
 
-def test_what_a_library_says_of_an_image_becomes_an_event(tmp_path: Path) -> None:
-    """libtiff writes its complaints to file descriptor 2 itself."""
+def test_warnings_of_libtiff_become_events(tmp_path: Path) -> None:
+    """libtiff writes to file descriptor 2 itself."""
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(buffer, "TIFF", compression="tiff_lzw")
@@ -90,12 +90,12 @@ def test_what_a_library_says_of_an_image_becomes_an_event(tmp_path: Path) -> Non
     arguments = ("predict", "damaged.tif", "--model", "demo", "--no-draw")
     plain = detr(*arguments, cwd=tmp_path).stderr.splitlines()
     complaints = [line for line in plain if not line.startswith("detr: ") and "1 failed" not in line]
-    assert len(complaints) == 1  # of libtiff's; else this image is of no use here
+    assert len(complaints) == 1  # libtiff's, or the image tests nothing
     run = detr(*arguments, "--log-json", cwd=tmp_path)
     assert run.returncode == 1
-    found = [(one["event"], one["text"]) for one in events(run.stderr)]
-    assert ("message", complaints[0]) in found
-    assert sum(event == "error" for event, _ in found) == 1
+    lines = [(one["event"], one["text"]) for one in events(run.stderr)]
+    assert ("message", complaints[0]) in lines
+    assert sum(event == "error" for event, _ in lines) == 1
 
 
 @pytest.mark.parametrize(
@@ -111,19 +111,19 @@ def test_what_a_library_says_of_an_image_becomes_an_event(tmp_path: Path) -> Non
         "print('\\ud800 a line', file=sys.stderr)",
     ],
 )
-def test_text_of_any_origin_becomes_events(code: str) -> None:
-    status, found = written(code)
+def test_any_text_becomes_events(code: str) -> None:
+    status, lines = run_code(code)
     assert status == 0
-    assert any("a line" in one["text"] for one in found)
-    assert {one["event"] for one in found} == {"message"}
+    assert any("a line" in one["text"] for one in lines)
+    assert {one["event"] for one in lines} == {"message"}
 
 
-def test_events_stay_as_they_are() -> None:
-    _, found = written("""print('{"event": "summary", "text": "x", "images": 3}', file=sys.stderr)""")
-    assert found == [{"event": "summary", "text": "x", "images": 3}]
+def test_events_are_passed_on_unchanged() -> None:
+    _, lines = run_code("""print('{"event": "summary", "text": "x", "images": 3}', file=sys.stderr)""")
+    assert lines == [{"event": "summary", "text": "x", "images": 3}]
 
 
-def test_progress_comes_with_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_has_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("detrcli.cli.progress.INTERVAL", -1)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     console = Console(quiet=False, verbose=False, as_json=True)
@@ -135,7 +135,7 @@ def test_progress_comes_with_figures(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert done["loss"] is None
 
 
-def test_lines_of_several_threads_stay_apart() -> None:
+def test_lines_of_threads_do_not_mix() -> None:
     code = """
 import threading
 def write(number):
@@ -147,32 +147,32 @@ sys.setswitchinterval(1e-6)
 [one.start() for one in threads]
 [one.join() for one in threads]
 """
-    _, found = written(code)
-    assert sorted(one["text"] for one in found) == sorted(f"abc{number}" for number in range(4) for _ in range(200))
+    _, lines = run_code(code)
+    assert sorted(one["text"] for one in lines) == sorted(f"abc{number}" for number in range(4) for _ in range(200))
 
 
-def test_a_traceback_is_lines_of_text() -> None:
-    status, found = written("import threading; t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()")
+def test_tracebacks_become_events() -> None:
+    status, lines = run_code("import threading; t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()")
     assert status == 0
-    assert any("Traceback" in one["text"] for one in found)
-    assert "ZeroDivisionError" in found[-1]["text"]
+    assert any("Traceback" in one["text"] for one in lines)
+    assert "ZeroDivisionError" in lines[-1]["text"]
 
 
-def test_more_than_a_pipe_holds_is_written_by_one_who_keeps_the_lock_of_python() -> None:
-    """As a C library may; it would wait for ever if a thread of the same process had to empty the pipe."""
+def test_a_library_may_fill_the_pipe_while_it_holds_the_gil() -> None:
+    """It would wait forever if a thread of the same process had to empty the pipe."""
     code = "import ctypes; libc = ctypes.PyDLL(None); [libc.write(2, b'x' * 99999 + b'\\n', 100000) for _ in range(20)]"
-    status, found = written(code)
+    status, lines = run_code(code)
     assert status == 0
-    assert sum(one["text"].count("x") for one in found) == 20 * 99999
+    assert sum(one["text"].count("x") for one in lines) == 20 * 99999
 
 
-def test_a_process_that_is_killed_leaves_what_was_said() -> None:
-    status, found = written("os.write(2, b'last words'); os.kill(os.getpid(), 9)")
+def test_events_of_a_killed_process_are_kept() -> None:
+    status, lines = run_code("os.write(2, b'last words'); os.kill(os.getpid(), 9)")
     assert status == -9
-    assert [one["text"] for one in found] == ["last words"]
+    assert [one["text"] for one in lines] == ["last words"]
 
 
-def test_a_child_that_goes_on_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+def test_a_process_ends_before_its_children(tmp_path: Path) -> None:
     child = f"import time, pathlib\nwhile not pathlib.Path({str(tmp_path / 'end')!r}).exists(): time.sleep(0.01)"
     code = f"subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.DEVNULL)"
     with PythonProcess(["-c", WITHIN, code], **PIPES) as process:

@@ -1,4 +1,4 @@
-"""What holds for the options of all commands."""
+"""Options of all commands."""
 
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -9,7 +9,7 @@ from detrcli.cli.app import app
 
 
 def parts(kind: Any) -> set[Any]:
-    """All types that a type is made of."""
+    """Return a type and all types in it."""
     return {kind}.union(*map(parts, get_args(kind)))
 
 
@@ -19,17 +19,17 @@ PATHS = {
     for name, kind in get_type_hints(command.callback, localns={"Size": int}, include_extras=True).items()
     if get_origin(kind) is Annotated and Path in parts(kind.__origin__)
 }
-"""The options and arguments that are paths."""
+"""Options and arguments that are paths."""
 
 
-def test_paths_are_found_among_the_options() -> None:
+def test_paths_are_found() -> None:
     known = {"predict output", "predict font", "predict image_ids", "predict class_names", "predict files_from"}
     known |= {"train dataset", "train output", "train class_names", "eval save_predictions", "bench image"}
     assert known | {"merge folders", "export file"} <= PATHS.keys()
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_every_path_may_begin_at_home(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_may_start_with_a_tilde(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/somewhere")
     assert PATHS[name].callback(Path("~/x")) == Path("/somewhere/x")
     assert PATHS[name].callback([Path("~/x")]) == [Path("/somewhere/x")]

@@ -1,4 +1,4 @@
-"""What starts fast stays fast: nothing heavy is imported before it is needed, or at all."""
+"""Start-up: what each command imports, and what happens when that fails."""
 
 import ast
 import errno
@@ -26,36 +26,36 @@ print(json.dumps(list(sys.modules)), file=sys.stderr)
 """
 
 
-def test_the_package_loads_nothing_heavy() -> None:
+def test_the_package_imports_nothing_heavy() -> None:
     _, modules = loaded(IMPORT, "detrcli")
     assert "detrcli" in modules
     assert modules & HEAVY == set()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["--version"]], ids=" ".join)
-def test_help_and_version_load_nothing_heavy(arguments: list[str]) -> None:
+def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     printed, modules = loaded(RUN_MAIN, *arguments)
     assert printed == f"detr {__version__}\n" if arguments == ["--version"] else "Usage:" in printed
     assert modules & HEAVY == set()
 
 
-def test_without_arguments_it_shows_help_as_wrong_usage() -> None:
+def test_no_arguments_print_the_help_as_an_error() -> None:
     run = subprocess.run([sys.executable, "-m", "detrcli"], capture_output=True, text=True)
     assert run.returncode == 2
-    shown = run.stdout + run.stderr
-    assert "Usage:" in shown
-    assert "predict" in shown
-    assert "models" in shown
-    assert "Traceback" not in shown
+    output = run.stdout + run.stderr
+    assert "Usage:" in output
+    assert "predict" in output
+    assert "models" in output
+    assert "Traceback" not in output
 
 
-def test_the_detector_loads_no_torch_before_a_model() -> None:
+def test_the_detector_imports_no_torch() -> None:
     _, modules = loaded(IMPORT, "detrcli.detector")
     assert "numpy" in modules
     assert modules & {"torch", "torchvision", "rich", "huggingface_hub"} == set()
 
 
-def test_a_prediction_needs_no_other_framework(tmp_path: Path) -> None:
+def test_predicting_imports_no_other_framework(tmp_path: Path) -> None:
     from PIL import Image
 
     save_tiny(tmp_path / "model")
@@ -69,8 +69,8 @@ def test_a_prediction_needs_no_other_framework(tmp_path: Path) -> None:
     assert "torch._dynamo" not in modules  # it takes longer than all of torch
 
 
-def test_what_is_not_installed_is_said(tmp_path: Path) -> None:
-    """As in an installation that only predicts with ONNX Runtime."""
+def test_a_missing_package_is_named(tmp_path: Path) -> None:
+    """As in an installation for ONNX files alone."""
     for arguments, module, missing in (
         (["predict", "a.jpg", "--model", "demo"], "torch", "torch"),
         (["predict", "a.jpg", "--model", "lwdetr-small"], "huggingface_hub", "huggingface-hub"),
@@ -107,7 +107,7 @@ def test_a_missing_extra_is_named_before_any_work(
 
 
 @pytest.mark.parametrize(
-    ("module", "content", "said"),
+    ("module", "content", "message"),
     [
         (
             "torch",
@@ -130,19 +130,19 @@ def test_a_missing_extra_is_named_before_any_work(
         ("numpy", "raise ModuleNotFoundError('no', name='numpy')", "this needs numpy; `pip install numpy`\n"),
     ],
 )
-def test_a_package_that_cannot_be_loaded(tmp_path: Path, module: str, content: str, said: str) -> None:
+def test_a_package_that_cannot_be_loaded(tmp_path: Path, module: str, content: str, message: str) -> None:
     (tmp_path / f"{module}.py").write_text(content)
     command = [sys.executable, "-m", "detrcli", "predict", "--model", "demo", str(sample_image())]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.startswith(f"detr: {said}")
+    assert run.stderr.startswith(f"detr: {message}")
     assert len(run.stderr.splitlines()) == 1
 
 
 def test_a_mistyped_file_needs_no_hub(tmp_path: Path) -> None:
     (tmp_path / "huggingface_hub.py").write_text("raise ModuleNotFoundError('no', name='huggingface_hub')")
-    for model, said in (
+    for model, message in (
         ("absent.onnx", "no such file or folder: absent.onnx"),
         ("folder/absent.onnx", "no such file or folder: folder/absent.onnx"),
         ("absent", "no model is called 'absent'"),
@@ -151,7 +151,7 @@ def test_a_mistyped_file_needs_no_hub(tmp_path: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
         run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
         assert run.returncode == 2
-        assert run.stderr.startswith(f"detr: {said}")
+        assert run.stderr.startswith(f"detr: {message}")
 
 
 def test_ctrl_c_while_it_loads(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_ctrl_c_while_it_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "turns"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
 )
-def test_how_long_threads_wait_for_one_another(settings: dict[str, str], turns: str, tmp_path: Path) -> None:
+def test_openmp_spinning_is_limited(settings: dict[str, str], turns: str, tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     environment = {**kept, **settings, "OMP_DISPLAY_ENV": "verbose"}
     command = [sys.executable, "-m", "detrcli", "predict", "--model", "demo", "--no-draw"]
@@ -173,22 +173,22 @@ def test_how_long_threads_wait_for_one_another(settings: dict[str, str], turns: 
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["models"]], ids=" ".join)
-def test_a_stdout_that_is_full(arguments: list[str]) -> None:
+def test_a_full_stdout(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:
         run = subprocess.run([sys.executable, "-m", "detrcli", *arguments], stdout=full, stderr=subprocess.PIPE)
     assert run.returncode == 2
     assert run.stderr == f"detr: cannot write stdout: {os.strerror(errno.ENOSPC)}\n".encode()
 
 
-def test_streams_that_are_closed(tmp_path: Path) -> None:
+def test_closed_streams(tmp_path: Path) -> None:
     def run(script: str) -> tuple[int, str]:
         command = ["sh", "-c", script, "sh", sys.executable, "-m", "detrcli"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
     unwritable = f"detr: cannot write stdout: {os.strerror(errno.EBADF)}"
-    code, said = run('"$@" predict --model demo --no-draw --quiet >&-')
-    assert (code, said.partition(";")[0]) == (2, unwritable)
+    code, message = run('"$@" predict --model demo --no-draw --quiet >&-')
+    assert (code, message.partition(";")[0]) == (2, unwritable)
     for command in ("--version", "--help", "models"):
         assert run(f'"$@" {command} >&-') == (2, f"{unwritable}\n")
     assert run('"$@" merge . >&-') == (2, "detr: no shards were written into .\n")
@@ -197,7 +197,7 @@ def test_streams_that_are_closed(tmp_path: Path) -> None:
 
 
 def imports_of(source: str) -> set[str]:
-    """The modules that a file of the package `detrcli.models` imports: top-level names, or dots for relative ones."""
+    """Return the top-level names of the modules that a file imports, with dots for relative imports."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -208,5 +208,5 @@ def imports_of(source: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sorted(Path(detrcli.models.__path__[0]).glob("*.py")), ids=lambda path: path.name)
-def test_networks_need_only_torch_and_one_another(path: Path) -> None:
+def test_models_import_only_torch_and_one_another(path: Path) -> None:
     assert imports_of(path.read_text("utf-8")) <= {"torch", "."} | sys.stdlib_module_names
