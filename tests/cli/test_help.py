@@ -3,9 +3,11 @@
 import re
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from detrcli.cli.app import app
+from detrcli.cli.help import PANELS
 
 COMMANDS = [[], ["predict"], ["merge"], ["models"], ["train"], ["eval"], ["export"], ["bench"]]
 
@@ -43,3 +45,14 @@ def test_options_are_in_panels() -> None:
 def test_exit_codes_are_documented() -> None:
     codes = help_text(80).partition("Exit codes:")[2].split("\n")
     assert [line.split()[0] for line in codes if line] == ["0", "1", "2", "130", "143"]
+
+
+def test_each_option_has_one_panel() -> None:
+    options = {
+        max(param.opts, key=len).removeprefix("--")
+        for command in get_command(app).commands.values()  # type: ignore[attr-defined]
+        for param in command.params
+        if param.param_type_name == "option"
+    }
+    names = [name for panel in PANELS.values() for name in panel]
+    assert sorted(names) == sorted(options - {"quiet", "verbose", "log-json"})
