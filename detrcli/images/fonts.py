@@ -168,7 +168,7 @@ def _installed() -> tuple[Face, ...]:
     form = "%{file}\t%{index}\t%{scalable}\t%{color}\t%{charset}\n"
     try:
         run = subprocess.run(  # noqa: S603 (fixed arguments)
-            [program, "--sort", "--format", form, "sans"], capture_output=True, timeout=FONTCONFIG_TIMEOUT, check=True
+            [program, "-s", "-f", form, "sans"], capture_output=True, timeout=FONTCONFIG_TIMEOUT, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return ()
