@@ -1,4 +1,4 @@
-"""`detr eval` as a user runs it: real processes on real files, with a tiny model."""
+"""`detr eval` in processes of its own, with a tiny model."""
 
 import json
 import os
@@ -23,13 +23,13 @@ from .test_predict import Run, noise
 SIZE = (90, 60)
 IMAGES = ("0.png", "1.png", "turned.jpg")
 CLASSES = tuple(f"THING {label}" for label in range(7))
-"""The tiny model's, shouted."""
+"""Class names of the tiny model, in capitals."""
 MODEL = ("--model", "model", "--device", "cpu", "--precision", "fp32")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with a model, and with a dataset of what that model finds."""
+    """Folder with a model, and with a dataset of that model's predictions."""
 
     folder: Path
     objects: dict[str, list[tuple[int, Box]]]
@@ -39,7 +39,7 @@ class Place:
         return Run(run.returncode, run.stdout, run.stderr)
 
     def on_a_terminal(self, *arguments: str) -> str:
-        """What a terminal shows of a run that ends well, without colors and movements."""
+        """Return what a terminal shows of a successful run, without control sequences."""
         return on_a_terminal("eval", *arguments, cwd=self.folder)
 
     def coco(self) -> dict[str, Any]:
@@ -69,11 +69,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return place
 
 
-def seen(place: Place) -> set[str]:
+def annotated_classes(place: Place) -> set[str]:
     return {CLASSES[label] for objects in place.objects.values() for label, _ in objects}
 
 
-def test_a_model_is_right_about_what_it_says_itself(place: Place) -> None:
+def test_a_model_is_perfect_on_its_own_predictions(place: Place) -> None:
     run = place.detr("set", *MODEL, "--quiet")
     assert (run.code, run.stderr) == (0, "")
     (record,) = run.records
@@ -87,19 +87,19 @@ def test_a_model_is_right_about_what_it_says_itself(place: Place) -> None:
     assert record["ap_large"] is None  # an image of 90 × 60 has no room for one
     assert list(record["classes"]) == list(CLASSES)
     for name, figures in record["classes"].items():
-        expected = pytest.approx(1) if name in seen(place) else None
+        expected = pytest.approx(1) if name in annotated_classes(place) else None
         assert figures == {"ap": expected, "ap50": expected}
-    assert seen(place) < set(CLASSES), "no class without objects was tested"
+    assert annotated_classes(place) < set(CLASSES), "no class without objects was tested"
 
 
-def test_the_number_of_threads_changes_nothing(place: Place) -> None:
+def test_the_number_of_threads_does_not_matter(place: Place) -> None:
     alone, several = (place.detr("set", *MODEL, "--workers", number) for number in ("1", "3"))
     assert (alone.code, alone.stdout) == (0, several.stdout)
 
 
 @dataclass(frozen=True)
-class Harder:
-    """A run on annotations that the model is not quite right about, in YOLO's form and COCO's, with problems."""
+class Imperfect:
+    """Run on annotations that differ from the predictions, in YOLO format and COCO's, with problems."""
 
     run: Run
     record: dict[str, Any]
@@ -108,7 +108,7 @@ class Harder:
 
 
 @pytest.fixture(scope="module")
-def harder(place: Place) -> Harder:
+def imperfect(place: Place) -> Imperfect:
     objects = {name: found[:3] for name, found in place.objects.items()}
     first, *others = objects["0.png"]
     label, (x1, y1, x2, y2) = first
@@ -121,12 +121,12 @@ def harder(place: Place) -> Harder:
     write_text(place.folder / "yolo" / "data.yaml", f"path: ../set\nval: .\nnames:\n{names}")
     truth = write_json(place.folder / "truth.json", as_coco(objects, CLASSES, SIZE))
     run = place.detr("yolo", *MODEL, "--save-predictions", "new/found.json")
-    return Harder(run, json.loads(run.stdout), place.folder / "new" / "found.json", truth)
+    return Imperfect(run, json.loads(run.stdout), place.folder / "new" / "found.json", truth)
 
 
-def test_problems_are_said_and_all_goes_on(harder: Harder) -> None:
-    assert harder.run.code == 0
-    flat, outside, *idle, where = harder.run.complaints
+def test_problems_are_reported(imperfect: Imperfect) -> None:
+    assert imperfect.run.code == 0
+    flat, outside, *idle, where = imperfect.run.complaints
     turned = Path("yolo/../set/turned.jpg")
     said = "yolo/data.yaml (val): 1 boxes"
     assert flat == f"{said} have no width or height, such as in {turned}: skipped"
@@ -136,21 +136,21 @@ def test_problems_are_said_and_all_goes_on(harder: Harder) -> None:
     assert where.startswith("model, 3 images, on cpu, fp32")
 
 
-def test_saved_predictions_have_the_same_figures_in_pycocotools(place: Place, harder: Harder) -> None:
-    results = json.loads(harder.predictions.read_text())
+def test_saved_predictions_have_the_same_metrics_in_pycocotools(place: Place, imperfect: Imperfect) -> None:
+    results = json.loads(imperfect.predictions.read_text())
     assert len(results) == sum(map(len, place.objects.values()))
-    truth = COCO(str(harder.truth))
+    truth = COCO(str(imperfect.truth))
     images = {place: image["id"] for place, image in enumerate(truth.dataset["images"], start=1)}
     for result in results:  # YOLO has no ids but places, which count from 1
         result["image_id"], result["category_id"] = images[result["image_id"]], 10 * result["category_id"]
-    judge = COCOeval(truth, truth.loadRes(results), "bbox")
-    judge.evaluate()
-    judge.accumulate()
-    judge.summarize()
-    expected = {name: judge.stats[at] for name, at in (("ap", 0), ("ap50", 1), ("ap75", 2), ("ar", 8))}
-    assert {name: harder.record[name] for name in expected} == pytest.approx(expected, abs=1e-6)
-    assert 0 < harder.record["ap"] < 1
-    assert [path.name for path in harder.predictions.parent.iterdir()] == ["found.json"]
+    coco_eval = COCOeval(truth, truth.loadRes(results), "bbox")
+    coco_eval.evaluate()
+    coco_eval.accumulate()
+    coco_eval.summarize()
+    expected = {name: coco_eval.stats[at] for name, at in (("ap", 0), ("ap50", 1), ("ap75", 2), ("ar", 8))}
+    assert {name: imperfect.record[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert 0 < imperfect.record["ap"] < 1
+    assert [path.name for path in imperfect.predictions.parent.iterdir()] == ["found.json"]
 
 
 def test_a_table_on_a_terminal(place: Place) -> None:
@@ -159,8 +159,8 @@ def test_a_table_on_a_terminal(place: Place) -> None:
     assert re.search(r"AP +AP50 +AP75 +small +medium +large +recall", shown)
     assert re.search(r"^ +100\.0 +100\.0 +100\.0 .* – +100\.0 *$", shown, re.MULTILINE)
     rows = re.findall(r"^ +(THING \d) +100\.0 +100\.0 *$", shown, re.MULTILINE)
-    assert set(rows) == seen(place)
-    assert len(rows) == len(seen(place))
+    assert set(rows) == annotated_classes(place)
+    assert len(rows) == len(annotated_classes(place))
     assert '"ap"' not in shown
 
 
@@ -169,7 +169,7 @@ def test_json_on_a_terminal(place: Place) -> None:
     assert json.loads(shown)["ap"] == pytest.approx(1)
 
 
-def test_a_damaged_image_leaves_nothing_half_done(place: Place, tmp_path: Path) -> None:
+def test_a_damaged_image_leaves_no_partial_output(place: Place, tmp_path: Path) -> None:
     for name in IMAGES:
         (tmp_path / name).write_bytes((place.folder / "set" / name).read_bytes())
     (tmp_path / "turned.jpg").write_bytes((tmp_path / "turned.jpg").read_bytes()[:-300])
@@ -203,7 +203,7 @@ def test_predictions_that_cannot_be_written(place: Place) -> None:
     assert (place.folder / "taken").read_text() == "kept"
 
 
-def test_a_reader_that_goes_away(place: Place) -> None:
+def test_a_closed_pipe(place: Place) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     run = place.detr("set", *MODEL, "--quiet", stdout=writing)
@@ -230,7 +230,7 @@ def test_a_reader_that_goes_away(place: Place) -> None:
     ],
     ids=lambda value: " ".join(value).replace("\n", " ") if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done(place: Place, arguments: Sequence[str], said: str) -> None:
+def test_errors_are_one_line(place: Place, arguments: Sequence[str], said: str) -> None:
     (place.folder / "empty").mkdir(exist_ok=True)
     write_json(place.folder / "odd" / "two\nlines.json", [])
     write_text(
