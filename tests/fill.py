@@ -1,9 +1,8 @@
 """Deterministic weights for parity tests: every tensor is a pure function of its name and shape.
 
-`fill(name, shape)` returns a float32 numpy array (the golden answers were computed in float64 on these float32
-weights). Names are those of the ORIGINAL checkpoints
-(the `*.keys.json` files list them with their shapes), so any implementation that can load an
-original checkpoint can be filled with the same weights and must give the same outputs.
+`fill(name, shape)` returns a float32 array; the golden outputs were computed in float64 from these float32 weights.
+Names are those of the original checkpoints, listed with their shapes in the `*.keys.json` files, so any implementation
+that loads original checkpoints can have the same weights and must give the same outputs.
 """
 
 import json
@@ -25,7 +24,7 @@ def _fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.zeros(shape)
     if name.endswith("running_var"):
         return 1.0 + 0.1 * np.abs(noise)
-    if name == "query_embed.weight":  # strong, so that every query gives its own answer
+    if name == "query_embed.weight":  # strong, so that queries differ
         return 6.0 * noise
     if name.endswith(EMBEDDINGS):
         return 0.5 * noise
@@ -37,7 +36,7 @@ def _fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return 0.3 * noise / np.sqrt(prod(shape[1:]) if len(shape) > 1 else 1.0)
     if "sampling_offsets.weight" in name:
         return 0.3 * noise / np.sqrt(shape[1])
-    if len(shape) > 1:  # zero mean over the inputs, so that a common offset (all ReLUs have one) dies out
+    if len(shape) > 1:  # zero mean over the inputs, which removes the common offset of ReLUs
         noise -= noise.mean(axis=tuple(range(1, len(shape))), keepdims=True)
         return noise * np.sqrt(2.0 / prod(shape[1:]))
     if name.endswith(("weight", "gamma_1", "gamma_2")):  # norm scales and LayerScale
@@ -46,13 +45,13 @@ def _fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def state_dict(keys_file: str) -> dict[str, np.ndarray]:
-    """{name: float32 array} for every entry of a `*.keys.json` file."""
+    """Return a float32 array for each name in a `*.keys.json` file."""
     with open(keys_file) as f:
         return {name: fill(name, tuple(shape)) for name, shape in json.load(f).items()}
 
 
 def image(seed: int, height: int, width: int) -> np.ndarray:
-    """A smooth random RGB image, uint8 (height, width, 3)."""
+    """Make a smooth random RGB image, uint8 (height, width, 3)."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     out = np.zeros((height, width, 3))

@@ -1,4 +1,4 @@
-"""Golden answers of the original implementation, and the networks that must give them."""
+"""Golden outputs of the original implementations, and networks with the same weights."""
 
 from functools import cache
 from pathlib import Path
@@ -19,15 +19,15 @@ CASES = ("single", "padded")
 
 
 @cache
-def answers(model: str) -> dict[str, NDArray[Any]]:
-    """Everything in a golden file: the whole one where it is present, else what of it is kept here."""
-    whole = SHARED / "golden" / f"{model}.npz"
-    with np.load(whole if whole.exists() else DATA / f"{model}.npz") as archive:
+def outputs(model: str) -> dict[str, NDArray[Any]]:
+    """Read a golden file: the complete one if it is present, else the excerpt kept here."""
+    complete = SHARED / "golden" / f"{model}.npz"
+    with np.load(complete if complete.exists() else DATA / f"{model}.npz") as archive:
         return dict(archive)
 
 
 def original_checkpoint(model: str, folder: Path) -> Path:
-    """Write the checkpoint whose answers are golden, in the original layout."""
+    """Write the checkpoint of the golden outputs, in the original layout."""
     weights = fill.state_dict(str(DATA / f"{model}.keys.json"))
     path = folder / f"{model}.pth"
     torch.save({"model": {name: torch.from_numpy(value) for name, value in weights.items()}}, path)
@@ -35,7 +35,7 @@ def original_checkpoint(model: str, folder: Path) -> Path:
 
 
 def original_network(model: str, folder: Path) -> Network:
-    """The network of that checkpoint."""
+    """Load the network of that checkpoint."""
     path = original_checkpoint(model, folder)
     network = load_model(path)
     path.unlink()
@@ -43,17 +43,17 @@ def original_network(model: str, folder: Path) -> Network:
 
 
 def images(model: str, case: str) -> list[NDArray[np.uint8]]:
-    """The images of a case, (H, W, 3) each."""
-    return [fill.image(*(int(value) for value in row)) for row in answers(model)[f"{case}.image"]]
+    """Make the images of a case, (H, W, 3) each."""
+    return [fill.image(*(int(value) for value in row)) for row in outputs(model)[f"{case}.image"]]
 
 
 def batch(images: list[NDArray[np.uint8]], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Images normalised and padded to the largest, and the mask that says where, or None if nothing is padded."""
+    """Normalize images and pad them to the largest; also return the mask of the padding, or None if there is none."""
     height, width = max(image.shape[0] for image in images), max(image.shape[1] for image in images)
     pixels = torch.zeros(len(images), 3, height, width, dtype=torch.float64)
     mask = torch.ones(len(images), height, width, dtype=torch.bool)
     for index, image in enumerate(images):
-        normalised = (image / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
-        pixels[index, :, : image.shape[0], : image.shape[1]] = torch.from_numpy(normalised.transpose(2, 0, 1))
+        normalized = (image / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+        pixels[index, :, : image.shape[0], : image.shape[1]] = torch.from_numpy(normalized.transpose(2, 0, 1))
         mask[index, : image.shape[0], : image.shape[1]] = False
     return pixels.to(dtype), mask if mask.any() else None

@@ -1,4 +1,4 @@
-"""A small Hugging Face Hub on the loopback: as much of it as downloads of files need."""
+"""A minimal local Hugging Face Hub that serves files."""
 
 import hashlib
 import re
@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 Fault = Literal["error", "error on GET", "cut once", "short", "garbage once"]
-"""`error`: 500 for all requests. `error on GET`: 500 for downloads. `cut once`: the first download breaks off half-way.
-`short`: downloads end half-way and say so. `garbage once`: the first download has other bytes, as many as the file."""
+"""`error`: 500 for all requests. `error on GET`: 500 for downloads. `cut once`: the first download breaks off halfway.
+`short`: downloads are only half as long. `garbage once`: the first download has other bytes of the same length."""
 
 
 @dataclass
@@ -24,14 +24,14 @@ class Repository:
 
     @staticmethod
     def commit(revision: str, files: Mapping[str, bytes]) -> str:
-        """A commit's id, which changes with its files."""
+        """Compute a commit's id, which changes with its files."""
         content = hashlib.sha1(revision.encode())
         for name in sorted(files):
             content.update(name.encode() + hashlib.sha1(files[name]).digest())
         return content.hexdigest()
 
     def find(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
-        """Id and files of the commit that a branch, a tag or an id names."""
+        """Find the id and the files of the commit that a branch, tag or id refers to."""
         for name, files in self.revisions.items():
             commit = self.commit(name, files)
             if revision in (name, commit):
@@ -40,15 +40,15 @@ class Repository:
 
 
 class Hub:
-    """Serves while it is entered.
+    """Server that runs inside a `with` block.
 
     Attributes:
         repositories: by `org/name`.
-        faults: what goes wrong for a (repository, file).
-        headers: what answers about a repository's files say instead, by the header's name.
-        moved: where a (repository, file) is to be found instead: an absolute or relative URL.
-        authorizations: with which Authorization headers each repository was asked.
-        requests: how often each (method, repository, file) was asked for.
+        faults: fault of each (repository, file).
+        headers: replaced response headers, by repository.
+        moved: absolute or relative URL that a (repository, file) redirects to.
+        authorizations: Authorization headers of the requests, by repository.
+        requests: number of requests for each (method, repository, file).
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Hub:
         self.stop()
 
     def stop(self) -> None:
-        """Serve no more: connections are refused from now on."""
+        """Stop serving: further connections are refused."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -86,7 +86,7 @@ class Hub:
         return repository
 
     def downloads(self, repo: str) -> dict[str, int]:
-        """How often each file of a repository was asked for with GET."""
+        """Count the GET requests for each file of a repository."""
         return {file: times for (method, of, file), times in self.requests.items() if (method, of) == ("GET", repo)}
 
 
@@ -147,8 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
                 content = content[: length // 2]
                 length = length if fault == "cut once" else len(content)
         self.send_response(200)
-        said = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Content-Length": str(length)}
-        for header, value in {**said, **self.hub.headers.get(repo, {})}.items():
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Content-Length": str(length)}
+        for header, value in {**headers, **self.hub.headers.get(repo, {})}.items():
             self.send_header(header, value)
         self.end_headers()
         if body:

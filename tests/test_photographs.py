@@ -1,4 +1,4 @@
-"""Real photographs through the real command line, where they are present."""
+"""Real photographs through the command line, if they are present."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from .detr_process import detr
 from .places import PHOTOGRAPHS
 from .tiny import QUERIES, save_tiny
 
-pytestmark = pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the photographs are not here")
+pytestmark = pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the photographs are not present")
 
 
 def predict(model: Path, output: Path, *options: str) -> list[dict[str, Any]]:

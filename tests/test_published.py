@@ -1,4 +1,4 @@
-"""The published weights give the published answers. Needs the Hub and the image's own server."""
+"""Published weights give the published predictions. Needs the Hub and the server of the COCO images."""
 
 import urllib.request
 from pathlib import Path
@@ -31,11 +31,11 @@ def test_detr_resnet_50(cats: Path, revision: str | None) -> None:
     image = resized_pixels(read_image(cats).image, ShortestEdge(), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy((image / 255 - IMAGENET_MEAN) / IMAGENET_STD).permute(2, 0, 1)[None].float()
     with torch.inference_mode():
-        answer = network(pixels)
+        predicted = network(pixels)
     logits = [[-19.1194, -0.0893, -11.0154], [-17.3640, -1.8035, -14.0219], [-20.0461, -0.5837, -11.1060]]
     boxes = [[0.4433, 0.5302, 0.8853], [0.5494, 0.2517, 0.0529], [0.4998, 0.5360, 0.9956]]
-    np.testing.assert_allclose(answer.logits[0, :3, :3], logits, rtol=0, atol=1e-2)
-    np.testing.assert_allclose(answer.boxes[0, :3, :3], boxes, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(predicted.logits[0, :3, :3], logits, rtol=0, atol=1e-2)
+    np.testing.assert_allclose(predicted.boxes[0, :3, :3], boxes, rtol=0, atol=1e-3)
 
     (found,) = detrcli.load("detr-resnet-50", device="cpu", revision=revision).predict(cats, threshold=0.3)
     np.testing.assert_allclose(found.scores, [0.9988, 0.9987, 0.9982, 0.9960, 0.9955], rtol=0, atol=1e-3)
@@ -44,7 +44,7 @@ def test_detr_resnet_50(cats: Path, revision: str | None) -> None:
 
 @pytest.mark.hub
 @pytest.mark.parametrize("model", ["detr-resnet-50-dc5", "detr-resnet-101", "detr-resnet-101-dc5"])
-def test_the_others_see_the_cats(cats: Path, model: str) -> None:
+def test_the_other_detrs_detect_the_cats(cats: Path, model: str) -> None:
     (found,) = detrcli.load(model, device="cpu").predict(cats, threshold=0.9)
     assert found.names.count("cat") == 2
     assert found.names.count("remote") == 2
@@ -76,6 +76,6 @@ def test_lwdetr_objects365(cats: Path, size: str, scores: list[float], labels: l
 
 @pytest.mark.hub
 @pytest.mark.parametrize("size", ["tiny", "small", "medium", "large", "xlarge"])
-def test_lwdetr_sees_the_cats(cats: Path, size: str) -> None:
+def test_lwdetr_detects_the_cats(cats: Path, size: str) -> None:
     (found,) = detrcli.load(f"lwdetr-{size}", device="cpu", precision="fp32").predict(cats, threshold=0.5)
     assert found.names.count("cat") == 2

@@ -1,4 +1,4 @@
-"""Files of a model that are pipes are named, and keep nobody waiting."""
+"""Pipes in place of model files are reported and never block."""
 
 import os
 from pathlib import Path

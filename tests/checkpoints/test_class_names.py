@@ -1,4 +1,4 @@
-"""Class names that a model's files do not say are asked for, and taken from files of all kinds."""
+"""Class names from checkpoints, and from files of all kinds."""
 
 import json
 import pickle
@@ -38,7 +38,7 @@ FILES = {
 
 @pytest.fixture
 def lone(tmp_path: Path) -> Path:
-    """A weights file that says nothing of its seven classes."""
+    """A weights file that does not name its seven classes."""
     path = tmp_path / "model" / "lone.pth"
     path.parent.mkdir()
     torch.save(in_hub_layout(tiny_network().state_dict()), path)
@@ -46,7 +46,7 @@ def lone(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files(tmp_path: Path, name: str) -> None:
+def test_file_formats(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(FILES[name].encode())
     assert read_class_names(tmp_path / name) == NAMES
 
@@ -66,7 +66,7 @@ def test_files(tmp_path: Path, name: str) -> None:
         ("a.json", b"[" * 100_000),
     ],
 )
-def test_no_names(tmp_path: Path, name: str, content: bytes) -> None:
+def test_files_without_names(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match="has no class names") as caught:
         read_class_names(tmp_path / name)
@@ -75,7 +75,7 @@ def test_no_names(tmp_path: Path, name: str, content: bytes) -> None:
         read_class_names(tmp_path / "none.txt")
 
 
-def test_unknown_names_are_asked_for(lone: Path) -> None:
+def test_a_warning_if_the_names_are_unknown(lone: Path) -> None:
     with pytest.warns(ClassNamesWarning, match="does not name its 7 classes$"):
         assert detrcli.load(lone, device="cpu").class_names[0] == "class 0"
     with warnings.catch_warnings(record=True) as caught:
@@ -88,7 +88,7 @@ def test_unknown_names_are_asked_for(lone: Path) -> None:
         detrcli.load(lone, device="cpu", class_names=("cat", "dog"))
 
 
-def test_cocos_names_are_of_91_classes(tmp_path: Path) -> None:
+def test_91_classes_are_cocos(tmp_path: Path) -> None:
     torch.save(in_hub_layout(tiny_network(num_classes=91).state_dict()), tmp_path / "lone.pth")
     assert detrcli.load(tmp_path / "lone.pth", device="cpu").class_names == COCO
 
@@ -106,26 +106,29 @@ def test_labels_that_count_from_one(tmp_path: Path) -> None:
         assert detrcli.load(tmp_path, device="cpu").class_names == ("class 0", *NAMES[:-1])
 
 
-def test_commands(lone: Path, tmp_path: Path) -> None:
+def test_the_option(lone: Path, tmp_path: Path) -> None:
     names = tmp_path / "classes.txt"
     names.write_text("\n".join(NAMES))
     photo = str(sample_image())
     run = ["predict", photo, "--model", str(lone), "--image-size", "64", "--no-draw", "-t", "0", "--device", "cpu"]
-    told = detr(*run, "--class-names", names, "-v", cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
-    found = {one["label"] for one in json.loads(told.stdout.splitlines()[0])["detections"]}
+    result = detr(*run, "--class-names", names, "-v", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = {detection["label"] for detection in json.loads(result.stdout.splitlines()[0])["detections"]}
     assert found <= set(NAMES)
     assert found
-    assert "DC5" in told.stderr
-    assert "--class-names" not in told.stderr
+    assert "DC5" in result.stderr
+    assert "--class-names" not in result.stderr
     assert "--class-names FILE" in detr(*run, cwd=tmp_path).stderr
 
 
 @pytest.mark.parametrize("key", ["args", "hyper_parameters"])
 @pytest.mark.parametrize("kind", [list, tuple])
-def test_names_that_the_training_was_told(tmp_path: Path, key: str, kind: type) -> None:
-    told = {"class_names": kind(NAMES)}
-    content = {"model": in_hub_layout(tiny_network().state_dict()), key: Namespace(**told) if key == "args" else told}
+def test_names_in_the_training_arguments(tmp_path: Path, key: str, kind: type) -> None:
+    arguments = {"class_names": kind(NAMES)}
+    content = {
+        "model": in_hub_layout(tiny_network().state_dict()),
+        key: Namespace(**arguments) if key == "args" else arguments,
+    }
     torch.save(content, tmp_path / "lone.pth")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -133,15 +136,15 @@ def test_names_that_the_training_was_told(tmp_path: Path, key: str, kind: type) 
     assert not [warning for warning in caught if isinstance(warning.message, ClassNamesWarning)]
 
 
-@pytest.mark.parametrize("told", [NAMES[:-1], [*NAMES, "h"], [*range(7)], "abcdefg", {"a": 1}, None])
-def test_names_that_do_not_fit_are_not_taken(tmp_path: Path, told: object) -> None:
-    content = {"model": in_hub_layout(tiny_network().state_dict()), "args": {"class_names": told}}
+@pytest.mark.parametrize("names", [NAMES[:-1], [*NAMES, "h"], [*range(7)], "abcdefg", {"a": 1}, None])
+def test_invalid_names_in_the_training_arguments_are_ignored(tmp_path: Path, names: object) -> None:
+    content = {"model": in_hub_layout(tiny_network().state_dict()), "args": {"class_names": names}}
     torch.save(content, tmp_path / "lone.pth")
     with pytest.warns(ClassNamesWarning, match="does not name its 7 classes"):
         assert detrcli.load(tmp_path / "lone.pth", device="cpu").class_names[0] == "class 0"
 
 
-def test_a_training_begins_with_the_classes_that_are_named(lone: Path, tmp_path: Path) -> None:
+def test_training_keeps_the_weights_of_named_classes(lone: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"size": 64, "revision": None, "offline": False, "seed": 0}
     names = tuple(reversed(NAMES))[:3]
     with pytest.warns(ClassNamesWarning):
@@ -153,6 +156,6 @@ def test_a_training_begins_with_the_classes_that_are_named(lone: Path, tmp_path:
     scenes.write(tmp_path / "shapes", 2, seed=5)
     (tmp_path / "names.txt").write_text("\n".join((scenes.CLASSES[0], *NAMES[1:])))
     run = ["train", "shapes", "-o", "out", "--epochs", 1, "--image-size", 64, "--batch-size", 2, "--workers", 0]
-    told = detr(*run, "--model", lone, "--class-names", "names.txt", "--device", "cpu", cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
-    assert f"knows 1 of {len(scenes.CLASSES)} classes by name" in told.stderr
+    result = detr(*run, "--model", lone, "--class-names", "names.txt", "--device", "cpu", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"knows 1 of {len(scenes.CLASSES)} classes by name" in result.stderr

@@ -1,4 +1,4 @@
-"""What config.json and preprocessor_config.json say, in their old and new forms, reaches the model."""
+"""Old and new forms of config.json and preprocessor_config.json."""
 
 import json
 from collections.abc import Mapping
@@ -111,24 +111,24 @@ def test_heads_and_dropout() -> None:
         ("dc5/models/detr-r50.pth", False),
     ],
 )
-def test_lone_file_is_dilated_by_its_name(weights: str, dilation: bool) -> None:
+def test_dilation_by_the_name_of_a_lone_file(weights: str, dilation: bool) -> None:
     tensors = tensors_of(DetrConfig(91))
     assert read_config(checkpoint(weights=weights), tensors).dilation is dilation
     assert read_config(checkpoint(OLD, weights=weights), tensors).dilation is False
 
 
-@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("dilation", [False, True])
 @pytest.mark.parametrize("name", ["detr-r50-dc5.pth", "detr-r50.pth"])
-def test_what_the_training_was_told_comes_before_the_name(name: str, told: bool) -> None:
-    told_so = replace(checkpoint(weights=name), arguments={"dilation": told, "lr": 1e-4})
-    assert read_config(told_so, tensors_of(SMALL)).dilation is told
-    assert find_dilation(told_so)[1] == "the arguments of its training run"
-    said_otherwise = replace(told_so, config=OLD | {"dilation": not told})
-    assert read_config(said_otherwise, tensors_of(SMALL)).dilation is not told
-    assert find_dilation(said_otherwise)[1] == "config.json"
-    nothing_told = replace(told_so, arguments={"lr": 1e-4})
-    assert read_config(nothing_told, tensors_of(SMALL)).dilation is ("dc5" in name)
-    assert find_dilation(nothing_told)[1] == "the file's name"
+def test_training_arguments_come_before_the_name(name: str, dilation: bool) -> None:
+    trained = replace(checkpoint(weights=name), arguments={"dilation": dilation, "lr": 1e-4})
+    assert read_config(trained, tensors_of(SMALL)).dilation is dilation
+    assert find_dilation(trained)[1] == "the arguments of its training run"
+    configured = replace(trained, config=OLD | {"dilation": not dilation})
+    assert read_config(configured, tensors_of(SMALL)).dilation is not dilation
+    assert find_dilation(configured)[1] == "config.json"
+    silent = replace(trained, arguments={"lr": 1e-4})
+    assert read_config(silent, tensors_of(SMALL)).dilation is ("dc5" in name)
+    assert find_dilation(silent)[1] == "the file's name"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_other_variants_are_refused(name: str, config: dict[str, Any]) -> None:
     ],
     ids=lambda config: json.dumps(config),
 )
-def test_nonsense_in_config(config: dict[str, Any]) -> None:
+def test_invalid_config(config: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=r"config\.json"):
         read_config(checkpoint(OLD | config), tensors_of(SMALL))
 
@@ -175,7 +175,7 @@ def test_nonsense_in_config(config: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "name", ["class_head.weight", "object_queries.weight", "encoder.layers.0.feedforward.0.weight"]
 )
-def test_tensors_that_tell_no_size(name: str) -> None:
+def test_missing_and_misshapen_tensors(name: str) -> None:
     tensors = tensors_of(SMALL)
     with pytest.raises(ModelError, match=r"folder/model\.safetensors"):
         DETR.build(checkpoint(OLD), tensors | {name: torch.zeros(())})
@@ -191,7 +191,7 @@ def test_own_class_names() -> None:
     assert checkpoint_class_names(checkpoint(config), 7) == names
 
 
-def test_class_names_that_no_file_could_hold() -> None:
+def test_class_names_that_cannot_be_encoded() -> None:
     config = OLD | {"id2label": {"0": "half a fox \ud83d", "1": "ünï 🦊"}}
     assert checkpoint_class_names(checkpoint(config), 2) == ("half a fox ?", "ünï 🦊")
 
@@ -202,13 +202,13 @@ def test_class_names_with_gaps() -> None:
 
 
 @pytest.mark.parametrize("config", [None, OLD, OLD | {"id2label": None}, OLD | {"id2label": ["cat"]}])
-def test_class_names_of_the_data_set(config: dict[str, Any] | None) -> None:
+def test_class_names_of_the_dataset(config: dict[str, Any] | None) -> None:
     assert checkpoint_class_names(checkpoint(config), 91) == COCO
     assert (COCO[1], COCO[17], COCO[90]) == ("person", "cat", "toothbrush")
     assert checkpoint_class_names(checkpoint(config), 2) == ("class 0", "class 1")
 
 
-def test_no_preprocessor_is_the_paper() -> None:
+def test_without_a_preprocessor_the_papers_rule() -> None:
     rules = preprocessing(checkpoint(OLD))
     assert rules == Preprocessing()
     assert rules.resize == ShortestEdge(800, 1333)
@@ -307,7 +307,7 @@ def test_values() -> None:
     ],
     ids=lambda settings: json.dumps(settings),
 )
-def test_nonsense_in_the_preprocessor(settings: dict[str, Any]) -> None:
+def test_invalid_preprocessor(settings: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=r"preprocessor_config\.json") as caught:
         preprocessing(checkpoint(OLD, settings))
     assert "my-model" in str(caught.value)

@@ -1,4 +1,4 @@
-"""A model's name becomes files, or a plain word on why not."""
+"""Finding a model's files by its name, and errors in plain words."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_folder(folder: Path) -> None:
     assert found.preprocessor == {"size": 480}
 
 
-def test_folder_by_other_ways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_paths_of_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     monkeypatch.setenv("USERPROFILE", str(folder.parent))
     assert find("~/my-model").weights == folder / "model.safetensors"
@@ -70,10 +70,10 @@ def test_folder_with_both_kinds_of_weights(folder: Path) -> None:
 
 def test_folder_without_weights(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "weights.onnx")
-    said = refused(str(folder))
-    assert f"{folder} has no weights" in said
-    assert "model.safetensors" in said
-    assert "pytorch_model.bin" in said
+    message = refused(str(folder))
+    assert f"{folder} has no weights" in message
+    assert "model.safetensors" in message
+    assert "pytorch_model.bin" in message
 
 
 def test_file(folder: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_file(folder: Path, tmp_path: Path) -> None:
     lone.write_bytes(b"")
     assert find(str(lone)).config is None
     (tmp_path / "config.json").write_text('{"lr": 1e-4}')
-    assert find(str(lone)).config is None  # not what a model's file says
+    assert find(str(lone)).config is None  # not a model's
     (tmp_path / "config.json").write_text('{"model_type": "yolos"}')
     assert "'yolos'" in refused(str(lone))
 
@@ -100,7 +100,7 @@ def test_missing_path(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert refused(missing) == f"no such file or folder: {missing}"
 
 
-def test_home_of_nobody() -> None:
+def test_home_of_an_unknown_user() -> None:
     assert "~nobody-of-that-name/model" in refused("~nobody-of-that-name/model")
 
 
@@ -109,13 +109,13 @@ def test_name_longer_than_any_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("misspelt", "meant"),
+    ("misspelled", "meant"),
     [("detr-resnet50", "detr-resnet-50"), ("detr-resnet-101-dc", "detr-resnet-101-dc5"), ("dert-50", "detr-resnet-50")],
 )
-def test_near_miss(misspelt: str, meant: str) -> None:
-    said = refused(misspelt)
-    assert f"no model is called {misspelt!r}; did you mean " in said
-    assert meant in said
+def test_near_miss(misspelled: str, meant: str) -> None:
+    message = refused(misspelled)
+    assert f"no model is called {misspelled!r}; did you mean " in message
+    assert meant in message
 
 
 @pytest.mark.parametrize("model", ["yolo", "a/b/c", "org/", "org/name with space"])
@@ -128,8 +128,8 @@ def test_no_such_name(model: str) -> None:
 
 def test_revision_of_a_path(folder: Path) -> None:
     for path in (folder, folder / "model.safetensors"):
-        said = refused(str(path), revision="main")
-        assert said == f"{path} has no revisions: it is not on the Hub"
+        message = refused(str(path), revision="main")
+        assert message == f"{path} has no revisions: it is not on the Hub"
 
 
 def test_known_names_come_before_folders(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_known_names_come_before_folders(folder: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "complaint"),
+    ("file", "content", "expected"),
     [
         ("config.json", b'{"model_type": "detr"', "is not valid JSON"),
         ("config.json", b"", "is not valid JSON"),
@@ -157,23 +157,23 @@ def test_known_names_come_before_folders(folder: Path, monkeypatch: pytest.Monke
         ("preprocessor_config.json", b"800", "is not a JSON object"),
     ],
 )
-def test_broken_settings(folder: Path, file: str, content: bytes, complaint: str) -> None:
+def test_broken_settings(folder: Path, file: str, content: bytes, expected: str) -> None:
     (folder / file).write_bytes(content)
     for model in (folder, folder / "model.safetensors"):
-        said = refused(str(model))
-        assert str(folder / file) in said
-        assert complaint in said
+        message = refused(str(model))
+        assert str(folder / file) in message
+        assert expected in message
 
 
 @pytest.mark.parametrize("content", [b'{"image_processor": [1]}', b'{"image_processor": 1}', b"[", b"[1]"])
-def test_a_broken_file_of_transformers_5(folder: Path, content: bytes) -> None:
+def test_broken_settings_of_transformers_5(folder: Path, content: bytes) -> None:
     (folder / "preprocessor_config.json").unlink()
     (folder / "processor_config.json").write_bytes(content)
     assert str(folder / "processor_config.json") in refused(str(folder))
 
 
 @pytest.mark.parametrize("content", [{"image_processor": {"size": 320}}, {"processor_class": "x"}])
-def test_the_file_of_transformers_5(folder: Path, content: dict[str, Any]) -> None:
+def test_settings_of_transformers_5(folder: Path, content: dict[str, Any]) -> None:
     (folder / "processor_config.json").write_text(json.dumps(content))
     assert find(str(folder)).preprocessor == {"size": 480}
     (folder / "preprocessor_config.json").unlink()
@@ -187,7 +187,7 @@ def test_a_byte_order_mark(folder: Path) -> None:
     assert (found.config, found.preprocessor) == (CONFIG, {"size": 480})
 
 
-def test_a_folder_whose_settings_tell_no_type(folder: Path) -> None:
+def test_a_folder_whose_settings_have_no_type(folder: Path) -> None:
     (folder / "config.json").write_text("{}")
     assert f"{folder / 'config.json'} describes a model of type None" in refused(str(folder))
 

@@ -1,4 +1,4 @@
-"""Models from the Hub: the real client, in processes of its own, against a Hub on the loopback."""
+"""Models from the Hub: the real client, in its own processes, with a local Hub."""
 
 import json
 import os
@@ -23,9 +23,9 @@ found = find(sys.argv[1], **json.loads(sys.argv[2]))
 print(json.dumps([found.name, str(found.weights), found.config, found.preprocessor]))
 """
 DETR = "from detrcli.cli import main; main()"
-HASTE = "import time; time.sleep = lambda seconds: None\n"
-"""The client waits between its attempts, half a minute in all."""
-NO_WAITING = "import sys, time; time.sleep = lambda seconds: sys.exit('waits for the Hub')\n"
+NO_PAUSES = "import time; time.sleep = lambda seconds: None\n"
+"""Skip the client's pauses between attempts, half a minute in all."""
+NO_RETRIES = "import sys, time; time.sleep = lambda seconds: sys.exit('retries')\n"
 
 CONFIG = {"model_type": "detr", "id2label": {"0": "cat"}}
 PREPROCESSOR = {"size": 480}
@@ -44,13 +44,13 @@ def without(name: str) -> dict[str, bytes]:
 
 @dataclass
 class User:
-    """Somebody with a cache of their own."""
+    """A user with an empty cache."""
 
     hub: Hub
     home: Path
 
     def python(self, program: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """Run a program with these settings in the environment."""
+        """Run a program with these environment variables."""
         environment = {
             name: value for name, value in os.environ.items() if not name.upper().startswith(("HF_", "HUGGING"))
         }
@@ -59,28 +59,28 @@ class User:
         return python(program, *arguments, env=environment)
 
     def find(self, model: str, *, before: str = "", settings: dict[str, str] | None = None, **options: Any) -> Any:
-        """What `find` gives: name, weights, config and preprocessor."""
+        """Return what `find` finds: name, weights, config and preprocessor."""
         run = self.python(before + FIND, model, json.dumps(options), **(settings or {}))
         assert run.returncode == 0, run.stderr
         return json.loads(run.stdout)
 
-    def refused(self, *arguments: str, haste: bool = False, **settings: str) -> str:
-        """What `detr predict` complains about when it cannot get the model, in one line."""
+    def refused(self, *arguments: str, no_pauses: bool = False, **settings: str) -> str:
+        """Return the one line that `detr predict` fails with."""
         image = self.home.parent / "image.png"
         Image.new("RGB", (8, 8)).save(image)
-        program = HASTE + DETR if haste else DETR
+        program = NO_PAUSES + DETR if no_pauses else DETR
         run = self.python(program, "predict", str(image), "--no-draw", "--device", "cpu", *arguments, **settings)
         assert run.returncode == 2, run.stderr
         assert run.stdout == ""
         assert "Traceback" not in run.stderr
-        *notices, complaint = run.stderr.splitlines()
-        assert complaint.startswith("detr: ")
-        if haste:
+        *notices, message = run.stderr.splitlines()
+        assert message.startswith("detr: ")
+        if no_pauses:
             assert len(notices) <= 1
             assert all("trying again" in notice for notice in notices)
         else:
             assert notices == []
-        return complaint
+        return message
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_download(hub: Hub, user: User, model: str, repo: str) -> None:
     assert hub.downloads(repo) == ONCE_EACH
 
 
-def test_the_file_of_transformers_5(hub: Hub, user: User) -> None:
+def test_settings_of_transformers_5(hub: Hub, user: User) -> None:
     nested = json.dumps({"image_processor": PREPROCESSOR}).encode()
     hub.add(REPO, without("preprocessor_config.json") | {"processor_config.json": nested})
     assert user.find(REPO)[3] == PREPROCESSOR
@@ -144,23 +144,23 @@ def test_the_cache_is_enough(hub: Hub, user: User, missing: str | None) -> None:
     assert user.find(REPO, settings={"HF_HUB_OFFLINE": "1"}) == found
     assert not hub.requests
     hub.stop()
-    assert user.find(REPO, before=NO_WAITING) == found
+    assert user.find(REPO, before=NO_RETRIES) == found
 
 
-def test_interrupted_download_is_tried_again(hub: Hub, user: User) -> None:
+def test_an_interrupted_download_is_retried(hub: Hub, user: User) -> None:
     content = bytes(range(256)) * 1000
     hub.add(REPO, WHOLE | {"model.safetensors": content})
     hub.faults[REPO, "model.safetensors"] = "cut once"
-    assert Path(user.find(REPO, before=HASTE)[1]).read_bytes() == content
+    assert Path(user.find(REPO, before=NO_PAUSES)[1]).read_bytes() == content
     assert hub.downloads(REPO)["model.safetensors"] == 2
 
 
 def test_download_of_the_wrong_size_is_not_kept(hub: Hub, user: User) -> None:
     hub.add(REPO, WHOLE | {"model.safetensors": b"the whole of the weights"})
     hub.faults[REPO, "model.safetensors"] = "short"
-    said = user.refused("--model", REPO)
-    assert f"the download of {REPO} failed" in said
-    assert "try again" in said
+    message = user.refused("--model", REPO)
+    assert f"the download of {REPO} failed" in message
+    assert "try again" in message
     hub.faults.clear()
     assert Path(user.find(REPO)[1]).read_bytes() == b"the whole of the weights"
 
@@ -177,9 +177,9 @@ def test_no_such_revision(hub: Hub, user: User) -> None:
 
 def test_gated(hub: Hub, user: User) -> None:
     hub.add(REPO, WHOLE, gated=True)
-    said = user.refused("--model", REPO)
-    assert f"{REPO} is gated" in said
-    assert "`hf auth login`" in said
+    message = user.refused("--model", REPO)
+    assert f"{REPO} is gated" in message
+    assert "`hf auth login`" in message
 
 
 def test_no_config(hub: Hub, user: User) -> None:
@@ -188,7 +188,7 @@ def test_no_config(hub: Hub, user: User) -> None:
     assert hub.downloads(REPO) == {}
 
 
-def test_config_that_is_no_json(hub: Hub, user: User) -> None:
+def test_config_that_is_not_json(hub: Hub, user: User) -> None:
     hub.add(REPO, WHOLE | {"config.json": b"<html>"})
     assert re.search(r"config\.json is not valid JSON", user.refused("--model", REPO))
     assert "model.safetensors" not in hub.downloads(REPO)
@@ -211,23 +211,23 @@ def test_shards_are_of_one_commit(hub: Hub, user: User) -> None:
     assert (name, config) == (REPO, CONFIG)
     assert Path(weights).name == "model.safetensors.index.json"
     assert sorted(path.name for path in Path(weights).parent.glob("model-*")) == names
-    assert user.find(REPO, offline=True, before=NO_WAITING)[1] == weights
+    assert user.find(REPO, offline=True, before=NO_RETRIES)[1] == weights
     hub.add("org/cut", files | {names[0]: b"shard"})
     assert f"org/cut has no {names[1]}" in user.refused("--model", "org/cut")
     hub.add("org/evil", files | {"model.safetensors.index.json": index_of("../../../evil.safetensors")})
     assert "names '../../../evil.safetensors'" in user.refused("--model", "org/evil")
 
 
-def test_another_kind_of_model_is_refused_before_its_weights_are_downloaded(hub: Hub, user: User) -> None:
+def test_unsupported_models_are_refused_before_download(hub: Hub, user: User) -> None:
     hub.add(REPO, WHOLE | {"config.json": b'{"model_type": "yolos"}'})
-    said = user.refused("--model", REPO)
-    assert "'yolos'" in said
-    assert "only DETR" in said
+    message = user.refused("--model", REPO)
+    assert "'yolos'" in message
+    assert "only DETR" in message
     assert {name for _, _, name in hub.requests} == {"config.json"}
 
 
 @pytest.mark.parametrize("name", ["org/two..dots", "org/name.git"])
-def test_name_that_no_model_can_have(hub: Hub, user: User, name: str) -> None:
+def test_invalid_names(hub: Hub, user: User, name: str) -> None:
     assert f"{name!r} cannot be the name of a model on the Hub" in user.refused("--model", name)
     assert not hub.requests
 
@@ -236,50 +236,50 @@ def test_name_that_no_model_can_have(hub: Hub, user: User, name: str) -> None:
 def test_offline_with_nothing_in_the_cache(hub: Hub, user: User, how: str) -> None:
     hub.add(REPO, WHOLE)
     if how == "--offline":
-        said = user.refused("--model", REPO, "--offline")
+        message = user.refused("--model", REPO, "--offline")
     else:
-        said = user.refused("--model", REPO, HF_HUB_OFFLINE="1")
-    assert f"{REPO} is not in the cache" in said
-    assert "run once without --offline" in said
+        message = user.refused("--model", REPO, HF_HUB_OFFLINE="1")
+    assert f"{REPO} is not in the cache" in message
+    assert "run once without --offline" in message
     assert not hub.requests
 
 
 def test_offline_with_another_revision_in_the_cache(hub: Hub, user: User) -> None:
     hub.add(REPO, WHOLE)
     user.find(REPO)
-    said = user.refused("--model", REPO, "--revision", "v1", "--offline")
-    assert f"{REPO} at revision v1 is not in the cache" in said
+    message = user.refused("--model", REPO, "--revision", "v1", "--offline")
+    assert f"{REPO} at revision v1 is not in the cache" in message
 
 
-def test_hub_out_of_reach_with_nothing_in_the_cache(hub: Hub, user: User) -> None:
+def test_unreachable_hub_with_nothing_in_the_cache(hub: Hub, user: User) -> None:
     hub.stop()
-    said = user.refused("--model", REPO, haste=True)
-    assert f"the Hub cannot be reached and {REPO} is not in the cache" in said
-    assert said.rstrip().endswith("--model demo works offline")
+    message = user.refused("--model", REPO, no_pauses=True)
+    assert f"the Hub cannot be reached and {REPO} is not in the cache" in message
+    assert message.rstrip().endswith("--model demo works offline")
 
 
-def test_hub_in_trouble(hub: Hub, user: User) -> None:
+def test_server_error(hub: Hub, user: User) -> None:
     hub.add(REPO, WHOLE)
     hub.faults[REPO, "config.json"] = "error"
-    said = user.refused("--model", REPO, haste=True)
-    assert REPO in said
-    assert "500" in said
-    assert "cannot be reached" not in said
+    message = user.refused("--model", REPO, no_pauses=True)
+    assert REPO in message
+    assert "500" in message
+    assert "cannot be reached" not in message
 
 
-def test_hub_in_trouble_while_it_sends(hub: Hub, user: User) -> None:
+def test_server_error_during_a_download(hub: Hub, user: User) -> None:
     hub.add(REPO, WHOLE)
     hub.faults[REPO, "model.safetensors"] = "error on GET"
-    said = user.refused("--model", REPO)
-    assert f"the Hub answered with an error for {REPO}" in said
-    assert "500" in said
+    message = user.refused("--model", REPO)
+    assert f"the Hub answered with an error for {REPO}" in message
+    assert "500" in message
 
 
-def test_hub_in_trouble_with_a_full_cache(hub: Hub, user: User) -> None:
+def test_server_error_with_everything_in_the_cache(hub: Hub, user: User) -> None:
     hub.add(REPO, WHOLE)
     found = user.find(REPO)
     hub.faults |= dict.fromkeys([(REPO, name) for name in WHOLE], "error")
-    assert user.find(REPO, before=NO_WAITING) == found
+    assert user.find(REPO, before=NO_RETRIES) == found
 
 
 @pytest.mark.parametrize("header", ["ETag", "X-Linked-Etag", "X-Repo-Commit"])
@@ -298,16 +298,16 @@ def test_a_hub_cannot_name_files_outside_the_cache(
 
 
 @pytest.mark.parametrize("commit", ["", "main; rm", "x" * 300])
-def test_a_commit_that_is_none(hub: Hub, user: User, commit: str) -> None:
+def test_an_invalid_commit(hub: Hub, user: User, commit: str) -> None:
     hub.add(REPO, WHOLE)
     hub.headers[REPO] = {"X-Repo-Commit": commit}
-    said = user.refused("--model", REPO)
-    assert REPO in said
-    assert "None" not in said
+    message = user.refused("--model", REPO)
+    assert REPO in message
+    assert "None" not in message
 
 
 def test_weights_on_another_host_get_no_token(hub: Hub, user: User) -> None:
-    """As of large files, which the Hub keeps in a store."""
+    """Large files come from a store elsewhere."""
     store = "some-org/store"
     hub.add(REPO, WHOLE)
     hub.add(store, WHOLE)
@@ -333,9 +333,9 @@ def test_a_repository_that_was_renamed(hub: Hub, user: User) -> None:
 def test_a_redirect_that_leads_nowhere(hub: Hub, user: User, to: str) -> None:
     hub.add(REPO, WHOLE)
     hub.moved[REPO, "config.json"] = to.format(repo=REPO)
-    said = user.refused("--model", REPO, haste=True)
-    assert REPO in said
-    assert "root:" not in said
+    message = user.refused("--model", REPO, no_pauses=True)
+    assert REPO in message
+    assert "root:" not in message
     assert not any(path.is_file() and b"root:" in path.read_bytes() for path in user.home.rglob("*"))
 
 
@@ -367,13 +367,13 @@ def test_offline_opens_no_connection(hub: Hub, user: User, tmp_path: Path) -> No
     assert not hub.requests
 
 
-def test_damaged_weights_are_mended_by_deleting_what_the_error_names(hub: Hub, user: User, tmp_path: Path) -> None:
+def test_damaged_weights_are_fixed_by_deleting_the_file_in_the_error(hub: Hub, user: User, tmp_path: Path) -> None:
     save_tiny(tmp_path / "tiny")
     hub.add(REPO, {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()})
     hub.faults[REPO, "model.safetensors"] = "garbage once"
-    said = user.refused("--model", REPO)
-    assert "damaged" in said
-    named = re.search(r"delete (\S+) and load the model again", said)
+    message = user.refused("--model", REPO)
+    assert "damaged" in message
+    named = re.search(r"delete (\S+) and load the model again", message)
     assert named is not None
     damaged = Path(named[1])
     assert damaged.is_relative_to(user.home)
@@ -387,7 +387,7 @@ def test_damaged_weights_are_mended_by_deleting_what_the_error_names(hub: Hub, u
     assert hub.downloads(REPO) == ONCE_EACH | {"model.safetensors": 2}
 
 
-def test_models_says_what_is_in_the_cache(hub: Hub, user: User) -> None:
+def test_models_lists_what_is_in_the_cache(hub: Hub, user: User) -> None:
     def cached() -> dict[str, bool]:
         run = user.python(DETR, "models")
         assert run.returncode == 0, run.stderr

@@ -1,4 +1,4 @@
-"""Each published layout maps one to one onto our network, and what does not is said by name."""
+"""Published layouts map one to one onto the networks, both ways; errors name what does not."""
 
 import json
 from functools import cache
@@ -42,7 +42,7 @@ CONFIGS: dict[str, DetrConfig | LwDetrConfig] = {
 
 @cache
 def shapes(file: str) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor in a published file."""
+    """Return the shape of each tensor in a published file."""
     content = json.loads((DATA / f"{file}.keys.json").read_text())
     return {name: tuple(shape) for name, shape in content.items()}
 
@@ -58,7 +58,7 @@ def ours(config: DetrConfig | LwDetrConfig) -> dict[str, Tensor]:
 
 
 def constant(file: str) -> dict[str, Tensor]:
-    """A published file's tensors, each full of one number; those that cost no memory."""
+    """Make a published file's tensors, each filled with its own number, without using memory."""
     return {
         name: torch.tensor(float(number)).expand(shape) for number, (name, shape) in enumerate(shapes(file).items())
     }
@@ -77,7 +77,7 @@ def test_every_name_maps_one_to_one(file: str) -> None:
     assert set(origin.values()) == set(published)
 
 
-def test_the_layouts_are_told_apart() -> None:
+def test_layouts_are_recognized() -> None:
     kinds = (
         (DETR_ORIGINAL, ("detr-resnet-50", "detr-resnet-50-dc5", "detr-resnet-101")),
         (DETR_HUB, ("detr-resnet-50.hf-backbone", "detr-resnet-50.timm-backbone")),
@@ -131,7 +131,7 @@ def ours_50() -> dict[str, Tensor]:
     return ours(DetrConfig(91))
 
 
-def test_counters_of_batches_are_ignored(tmp_path: Path) -> None:
+def test_batch_counters_are_ignored(tmp_path: Path) -> None:
     file = "detr-resnet-50"
     counters = {
         name.replace("running_mean", "num_batches_tracked"): torch.tensor(7)
@@ -144,7 +144,7 @@ def test_counters_of_batches_are_ignored(tmp_path: Path) -> None:
     assert names == ours_50().keys()
 
 
-def said_of(tensors: dict[str, Tensor], folder: Path) -> str:
+def error_of(tensors: dict[str, Tensor], folder: Path) -> str:
     path = folder / "weights.pth"
     torch.save(tensors, path)
     with pytest.raises(ModelError) as caught:
@@ -159,44 +159,44 @@ def test_missing_tensors_are_named(tmp_path: Path) -> None:
     missing = [name for name in tensors if name.startswith("model.encoder.layers.2.")]
     for name in missing:
         del tensors[name]
-    said = said_of(tensors, tmp_path)
-    assert "missing encoder.layers.2." in said
-    assert said.count("encoder.layers.2.") == 4
-    assert f"and {len(missing) - 4} more" in said
-    assert "unexpected" not in said
+    message = error_of(tensors, tmp_path)
+    assert "missing encoder.layers.2." in message
+    assert message.count("encoder.layers.2.") == 4
+    assert f"and {len(missing) - 4} more" in message
+    assert "unexpected" not in message
 
 
 def test_one_missing_tensor_is_named(tmp_path: Path) -> None:
     tensors = constant("detr-resnet-50")
     del tensors["bbox_embed.layers.1.bias"]
-    assert said_of(tensors, tmp_path).endswith("do not match the network: missing box_head.layers.1.bias")
+    assert error_of(tensors, tmp_path).endswith("do not match the network: missing box_head.layers.1.bias")
 
 
 @pytest.mark.parametrize(
     "name",
     ["class_embed.weight", "query_embed.weight", "transformer.encoder.layers.0.linear1.weight"],
 )
-def test_missing_tensors_that_tell_sizes_are_named(tmp_path: Path, name: str) -> None:
+def test_missing_tensors_that_sizes_are_derived_from_are_named(tmp_path: Path, name: str) -> None:
     tensors = constant("detr-resnet-50")
     del tensors[name]
     (lost,) = DETR_ORIGINAL.to_ours({name: torch.zeros(2)})[0]
     if name == DETR_ORIGINAL.mark:
         lost = name
-    assert lost in said_of(tensors, tmp_path)
+    assert lost in error_of(tensors, tmp_path)
 
 
 def test_unexpected_tensors_are_named_as_in_the_file(tmp_path: Path) -> None:
     more = {f"extra_head.lay{number}.weight": torch.zeros(1) for number in range(6)}
-    said = said_of(constant("detr-resnet-50") | more, tmp_path)
-    assert "unexpected extra_head.lay0.weight, extra_head.lay1.weight" in said
-    assert "extra_head.lay3.weight and 2 more" in said
-    assert "missing" not in said
+    message = error_of(constant("detr-resnet-50") | more, tmp_path)
+    assert "unexpected extra_head.lay0.weight, extra_head.lay1.weight" in message
+    assert "extra_head.lay3.weight and 2 more" in message
+    assert "missing" not in message
 
 
 def test_wrong_shapes_are_named_as_in_the_file(tmp_path: Path) -> None:
     tensors = constant("detr-resnet-50")
     tensors["input_proj.weight"] = torch.zeros(1).expand(256, 512, 1, 1)
-    assert "input_proj.weight is (256, 512, 1, 1), not (256, 2048, 1, 1)" in said_of(tensors, tmp_path)
+    assert "input_proj.weight is (256, 512, 1, 1), not (256, 2048, 1, 1)" in error_of(tensors, tmp_path)
 
 
 def test_many_wrong_shapes_are_counted(tmp_path: Path) -> None:
@@ -204,19 +204,19 @@ def test_many_wrong_shapes_are_counted(tmp_path: Path) -> None:
     wrong = [name for name in tensors if name.endswith("norm2.weight")]
     for name in wrong:
         tensors[name] = torch.zeros(7)
-    said = said_of(tensors, tmp_path)
-    assert said.count("is (7,), not (256,)") == 4
-    assert f"and {len(wrong) - 4} more" in said
+    message = error_of(tensors, tmp_path)
+    assert message.count("is (7,), not (256,)") == 4
+    assert f"and {len(wrong) - 4} more" in message
 
 
-def test_joint_projection_that_cannot_be_shared_out(tmp_path: Path) -> None:
+def test_joint_projection_that_cannot_be_split(tmp_path: Path) -> None:
     tensors = constant("detr-resnet-50")
     name = "transformer.encoder.layers.1.self_attn.in_proj_weight"
     tensors[name] = torch.zeros(1).expand(767, 256)
-    assert name in said_of(tensors, tmp_path)
+    assert name in error_of(tensors, tmp_path)
 
 
-def test_another_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
-    said = said_of({f"yolo.{number}.weight": torch.zeros(1) for number in range(9)}, tmp_path)
-    assert "yolo.0.weight" in said
-    assert "and 5 more" in said
+def test_an_unknown_layout_is_shown_by_its_names(tmp_path: Path) -> None:
+    message = error_of({f"yolo.{number}.weight": torch.zeros(1) for number in range(9)}, tmp_path)
+    assert "yolo.0.weight" in message
+    assert "and 5 more" in message

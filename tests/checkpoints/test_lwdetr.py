@@ -1,4 +1,4 @@
-"""LW-DETR's sizes come from its files; classes, resize rule and `--image-size` reach the detector."""
+"""LW-DETR's configuration, class names and resize rule from its files."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ ODD = LwDetrConfig(
     c2f_depth=1, hidden_dim=64, num_queries=11, num_groups=2, decoder_layers=2, self_heads=4, cross_heads=8, points=3,
     feedforward=32,
 )  # fmt: skip
-"""A size that nobody published."""
+"""An unpublished size."""
 ODD_JSON: dict[str, Any] = {
     "model_type": "lw_detr",
     "backbone_config": {"num_attention_heads": 4, "window_block_indices": [1], "out_indices": [1, 3]},
@@ -66,20 +66,20 @@ def test_blocks_counted_from_the_end(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [100, (640, 600), (96, 64)])
-def test_sizes_that_do_not_fit(folder: Path, size: int | tuple[int, int]) -> None:
+def test_unsupported_image_sizes(folder: Path, size: int | tuple[int, int]) -> None:
     width, height = (size, size) if isinstance(size, int) else size
     with pytest.raises(ModelError, match=rf"multiples of 64, not {width} × {height}$"):
         load_checkpoint(find(str(folder)), size=size)
 
 
-def test_a_resize_rule_that_does_not_fit(folder: Path) -> None:
+def test_an_unsupported_resize_rule(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 640}}')
     with pytest.raises(ModelError, match="multiples of 64"):
         load_checkpoint(find(str(folder)))
     assert load_checkpoint(find(str(folder)), size=128).preprocessing.resize == Exactly(128, 128)
 
 
-def test_files_that_name_no_size(folder: Path) -> None:
+def test_a_warning_if_the_files_have_no_size(folder: Path) -> None:
     with pytest.warns(ModelWarning, match=rf"{folder.name} has no preprocessor_config.json; .* resized to 640 × 640"):
         load_checkpoint(find(str(folder)))
     (folder / "preprocessor_config.json").write_text('{"do_resize": false, "size": {"height": 320, "width": 320}}')
@@ -90,7 +90,7 @@ def test_files_that_name_no_size(folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_files_that_name_no_size_and_a_user_who_does(folder: Path) -> None:
+def test_no_warning_if_the_size_is_known(folder: Path) -> None:
     assert load_checkpoint(find(str(folder)), size=128).preprocessing.resize == Exactly(128, 128)
     (folder / "preprocessor_config.json").write_text('{"do_resize": false}')
     assert load_checkpoint(find(str(folder)), size=128).preprocessing.resize == Exactly(128, 128)
@@ -99,7 +99,7 @@ def test_files_that_name_no_size_and_a_user_who_does(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"activation_function": "gelu"}, "activation_function = 'gelu'"),
         ({"batch_norm_eps": 1e-3}, "batch_norm_eps = 0.001"),
@@ -118,11 +118,11 @@ def test_files_that_name_no_size_and_a_user_who_does(folder: Path) -> None:
         ),
     ],
 )
-def test_what_this_network_has_not(folder: Path, changes: dict[str, Any], says: str) -> None:
+def test_unsupported_settings(folder: Path, changes: dict[str, Any], message: str) -> None:
     (folder / "config.json").write_text(json.dumps(ODD_JSON | changes))
     with pytest.raises(ModelError) as caught:
         load_checkpoint(find(str(folder)))
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("size", ["tiny", "large"])
@@ -137,7 +137,7 @@ def test_a_published_config(size: str, tmp_path: Path) -> None:
 def test_every_size_has_the_published_number_of_parameters() -> None:
     for size, config in SIZES.items():
         known = known_model(f"lwdetr-{size}")
-        if size == "nano":  # ours alone
+        if size == "nano":  # this project's own
             config, known = replace(config, num_classes=len(scenes.CLASSES)), known_model("demo")
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in LwDetr(config).parameters())
@@ -145,7 +145,7 @@ def test_every_size_has_the_published_number_of_parameters() -> None:
         assert count / 1e6 == pytest.approx(known.parameters, rel=0.01)
 
 
-def test_the_names_of_the_classes() -> None:
+def test_class_names_of_objects365() -> None:
     assert len(OBJECTS365) == 366
     assert (OBJECTS365[1], OBJECTS365[133], OBJECTS365[140]) == ("Person", "Remote", "Cat")
     assert {model.classes for model in KNOWN_MODELS} == {"COCO", "Objects365", "shapes"}

@@ -1,4 +1,4 @@
-"""A model of another kind is told by its name, whichever way it was saved."""
+"""Unsupported models are named, however they were saved."""
 
 import json
 from pathlib import Path
@@ -49,10 +49,10 @@ def build(name: str) -> Any:
 def refused(model: Path) -> str:
     with pytest.raises(ModelError) as caught:
         load_model(model)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.endswith("; only DETR and LW-DETR are supported")
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith("; only DETR and LW-DETR are supported")
+    return message
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -97,7 +97,7 @@ def test_files_of_the_authors(tmp_path: Path, names: list[str], title: str) -> N
 
 
 @pytest.mark.parametrize("file", CONFIGS)
-def test_supported_models_are_not_mistaken(file: str) -> None:
+def test_supported_models_are_not_mistaken_for_others(file: str) -> None:
     assert unsupported_model(shapes(file)) is None
 
 

@@ -1,4 +1,4 @@
-"""Whatever a model's files say, what comes of it is a model or one line."""
+"""Any contents of a model's files give a model or a one-line error."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::detrcli.errors.ModelWarning")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny model's folder `m`, and its file `m.onnx`."""
+    """A folder with the tiny model as folder `m` and as `m.onnx`."""
     place = tmp_path_factory.mktemp("nonsense")
     save_tiny(place / "m")
     export_onnx(load_checkpoint(find(str(place / "m"))), place / "m.onnx", source="tests")
@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("spoil", "expected"),
     [
         (lambda weight: weight * torch.nan, "has NaN or infinity"),
         (lambda weight: weight / 0, "has NaN or infinity"),
@@ -45,17 +45,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (lambda weight: weight > 0, "is of type bool"),
     ],
 )
-def test_weights_that_are_none(
-    place: Path, tmp_path: Path, spoil: Callable[[torch.Tensor], torch.Tensor], complaint: str
+def test_invalid_weights(
+    place: Path, tmp_path: Path, spoil: Callable[[torch.Tensor], torch.Tensor], expected: str
 ) -> None:
     tensors = load_file(place / "m" / "model.safetensors")
     tensors["class_labels_classifier.weight"] = spoil(tensors["class_labels_classifier.weight"])
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(ModelError) as caught:
         load_checkpoint(find(str(tmp_path)))
-    said = str(caught.value)
-    assert str(tmp_path / "model.safetensors") in said
-    assert f"class_labels_classifier.weight {complaint}" in said
+    message = str(caught.value)
+    assert str(tmp_path / "model.safetensors") in message
+    assert f"class_labels_classifier.weight {expected}" in message
 
 
 def test_a_model_without_classes_is_refused(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_model_without_classes_is_refused(tmp_path: Path) -> None:
         load_checkpoint(find(str(tmp_path)))
 
 
-def test_weights_that_overflow_are_told_after_the_first_image(place: Path, tmp_path: Path) -> None:
+def test_weights_that_overflow_fail_at_the_first_image(place: Path, tmp_path: Path) -> None:
     for path in (place / "m").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     tensors = load_file(tmp_path / "model.safetensors")
@@ -80,14 +80,14 @@ OTHERS: list[Any] = [None, True, False, "", "a", "\n\x1b", "\ud83d", "x" * 100_0
 
 
 def places(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where anything stands in what JSON holds."""
+    """List the paths to all values in JSON content."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [(*prefix, key) for key, _ in inner] + [one for key, part in inner for one in places(part, (*prefix, key))]
 
 
 @st.composite
 def spoiled(draw: st.DrawFn, content: Any) -> Any:
-    """Contents of a JSON file of which a few values are gone or others."""
+    """JSON content with a few values removed or replaced."""
     content = json.loads(json.dumps(content))
     for _ in range(draw(st.integers(1, 3))):
         *way, last = draw(st.sampled_from(places(content)))
@@ -101,10 +101,10 @@ def spoiled(draw: st.DrawFn, content: Any) -> Any:
     return content
 
 
-def is_a_line(error: DetrError) -> None:
-    said = str(error)
-    assert "\n" not in said
-    assert len(said) <= LONGEST
+def assert_one_line(error: DetrError) -> None:
+    message = str(error)
+    assert "\n" not in message
+    assert len(message) <= LONGEST
 
 
 MORE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -133,7 +133,7 @@ def test_spoiled_settings(place: Path, file: str, data: st.DataObject) -> None:
         (folder / file).write_text(json.dumps(data.draw(spoiled(content))))
         loaded = load_checkpoint(find(str(folder)))
     except DetrError as error:
-        is_a_line(error)
+        assert_one_line(error)
     else:
         assert all(len(name) <= 200 and "\n" not in name for name in loaded.class_names)
         assert all(side > 0 for side in loaded.preprocessing.resize.size(3, 2))
@@ -153,7 +153,7 @@ def test_spoiled_metadata(place: Path, data: st.DataObject) -> None:
         detector = detrcli.load(place / "spoiled.onnx", device="cpu", size=data.draw(st.sampled_from([None, (96, 64)])))
         (found,) = detector.predict(IMAGE, threshold=0)
     except DetrError as error:
-        is_a_line(error)
+        assert_one_line(error)
     else:
         assert np.isfinite(found.boxes).all()
         assert np.isfinite(found.scores).all()

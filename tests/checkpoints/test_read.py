@@ -1,4 +1,4 @@
-"""Weights files, whole, damaged and hostile."""
+"""Valid, damaged and malicious weights files."""
 
 import argparse
 import fractions
@@ -25,7 +25,7 @@ WEIGHTS = {"first.weight": torch.arange(6.0).reshape(2, 3), "first.bias": torch.
 
 
 class Trap:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -89,12 +89,12 @@ def test_code_in_a_pickle_never_runs(tmp_path: Path, suffix: str, zipped: bool, 
     content: dict[str, Any] = {"model": WEIGHTS, "args": trap} if place == "beside" else {**WEIGHTS, "more": trap}
     path = tmp_path / f"weights{suffix}"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    said = refused(path)
-    assert "refused" in said
-    assert "foreign code" in said
+    message = refused(path)
+    assert "refused" in message
+    assert "foreign code" in message
     assert not sprung.exists()
     torch.load(path, weights_only=False)
-    assert sprung.exists(), "the trap is none"
+    assert sprung.exists(), "the trap does not work"
 
 
 def test_code_in_a_bare_pickle_never_runs(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_damaged_files(tmp_path: Path, suffix: str, damage: Callable[[Path], Non
     else:
         torch.save(WEIGHTS, path)
     damage(path)
-    said = refused(path)
-    assert "damaged" in said
-    assert "download it again" in said
+    message = refused(path)
+    assert "damaged" in message
+    assert "download it again" in message
 
 
 @pytest.mark.parametrize("damage", [truncated, cut_short])
@@ -159,7 +159,7 @@ def test_damaged_legacy_file(tmp_path: Path, damage: Callable[[Path], None]) -> 
     assert "damaged" in refused(path)
 
 
-def test_damaged_file_in_a_cache_is_named_itself(tmp_path: Path) -> None:
+def test_the_file_to_delete_from_a_cache_is_named(tmp_path: Path) -> None:
     blob = tmp_path / "blob"
     blob.write_bytes(b"")
     for suffix in (".safetensors", ".bin"):
@@ -200,7 +200,7 @@ def test_pickle_without_weights(tmp_path: Path, content: object) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_networks_are_float32_whatever_the_file_is(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_networks_are_float32_whatever_the_dtype_of_the_file(tmp_path: Path, dtype: torch.dtype) -> None:
     weights = {name: tensor.to(dtype) for name, tensor in in_hub_layout(tiny_network().state_dict()).items()}
     save_file(weights, tmp_path / "weights.safetensors")
     network = load_model(tmp_path / "weights.safetensors")
@@ -210,7 +210,7 @@ def test_networks_are_float32_whatever_the_file_is(tmp_path: Path, dtype: torch.
         assert network(torch.zeros(1, 3, 64, 64)).boxes.dtype == torch.float32
 
 
-def test_the_averaged_weights_of_a_training_are_taken(tmp_path: Path) -> None:
+def test_ema_weights_are_preferred(tmp_path: Path) -> None:
     shapes = json.loads((DATA / "lwdetr-tiny.keys.json").read_text())
     content = {
         "model": {name: torch.zeros(shape) for name, shape in shapes.items()},

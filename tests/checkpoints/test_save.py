@@ -1,4 +1,4 @@
-"""What is saved loads again: here, and in transformers."""
+"""Saved models load again, here and in transformers."""
 
 import dataclasses
 from pathlib import Path
@@ -37,7 +37,7 @@ def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[LoadedModel, 
     network, rule = NETWORKS[request.param]
     torch.manual_seed(0)
     initialize(network)
-    for parameter in network.parameters():  # so that no two tensors are alike, and none zero
+    for parameter in network.parameters():  # so that all tensors differ and none is zero
         parameter.data.add_(torch.randn_like(parameter), alpha=0.02)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -69,15 +69,15 @@ def test_it_loads_again(saved: tuple[LoadedModel, Path]) -> None:
     ]
 
 
-def test_transformers_gives_the_same_answers(saved: tuple[LoadedModel, Path]) -> None:
+def test_transformers_predicts_the_same(saved: tuple[LoadedModel, Path]) -> None:
     model, folder = saved
     theirs = AutoModelForObjectDetection.from_pretrained(folder).eval()
     assert theirs.config.id2label == {0: "cat", 1: "dog", 2: "a cow"}
     pixels = torch.randn(2, 3, 128, 128)
     with torch.inference_mode():
-        expected, answer = theirs(pixels), model.network(pixels)
-    torch.testing.assert_close(answer.boxes, expected.pred_boxes, rtol=0, atol=1e-4)
-    torch.testing.assert_close(answer.logits, expected.logits, rtol=0, atol=1e-4)
+        expected, predicted = theirs(pixels), model.network(pixels)
+    torch.testing.assert_close(predicted.boxes, expected.pred_boxes, rtol=0, atol=1e-4)
+    torch.testing.assert_close(predicted.logits, expected.logits, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_transformers_gives_the_same_answers(saved: tuple[LoadedModel, Path]) ->
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_transformers_resizes_images_alike(name: str, rule: ResizeRule, tmp_path: Path) -> None:
+def test_transformers_resizes_images_the_same_way(name: str, rule: ResizeRule, tmp_path: Path) -> None:
     saved_as(NETWORKS[name][0], rule, tmp_path)
     assert load_checkpoint(find(str(tmp_path))).preprocessing.resize == rule
     processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
@@ -122,7 +122,7 @@ def test_a_dc5_model_with_another_resnet_is_refused(depths: tuple[int, ...], tmp
     assert not (tmp_path / "model").exists()
 
 
-def test_half_precision_takes_half_the_room(tmp_path: Path) -> None:
+def test_half_precision_takes_half_the_space(tmp_path: Path) -> None:
     network, rule = NETWORKS["nano"]
     model = saved_as(network, rule, tmp_path / "whole")
     save_model(model, tmp_path / "half", dtype=torch.float16)

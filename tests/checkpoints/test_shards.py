@@ -1,4 +1,4 @@
-"""Weights in several files, and a Trainer's folder of checkpoints."""
+"""Sharded weights, and folders of checkpoints from transformers' Trainer."""
 
 import json
 from pathlib import Path
@@ -19,23 +19,23 @@ INDEX = "model.safetensors.index.json"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A whole model in one file."""
+    """A model in one file."""
     save_tiny(tmp_path / "model")
     return tmp_path / "model"
 
 
-def share_out(folder: Path, *, stem: str = "model", suffix: str = ".safetensors") -> list[Path]:
+def shard(folder: Path, *, stem: str = "model", suffix: str = ".safetensors") -> list[Path]:
     """Replace a folder's weights by three files and an index, as `save_pretrained` does."""
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     shards = [folder / f"{stem}-0000{number}-of-00003{suffix}" for number in (1, 2, 3)]
     where = {name: shards[place % 3].name for place, name in enumerate(sorted(tensors))}
-    for shard in shards:
-        part = {name: tensor for name, tensor in tensors.items() if where[name] == shard.name}
+    for path in shards:
+        part = {name: tensor for name, tensor in tensors.items() if where[name] == path.name}
         if suffix == ".bin":
-            torch.save(part, shard)
+            torch.save(part, path)
         else:
-            save_file(part, shard)
+            save_file(part, path)
     (folder / f"{stem}{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     return shards
 
@@ -50,7 +50,7 @@ def refused(model: Path) -> str:
 @pytest.mark.parametrize(("stem", "suffix"), [("model", ".safetensors"), ("pytorch_model", ".bin")])
 def test_shards_are_one_model(folder: Path, stem: str, suffix: str) -> None:
     whole = load_model(folder).state_dict()
-    share_out(folder, stem=stem, suffix=suffix)
+    shard(folder, stem=stem, suffix=suffix)
     index = folder / f"{stem}{suffix}.index.json"
     for model in (folder, index):
         assert find(str(model)).name == "model"
@@ -59,8 +59,8 @@ def test_shards_are_one_model(folder: Path, stem: str, suffix: str) -> None:
         assert all(torch.equal(shared[name], whole[name]) for name in whole)
 
 
-def test_a_missing_shard_is_named(folder: Path) -> None:
-    shards = share_out(folder)
+def test_missing_shards_are_named(folder: Path) -> None:
+    shards = shard(folder)
     shards[1].unlink()
     assert f"names {shards[1].name}, which is missing" in refused(folder)
     shards[2].unlink()
@@ -68,20 +68,20 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/model.safetensors", "sub/x.safetensors", "..", 7])
-def test_an_index_leads_nowhere_else(folder: Path, name: object) -> None:
+def test_an_index_cannot_name_files_elsewhere(folder: Path, name: object) -> None:
     (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
     (folder / INDEX).write_text(json.dumps({"weight_map": {"class_head.weight": name}}))
     assert f"names {name!r}, which is not a weights file beside it" in refused(folder)
 
 
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": {}}', '{"weight_map": ["a.safetensors"]}'])
-def test_no_index(folder: Path, content: str) -> None:
+def test_an_invalid_index(folder: Path, content: str) -> None:
     (folder / "model.safetensors").unlink()
     (folder / INDEX).write_text(content)
     assert "has no weight_map" in refused(folder)
 
 
-def test_digest_of_several_files_is_of_all_that_is_in_them(tmp_path: Path) -> None:
+def test_digest_of_several_files_covers_all_contents(tmp_path: Path) -> None:
     first, second, both = (tmp_path / name for name in ("first", "second", "both"))
     first.write_bytes(b"ab")
     second.write_bytes(b"c")
@@ -89,11 +89,11 @@ def test_digest_of_several_files_is_of_all_that_is_in_them(tmp_path: Path) -> No
     assert digest_of(first, second) == digest_of(both) != digest_of(first)
 
 
-def test_a_trainers_folder_points_to_its_checkpoints(folder: Path, tmp_path: Path) -> None:
+def test_the_checkpoints_of_a_trainer_are_suggested(folder: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     for step in (500, 1000, 90):
         save_tiny(runs / f"checkpoint-{step}")
-    (runs / "checkpoint-2000").mkdir()  # was being written when the power went
+    (runs / "checkpoint-2000").mkdir()  # interrupted while it was written
     last, best = runs / "checkpoint-1000", runs / "checkpoint-500"
     assert refused(runs) == f"{runs} has no weights; use one of its checkpoints: {last} is the last"
     state = last / "trainer_state.json"

@@ -1,4 +1,4 @@
-"""What training frameworks wrap around weights comes off; what only looks like it is refused."""
+"""Wrappers of training frameworks are removed; what only resembles them is refused."""
 
 import argparse
 import collections
@@ -69,7 +69,7 @@ def test_prefixes(tmp_path: Path, prefix: str, layout: str, suffix: str) -> None
     same(path)
 
 
-def test_parts_compiled_on_their_own(tmp_path: Path) -> None:
+def test_separately_compiled_parts(tmp_path: Path) -> None:
     tensors = {name.replace("backbone.0.", "backbone._orig_mod.0.", 1): tensor for name, tensor in ORIGINAL.items()}
     torch.save(tensors, tmp_path / "weights.pth")
     same(tmp_path / "weights.pth")
@@ -96,7 +96,7 @@ def test_dictionaries(tmp_path: Path, content: dict[str, Any]) -> None:
 
 
 def lightning(module: str, tensors: Tensors) -> dict[str, Any]:
-    """A checkpoint with the keys and plain types of PyTorch Lightning's."""
+    """Make a checkpoint with the keys and types of PyTorch Lightning's."""
     return {
         "epoch": 4,
         "global_step": 1250,
@@ -121,7 +121,7 @@ def test_lightning(tmp_path: Path, layout: str) -> None:
     same(path)
 
 
-def test_unknown_tensors_are_no_leftovers(tmp_path: Path) -> None:
+def test_unknown_tensors_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "weights.ckpt"
     torch.save(lightning("model.", ORIGINAL), path)
     with pytest.raises(ModelError, match=r"unexpected val_map\.scores$"):
@@ -131,7 +131,7 @@ def test_unknown_tensors_are_no_leftovers(tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_leftovers_within_the_network(tmp_path: Path) -> None:
+def test_leftovers_beside_the_network(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(prefixed("model.", ORIGINAL | {"criterion.empty_weight": torch.ones(8)}), path)
     same(path)
@@ -139,7 +139,7 @@ def test_leftovers_within_the_network(tmp_path: Path) -> None:
     same(path)
 
 
-def test_two_networks_are_not_guessed_between(tmp_path: Path) -> None:
+def test_two_networks_are_ambiguous(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(prefixed("student.", ORIGINAL) | prefixed("teacher.", OTHER), path)
     with pytest.raises(ModelError, match=r"several networks \(student\., teacher\.\)"):
@@ -157,7 +157,7 @@ def _dilation(loaded: LoadedModel) -> bool:
 
 @pytest.mark.parametrize("wrap", [argparse.Namespace, types.SimpleNamespace, dict])
 @pytest.mark.parametrize("dilation", [True, False])
-def test_dilation_is_read_off_the_arguments(tmp_path: Path, wrap: Callable[..., Any], dilation: bool) -> None:
+def test_dilation_from_the_training_arguments(tmp_path: Path, wrap: Callable[..., Any], dilation: bool) -> None:
     path = tmp_path / f"{'plain' if dilation else 'dc5'}.pth"
     torch.save({"model": ORIGINAL, "args": wrap(dilation=dilation, lr=1e-4)}, path)
     loaded = load_checkpoint(find(str(path)))
@@ -202,7 +202,7 @@ def test_plain_data_beside_the_weights(tmp_path: Path, kind: str, zipped: bool) 
 
 
 def calling(module: str, name: str, *arguments: object) -> bytes:
-    """A pickle of what a function gives, whether there is such a one or not."""
+    """Pickle a call of a function, whether it exists or not."""
     return b"\x80\x02c" + f"{module}\n{name}\n".encode() + pickle.dumps(arguments, 2)[2:-1] + b"R."
 
 
@@ -241,7 +241,7 @@ def test_a_scalar_without_its_bytes_is_damaged(tmp_path: Path) -> None:
         read_weights(path)
 
 
-def test_lwdetr_in_wrappers(tmp_path: Path) -> None:
+def test_wrapped_lwdetr(tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = LwDetr(SIZES["tiny"])

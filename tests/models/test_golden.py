@@ -56,7 +56,7 @@ def test_answers(model: str, network: Detr, dtype: torch.dtype, form: str) -> No
         network = fuse_detr(network)
     if form == "packed":
         pack_linears(network)
-    expected = golden.answers(model)
+    expected = golden.outputs(model)
     steps: dict[str, Tensor] = {}
     network.input_projection.register_forward_hook(lambda _, args, out: steps.update(input_proj=out))
     network.encoder.register_forward_hook(lambda _, args, out: steps.update(position=args[1], memory=out))
@@ -78,7 +78,7 @@ def test_answers(model: str, network: Detr, dtype: torch.dtype, form: str) -> No
 
 def test_selection() -> None:
     for model in MODELS:
-        expected = golden.answers(model)
+        expected = golden.outputs(model)
         for case in golden.CASES:
             logits, boxes = (torch.from_numpy(expected[f"{case}.pred_{name}"]).double() for name in ("logits", "boxes"))
             scores, labels, boxes = DetrPostprocess()(Predictions(logits, boxes))
@@ -94,7 +94,7 @@ def test_end_to_end(model: str, network: Detr) -> None:
     images = torch.from_numpy(np.stack(golden.images(model, "single")))
     with torch.inference_mode():
         boxes, scores, labels = module(images, torch.tensor([[480, 640]]))
-    expected = golden.answers(model)
+    expected = golden.outputs(model)
     np.testing.assert_allclose(scores, expected["single.post.scores"], rtol=0, atol=2e-4)
     np.testing.assert_array_equal(labels, expected["single.post.labels"])
     np.testing.assert_allclose(boxes, expected["single.post.boxes"], rtol=0, atol=2e-4 * 640)

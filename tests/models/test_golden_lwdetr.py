@@ -27,7 +27,7 @@ MODELS = ("lwdetr-tiny", "lwdetr-small", "lwdetr-medium", "lwdetr-large")
 
 
 def cases(model: str) -> list[str]:
-    found = [name.removesuffix(".image") for name in golden.answers(model) if name.endswith(".image")]
+    found = [name.removesuffix(".image") for name in golden.outputs(model) if name.endswith(".image")]
     assert {"batch", "square", "wide"} <= {*found}
     return found
 
@@ -77,7 +77,7 @@ FORMS: dict[str, Callable[[LwDetr], LwDetr]] = {
 )
 def test_answers(model: str, network: LwDetr, dtype: torch.dtype, form: str) -> None:
     network = FORMS[form](copy.deepcopy(network).to(dtype))
-    expected = golden.answers(model)
+    expected = golden.outputs(model)
     steps: dict[str, Tensor] = {}
     network.backbone.register_forward_hook(lambda *args: steps.update(vit2=args[2][-1]))
     network.projector.register_forward_hook(
@@ -100,7 +100,7 @@ def test_answers(model: str, network: LwDetr, dtype: torch.dtype, form: str) -> 
 
 
 def test_selection(model: str) -> None:
-    expected = golden.answers(model)
+    expected = golden.outputs(model)
     for case in cases(model):
         logits, boxes = (torch.from_numpy(expected[f"{case}.pred_{name}"]).double() for name in ("logits", "boxes"))
         scores, labels, boxes = LwDetrPostprocess(logits.shape[1])(Predictions(logits, boxes))

@@ -1,1 +1,1 @@
-"""Tests against the packages that people use today, on equal weights."""
+"""Comparisons with other packages on the same weights."""

@@ -1,4 +1,4 @@
-"""Backbones of all kinds, and weights as transformers names them in memory, give transformers' answers."""
+"""All backbones, and weights by transformers' names in memory, predict the same as in transformers."""
 
 import json
 from pathlib import Path
@@ -38,14 +38,14 @@ SMALL: dict[str, Any] = {
 
 
 def own(depths: list[int], kind: str) -> dict[str, Any]:
-    """The settings of transformers' ResNet."""
+    """Settings of transformers' ResNet."""
     sizes = [64, 128, 256, 512] if kind == "basic" else [256, 512, 1024, 2048]
     backbone = ResNetConfig(depths=depths, hidden_sizes=sizes, layer_type=kind, out_features=["stage4"])
     return {"backbone_config": backbone, "use_timm_backbone": False}
 
 
 def timm(name: str, **settings: Any) -> dict[str, Any]:
-    """The settings of one of timm's."""
+    """Settings of a ResNet from timm."""
     return {"backbone": name, "use_timm_backbone": True, "use_pretrained_backbone": False, **settings}
 
 
@@ -60,7 +60,7 @@ BACKBONES = {
 
 
 def stirred(model: nn.Module) -> Any:
-    """The model in float64, with random norms."""
+    """Convert a model to float64 and randomize its norms."""
     for name, tensor in model.state_dict().items():
         if "normalization" in name or ".bn" in name or "downsample.1" in name:
             if name.endswith(("running_var", "weight")):
@@ -88,7 +88,7 @@ def test_detr(tmp_path: Path, backbone: str, saved: str) -> None:
     loaded = load_checkpoint(find(str(path)))
     network = loaded.network.double()
     network.load_state_dict({name: tensor.double() for name, tensor in network.state_dict().items()})
-    peer.float().double()  # as precise as what was loaded
+    peer.float().double()  # rounded like the loaded weights
     pixels = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.inference_mode():
         ours, theirs = network(pixels), peer(pixels)

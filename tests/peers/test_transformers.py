@@ -1,4 +1,4 @@
-"""Our DETR and transformers' give the same answers on the same saved weights and the same photograph."""
+"""DETR predicts the same as transformers' on the same weights and image."""
 
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return peer, folder
 
 
-def test_raw_answers(saved: tuple[Any, Path]) -> None:
+def test_raw_predictions(saved: tuple[Any, Path]) -> None:
     peer, folder = saved
     network = detrcli.load_model(folder)
     pixels = torch.randn(2, 3, 256, 320)
@@ -60,8 +60,8 @@ def test_detections_in_a_jpeg(saved: tuple[Any, Path], tmp_path: Path) -> None:
 
     processor = DetrImageProcessor.from_pretrained(folder)
     with Image.open(photo) as image, torch.inference_mode():
-        answers = peer(**processor(image, return_tensors="pt"))
-        (theirs,) = processor.post_process_object_detection(answers, threshold, target_sizes=[(427, 640)])
+        predicted = peer(**processor(image, return_tensors="pt"))
+        (theirs,) = processor.post_process_object_detection(predicted, threshold, target_sizes=[(427, 640)])
 
     order = theirs["scores"].argsort(descending=True, stable=True)
     assert len(ours) > 5

@@ -1,4 +1,4 @@
-"""Our LW-DETR and transformers' give the same answers on the same saved weights."""
+"""LW-DETR predicts the same as transformers' on the same weights."""
 
 import json
 from pathlib import Path
@@ -14,13 +14,13 @@ from ..places import DATA
 
 
 @pytest.mark.parametrize("size", ["tiny", "large"])
-def test_raw_answers(size: str, tmp_path: Path) -> None:
+def test_raw_predictions(size: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     settings = json.loads((DATA / f"lwdetr-{size}.hub.config.json").read_text())
     peer = LwDetrForObjectDetection(LwDetrConfig(**settings)).eval()
     with torch.no_grad():
         for name, parameter in peer.named_parameters():
-            if parameter.std() == 0:  # what starts as zeros or ones says too little
+            if parameter.std() == 0:  # zeros or ones would hide errors
                 parameter.add_(0.1 * torch.randn_like(parameter))
             if "query_feat" in name:
                 parameter.normal_()

@@ -1,4 +1,4 @@
-"""Models whose images are padded, as those of transformers' own fine-tuning example, give its boxes, in the image."""
+"""Models with padded images, as in transformers' fine-tuning example, predict the same boxes, inside the image."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ RULE: dict[str, Any] = {
     "pad_size": {"height": HEIGHT, "width": WIDTH},
 }
 SIZES = [(90, 50), (60, 110), (192, 128), (333, 200)]
-"""Widths and heights: some are padded below, some at the right, one nowhere."""
+"""Widths and heights, padded at the bottom, at the right, or not at all."""
 
 
 def lwdetr(folder: Path) -> Any:
@@ -51,7 +51,7 @@ def lwdetr(folder: Path) -> Any:
     )  # fmt: skip
     peer = LwDetrForObjectDetection(config).eval()
     with torch.no_grad():
-        for parameter in peer.parameters():  # so that answers differ from cell to cell, and query to query
+        for parameter in peer.parameters():  # so that predictions differ between cells and queries
             parameter.add_(0.15 * torch.randn_like(parameter))
     DeformableDetrImageProcessor(**RULE).save_pretrained(folder)
     return peer
@@ -92,16 +92,16 @@ def pixels_of(folder: Path, image: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def expected(peer: Any, folder: Path, image: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every query's scores (Q, K) and boxes (Q, 4) in the image: the example trains without a mask."""
+    """Compute all scores (Q, K) and boxes (Q, 4) in the image, without a mask, as the example trains."""
     with torch.inference_mode():
-        answer = peer(pixel_values=pixels_of(folder, image))
+        predicted = peer(pixel_values=pixels_of(folder, image))
     classes = peer.config.num_labels
-    scores = answer.logits.softmax(-1) if answer.logits.shape[-1] > classes else answer.logits.sigmoid()
-    center, size = answer.pred_boxes[0, :, :2], answer.pred_boxes[0, :, 2:]
+    scores = predicted.logits.softmax(-1) if predicted.logits.shape[-1] > classes else predicted.logits.sigmoid()
+    center, size = predicted.pred_boxes[0, :, :2], predicted.pred_boxes[0, :, 2:]
     boxes = torch.cat((center - size / 2, center + size / 2), dim=-1)
     height, width = image.shape[:2]
     scale = min(WIDTH / width, HEIGHT / height)
-    across, down = width / int(width * scale), height / int(height * scale)  # pixels of the image in a resized one
+    across, down = width / int(width * scale), height / int(height * scale)  # pixels of the image per resized pixel
     return scores[0, :, :classes], boxes * torch.tensor([WIDTH * across, HEIGHT * down] * 2)
 
 
@@ -116,7 +116,7 @@ def compare(ours: Detections, scores: torch.Tensor, boxes: torch.Tensor) -> None
         assert (boxes[near] - torch.from_numpy(box)).abs().amax(-1).min() < tolerance
 
 
-def test_the_pixels_are_transformers(saved: tuple[Any, Path]) -> None:
+def test_the_pixels_are_the_same(saved: tuple[Any, Path]) -> None:
     _, folder = saved
     loaded = load_checkpoint(find(str(folder)))
     rules = loaded.preprocessing
@@ -136,7 +136,7 @@ def test_boxes_are_in_the_image(saved: tuple[Any, Path]) -> None:
         compare(ours, *expected(peer, folder, image))
 
 
-def test_an_exported_file_pads_alike(saved: tuple[Any, Path], tmp_path: Path) -> None:
+def test_an_exported_file_pads_the_same_way(saved: tuple[Any, Path], tmp_path: Path) -> None:
     peer, folder = saved
     model = load_checkpoint(find(str(folder)))
     for count in (None, 3):
@@ -147,7 +147,7 @@ def test_an_exported_file_pads_alike(saved: tuple[Any, Path], tmp_path: Path) ->
         detrcli.load(path, device="cpu", size=WIDTH)
 
 
-def test_saved_again_transformers_pads_alike(saved: tuple[Any, Path], tmp_path: Path) -> None:
+def test_transformers_pads_a_saved_model_the_same_way(saved: tuple[Any, Path], tmp_path: Path) -> None:
     _, folder = saved
     loaded = load_checkpoint(find(str(folder)))
     save_model(loaded, tmp_path)
@@ -156,13 +156,13 @@ def test_saved_again_transformers_pads_alike(saved: tuple[Any, Path], tmp_path: 
         torch.testing.assert_close(pixels_of(tmp_path, image), pixels_of(folder, image), rtol=0, atol=1e-6)
 
 
-def test_another_size_pads_as_well(saved: tuple[Any, Path]) -> None:
+def test_another_size_is_also_padded(saved: tuple[Any, Path]) -> None:
     _, folder = saved
     for size, sides in ((128, (128, 128)), ((64, 128), (64, 128))):
         assert load_checkpoint(find(str(folder)), size=size).preprocessing.resize == Padded(Within(*sides), *sides)
 
 
-def test_the_file_of_transformers_5(saved: tuple[Any, Path], tmp_path: Path) -> None:
+def test_settings_of_transformers_5(saved: tuple[Any, Path], tmp_path: Path) -> None:
     _, folder = saved
     for path in folder.iterdir():
         (tmp_path / path.name).symlink_to(path)

@@ -12,10 +12,10 @@ from detrcli.models.predictions import Predictions
 from detrcli.training.criterion import DETR_CRITERION, LWDETR_CRITERION, SetCriterion
 from detrcli.training.matcher import Target
 
-from ..golden import answers
+from ..golden import outputs
 
 CRITERIA = {"detr": DETR_CRITERION, "lwdetr": LWDETR_CRITERION}
-CASES = [(family, name.removesuffix(".logits")) for family in CRITERIA for name in answers(f"{family}-criterion")
+CASES = [(family, name.removesuffix(".logits")) for family in CRITERIA for name in outputs(f"{family}-criterion")
          if name.count(".") == 1 and name.endswith(".logits")]  # fmt: skip
 TERMS = ("loss_ce", "loss_bbox", "loss_giou")
 
@@ -33,7 +33,7 @@ def targets_of(golden: Mapping[str, NDArray[Any]], prefix: str = "") -> list[Tar
 
 @pytest.mark.parametrize(("family", "case"), CASES)
 def test_criterion(family: str, case: str) -> None:
-    golden = {name.removeprefix(f"{case}."): value for name, value in answers(f"{family}-criterion").items()}
+    golden = {name.removeprefix(f"{case}."): value for name, value in outputs(f"{family}-criterion").items()}
     criterion: SetCriterion = CRITERIA[family]
     groups = int(golden.get("groups", 1))
     logits = [torch.from_numpy(layer).requires_grad_() for layer in golden["logits"]]

@@ -19,7 +19,7 @@ from .test_golden_criterion import TERMS, targets_of
 @pytest.mark.parametrize(("model", "layout"), [("detr-resnet-50", DETR_ORIGINAL), ("lwdetr-tiny", LWDETR_ORIGINAL)])
 def test_step(model: str, layout: Layout, tmp_path: Path) -> None:
     network = golden.original_network(model, tmp_path).double().train()
-    expected = golden.answers(f"{model}.train")
+    expected = golden.outputs(f"{model}.train")
     images = [fill.image(*(int(value) for value in row)) for row in expected["image"]]
     pixels, mask = golden.batch(images, torch.float64)
     targets = targets_of(expected)
