@@ -1,9 +1,9 @@
-"""Feeds damaged files to the product for a while, and keeps what ends in a traceback, a hang or silence.
+"""Feed damaged files to detrcli, and keep those that end in a traceback, a hang or an empty message.
 
     python -m tests.fuzz FOLDER [--target NAME ...] [--minutes N] [--seed N]
 
-FOLDER gets the files; each input that ends badly is kept as `bug-N/` with its traceback beside it. Exit code 1 if there
-was any. `--minutes` is for each target.
+Files are written to FOLDER. An input that fails is kept as `bug-TARGET-N/` with its traceback beside it, and the exit
+code is 1. `--minutes` applies to each target.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -46,94 +47,87 @@ from .outputs.folders import small_image
 
 KINDS = "JPEG PNG GIF TIFF WEBP BMP PPM TGA ICO JPEG2000 AVIF PCX SGI MPO QOI".split()
 MODES = ("RGB", "L", "P", "RGBA", "CMYK", "1", "I;16", "LA", "F")
-LONGEST = 20
+TIMEOUT = 20
 """Seconds for one input."""
 EXTREMES: tuple[Any, ...] = (
     *(None, True, 0, -1, 1, 2**31, 2**63, 10**30, 1e308, -1e308, float("nan"), float("inf"), 0.5, "", "0", "-1", "nan"),
     *("\0", "\n", "a" * 100_000, "../../x", "1e999", [], {}, [[]], [None], {"a": None}, "\ud800"),
 )
-"""What stands where a program expects something else."""
+"""Unexpected values."""
 
 Files = Mapping[str, bytes]
 
 
-class TooLong(BaseException):
+class TimedOut(BaseException):
     """An input took too long."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Something that reads files.
+    """Reader of files to test.
 
     Attributes:
-        seeds: makes sound inputs, given a folder to work in: files by name, those to damage first.
-        damaged: names of the files to damage, as they begin.
-        look: gives files to the product; what becomes of them, in a word.
+        seeds: creates valid inputs in a folder: contents of files by name.
+        damaged: first parts of the names of files to damage.
+        check: reads the files of an input and returns the outcome in a word.
     """
 
     seeds: Callable[[Path, random.Random], list[Files]]
     damaged: tuple[str, ...]
-    look: Callable[[Path], str]
+    check: Callable[[Path], str]
 
 
-def mutated(content: bytes, numbers: random.Random) -> bytes:
-    """The same with bytes changed, cut out, doubled or cut off, mostly where a format says what it is."""
+def mutate(content: bytes, numbers: random.Random) -> bytes:
+    """Change, remove, duplicate or truncate bytes, half of the time in the first ones."""
     raw = bytearray(content)
     for _ in range(numbers.choice((1, 1, 2, 4, 16))):
         end = len(raw) if numbers.random() < 0.5 else min(len(raw), 200)
-        place = numbers.randrange(max(1, end))
+        at = numbers.randrange(max(1, end))
         way = numbers.randrange(6)
         if way <= 2:
-            raw[place : place + 1] = bytes([numbers.choice((0, 1, 127, 128, 255, numbers.randrange(256)))])
+            raw[at : at + 1] = bytes([numbers.choice((0, 1, 127, 128, 255, numbers.randrange(256)))])
         elif way == 3:
-            del raw[place : place + numbers.randrange(1, 40)]
+            del raw[at : at + numbers.randrange(1, 40)]
         elif way == 4:
-            raw[place:place] = raw[place : place + numbers.randrange(1, 40)]
+            raw[at:at] = raw[at : at + numbers.randrange(1, 40)]
         else:
-            del raw[place + numbers.randrange(200) :]
+            del raw[at + numbers.randrange(200) :]
     return bytes(raw)
 
 
-def restructured(content: bytes, name: str, numbers: random.Random) -> bytes:
-    """The same JSON lines, JSON or YAML with one value taken out, doubled or made extreme; else as `mutated`."""
+def restructure(content: bytes, name: str, numbers: random.Random) -> bytes:
+    """Remove, duplicate or replace a value in JSON lines, JSON or YAML; mutate other files."""
     text = content.decode("utf-8", "replace")
     try:
         if name.endswith(".jsonl"):
             lines = text.splitlines(keepends=True)
-            place = numbers.randrange(len(lines))
-            changed = json.dumps(_changed(json.loads(lines[place]), numbers)) + "\n"
-            pieces = (
-                changed,
-                "",
-                lines[place] * 2,
-                "{}\n",
-                "null\n",
-                "\0" * 4096,
-                lines[place][: len(lines[place]) // 2],
-            )
-            lines[place] = numbers.choice((*pieces, changed, changed))
+            index = numbers.randrange(len(lines))
+            line = lines[index]
+            changed = json.dumps(_change(json.loads(line), numbers)) + "\n"
+            others = ("", line * 2, "{}\n", "null\n", "\0" * 4096, line[: len(line) // 2])
+            lines[index] = numbers.choice((*others, changed, changed, changed))
             return "".join(lines).encode("utf-8", "surrogatepass")
         if name.endswith((".yaml", ".yml")):
-            return yaml.safe_dump(_changed(yaml.safe_load(text), numbers)).encode("utf-8", "surrogatepass")
-        return json.dumps(_changed(json.loads(text), numbers)).encode("utf-8", "surrogatepass")
+            return yaml.safe_dump(_change(yaml.safe_load(text), numbers)).encode("utf-8", "surrogatepass")
+        return json.dumps(_change(json.loads(text), numbers)).encode("utf-8", "surrogatepass")
     except (ValueError, IndexError, yaml.YAMLError):
-        return mutated(content, numbers)
+        return mutate(content, numbers)
 
 
-def _changed(value: Any, numbers: random.Random) -> Any:
-    """A copy in which one place, wherever it is, holds something else."""
+def _change(value: Any, numbers: random.Random) -> Any:
+    """Copy a value with a change at a random place."""
     if isinstance(value, dict) and value and numbers.random() < 0.85:
         key = numbers.choice(list(value))
         changed = dict(value)
         if numbers.random() < 0.1:
             del changed[key]
         else:
-            changed[key] = _changed(value[key], numbers)
+            changed[key] = _change(value[key], numbers)
         return changed
     if isinstance(value, list) and value and numbers.random() < 0.85:
-        place = numbers.randrange(len(value))
-        new = [] if numbers.random() < 0.1 else [_changed(value[place], numbers)] * numbers.choice((1, 1, 1, 2))
-        return [*value[:place], *new, *value[place + 1 :]]
+        index = numbers.randrange(len(value))
+        new = [] if numbers.random() < 0.1 else [_change(value[index], numbers)] * numbers.choice((1, 1, 1, 2))
+        return [*value[:index], *new, *value[index + 1 :]]
     return numbers.choice(EXTREMES)
 
 
@@ -151,7 +145,7 @@ def _image_seeds(_: Path, numbers: random.Random) -> list[Files]:
     return found
 
 
-def _look_at_image(folder: Path) -> str:
+def _check_image(folder: Path) -> str:
     try:
         decoded = read_image(folder / "image")
         pixels = resized_pixels(decoded.image, Exactly(64, 64), Image.Resampling.BILINEAR)
@@ -164,14 +158,14 @@ def _look_at_image(folder: Path) -> str:
         if decoded.image.width * decoded.image.height < 10**6:
             save_annotated(draw(decoded, found), decoded, folder / "drawn" / "image")
     except ImageError as error:
-        return _said(error, error.kind)
-    return "fine"
+        return _check_message(error, error.kind)
+    return "decoded"
 
 
-def _said(error: DetrError, kind: str) -> str:
+def _check_message(error: DetrError, kind: str) -> str:
     text = str(error)
-    assert text.strip(), "nothing is said"
-    assert len(text) < 2000, f"{len(text)} letters are said"
+    assert text.strip(), "empty message"
+    assert len(text) < 2000, f"message of {len(text)} characters"
     return kind
 
 
@@ -185,7 +179,7 @@ def _load_and_predict(model: Path) -> str:
         assert np.isfinite(found.boxes).all()
         assert np.isfinite(found.scores).all()
     except DetrError as error:
-        return _said(error, type(error).__name__)
+        return _check_message(error, type(error).__name__)
     return f"{len(found)} found"
 
 
@@ -199,8 +193,8 @@ def _onnx_seeds(folder: Path, _: random.Random) -> list[Files]:
     return [{"metadata.json": json.dumps(metadata).encode(), "demo.onnx": path.read_bytes()}]
 
 
-def _look_at_onnx(folder: Path) -> str:
-    """Half of the changes are in the texts of the metadata, which are JSON themselves."""
+def _check_onnx(folder: Path) -> str:
+    """Check an ONNX file with damaged metadata, whose values are JSON, too."""
     import onnx
 
     model = onnx.load(folder / "demo.onnx")
@@ -250,11 +244,11 @@ def _dataset_seeds(_: Path, __: random.Random) -> list[Files]:
     ]
 
 
-def _look_at_dataset(folder: Path) -> str:
+def _check_dataset(folder: Path) -> str:
     try:
         dataset = read_dataset(folder, "val")
     except DetrError as error:
-        return _said(error, type(error).__name__)
+        return _check_message(error, type(error).__name__)
     for example in dataset.examples:
         assert np.isfinite(example.boxes).all()
         assert ((example.labels >= 0) & (example.labels < len(dataset.classes))).all()
@@ -275,76 +269,73 @@ def _journal_seeds(folder: Path, numbers: random.Random) -> list[Files]:
     ]
 
 
-def _look_at_journal(folder: Path) -> str:
+def _check_journal(folder: Path) -> str:
     images = folder.parent / "seeds" / "journals"
     for _ in range(2):
-        code, said = _detr(
+        code, message = _detr(
             "predict", images, "-o", folder, "-m", "demo", "-f", "csv", "-f", "voc", "--device", "cpu", "--resume"
         )
         assert code in (0, 1, 2), f"exit code {code}"
-        assert "Traceback" not in said, said
-        assert said.strip(), "nothing is said"
+        assert "Traceback" not in message, message
+        assert message.strip(), "empty message"
     return f"exit code {code}"
 
 
 def _detr(*arguments: object) -> tuple[int, str]:
-    """Run a command in this process: its exit code, and what it says."""
-    before, said, code = sys.argv, io.StringIO(), 0
+    """Run a command in this process and return its exit code and stderr."""
+    before, stderr, code = sys.argv, io.StringIO(), 0
     sys.argv = ["detr", *map(str, arguments)]
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
             run_detr()
-    except SystemExit as stopped:
-        code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     finally:
         sys.argv = before
-    return code, said.getvalue()
+    return code, stderr.getvalue()
 
 
 TARGETS = {
-    "images": Target(_image_seeds, ("image",), _look_at_image),
+    "images": Target(_image_seeds, ("image",), _check_image),
     "configs": Target(_model_seeds, ("config.json", "preprocessor_config.json"), _load_and_predict),
-    "onnx": Target(_onnx_seeds, ("metadata.json",), _look_at_onnx),
+    "onnx": Target(_onnx_seeds, ("metadata.json",), _check_onnx),
     "datasets": Target(
-        _dataset_seeds, ("annotations", "data", "labels", "classes", "Annotations", "a.json"), _look_at_dataset
+        _dataset_seeds, ("annotations", "data", "labels", "classes", "Annotations", "a.json"), _check_dataset
     ),
-    "journals": Target(_journal_seeds, (".detr/",), _look_at_journal),
+    "journals": Target(_journal_seeds, (".detr/",), _check_journal),
 }
 
 
-def fuzz(name: str, place: Path, numbers: random.Random, seconds: float) -> Counter[str]:
-    """Damage the inputs of a target until the time is over: how often what came of them."""
+def fuzz(name: str, folder: Path, numbers: random.Random, seconds: float) -> Counter[str]:
+    """Damage inputs of a target for some time and count the outcomes."""
     target, outcomes = TARGETS[name], Counter[str]()
-    work = place / "seeds" / name
+    work = folder / "seeds" / name
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    sound = target.seeds(work, numbers)
-    folder, ends = place / name, time.monotonic() + seconds
-    while time.monotonic() < ends:
-        files = dict(numbers.choice(sound))
+    valid = target.seeds(work, numbers)
+    inputs, end = folder / name, time.monotonic() + seconds
+    while time.monotonic() < end:
+        files = dict(numbers.choice(valid))
         chosen = numbers.choice([one for one in files if one.startswith(target.damaged)])
-        files[chosen] = numbers.choice((mutated, _restructured_as(chosen)))(files[chosen], numbers)
-        shutil.rmtree(folder, ignore_errors=True)
+        damage = numbers.choice((mutate, partial(restructure, name=chosen)))
+        files[chosen] = damage(files[chosen], numbers=numbers)
+        shutil.rmtree(inputs, ignore_errors=True)
         for one, content in files.items():
-            (folder / one).parent.mkdir(parents=True, exist_ok=True)
-            (folder / one).write_bytes(content)
-        signal.alarm(LONGEST)
+            (inputs / one).parent.mkdir(parents=True, exist_ok=True)
+            (inputs / one).write_bytes(content)
+        signal.alarm(TIMEOUT)
         try:
-            outcomes[target.look(folder)] += 1
-        except (Exception, TooLong) as error:  # whatever it is, it is what is looked for
+            outcomes[target.check(inputs)] += 1
+        except (Exception, TimedOut) as error:  # any of these is a bug
             signal.alarm(0)
             outcomes[f"BUG {type(error).__name__}"] += 1
-            kept = place / f"bug-{name}-{outcomes.total()}"
+            kept = folder / f"bug-{name}-{outcomes.total()}"
             shutil.rmtree(kept, ignore_errors=True)
-            folder.rename(kept)
+            inputs.rename(kept)
             kept.with_suffix(".txt").write_text(f"{chosen}\n{traceback.format_exc()}", errors="replace")
         finally:
             signal.alarm(0)
     return outcomes
-
-
-def _restructured_as(name: str) -> Callable[[bytes, random.Random], bytes]:
-    return lambda content, numbers: restructured(content, name, numbers)
 
 
 def main() -> None:
@@ -356,17 +347,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
-    def too_long(_: int, __: FrameType | None) -> None:
-        raise TooLong
+    def time_out(_: int, __: FrameType | None) -> None:
+        raise TimedOut
 
-    signal.signal(signal.SIGALRM, too_long)
+    signal.signal(signal.SIGALRM, time_out)
     warnings.simplefilter("ignore")
-    bad = False
+    failed = False
     for name in options.target or TARGETS:
         outcomes = fuzz(name, options.folder, random.Random(options.seed), 60 * options.minutes)
         print(f"{name}: {outcomes.total()} damaged inputs: {dict(outcomes.most_common())}", flush=True)
-        bad |= any(outcome.startswith("BUG") for outcome in outcomes)
-    sys.exit(bad)
+        failed |= any(outcome.startswith("BUG") for outcome in outcomes)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

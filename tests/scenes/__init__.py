@@ -1,4 +1,4 @@
-"""Rendered scenes of plain shapes with exact boxes, to train and test a small model on."""
+"""Rendered scenes of simple shapes with exact boxes, for training and testing a small model."""
 
 from .scene import FIRST_OF_VAL, Scene, scene
 from .shapes import CLASSES

@@ -1,4 +1,4 @@
-"""Colors, textures, light and grain of a rendered scene."""
+"""Colors, textures, shadows and noise of a rendered scene."""
 
 from statistics import NormalDist
 
@@ -6,21 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from .layout import FINENESS, Floats, Item, Layout, fine
+from .layout import OVERSAMPLING, Floats, Item, Layout, oversampled
 
 CONTRAST = 0.3
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
-BELL = np.array([NormalDist().inv_cdf((byte + 0.5) / 256) for byte in range(256)])
-"""A byte drawn evenly, made normal."""
+NORMAL = np.array([NormalDist().inv_cdf((byte + 0.5) / 256) for byte in range(256)])
+"""Normally distributed values for uniformly distributed bytes."""
 
 
 def paint(rng: np.random.Generator, layout: Layout) -> Image.Image:
-    """The image of a layout, RGB."""
-    grey = rng.uniform() < 0.07
+    """Paint the RGB image of a layout."""
+    gray = rng.uniform() < 0.07
     canvas = _background(rng, layout.size)
     for item in layout.items:
-        _paint_item(rng, canvas, item, grey)
-    return _finish(rng, canvas, grey)
+        _paint_item(rng, canvas, item, gray)
+    return _finish(rng, canvas, gray)
 
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
@@ -38,7 +38,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
 
 
 def _scribbles(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
-    """Open curves, straight lines or short dashes: nothing that could be taken for a class."""
+    """Draw open curves, straight lines or short dashes, which resemble no class."""
     width, height = size
     image = Image.new("L", (width * 2, height * 2))
     pen = ImageDraw.Draw(image)
@@ -47,20 +47,20 @@ def _scribbles(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
         (rng.integers(2, 9), 2, 1600.0, 0.0),
         (rng.integers(20, 120), 2, rng.uniform(8, 36), 0.0),
     )[rng.integers(3)]
-    thick = int(rng.integers(2, 9))
+    thickness = int(rng.integers(2, 9))
     for _ in range(count):
         heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, bend, steps))
         path = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], 1) * step, 0)
         path += rng.uniform(0, 2, 2) * size - path.mean(0)
-        pen.line(path.ravel().tolist(), fill=255, width=thick)
+        pen.line(path.ravel().tolist(), fill=255, width=thickness)
     return _share(image.reduce(2))
 
 
-def _paint_item(rng: np.random.Generator, canvas: Floats, item: Item, grey: bool) -> None:
+def _paint_item(rng: np.random.Generator, canvas: Floats, item: Item, gray: bool) -> None:
     extent, shape = max(item.mask.shape), item.mask.shape
     if rng.uniform() < 0.35:
         _cast_shadow(rng, canvas, item)
-    first, second, third = _inks(rng, _around(canvas, item), grey)
+    first, second, third = _contrasting_colors(rng, _surrounding_colors(canvas, item), gray)
     kinds = ("flat", "gradient", "stripes", "checks", "dots", "noise")
     kind = str(rng.choice(kinds, p=(0.28, 0.22, 0.16, 0.1, 0.1, 0.14)))
     texture = _mix(first, second, _pattern(rng, kind, shape, max(5.0, extent * rng.uniform(0.12, 0.3))))
@@ -85,17 +85,17 @@ def _cast_shadow(rng: np.random.Generator, canvas: Floats, item: Item) -> None:
 
 def _rim(item: Item, thick: float) -> Floats:
     height, width = item.mask.shape
-    image = Image.new("L", (width * FINENESS, height * FINENESS))
+    image = Image.new("L", (width * OVERSAMPLING, height * OVERSAMPLING))
     pen = ImageDraw.Draw(image)
     for curve in item.outline:
         closed = np.concatenate([curve, curve[:2]])
         joint = "curve" if len(curve) < 20 else None
-        pen.line(fine(closed, item.left, item.top), fill=255, width=round(2 * thick * FINENESS), joint=joint)
-    return _share(image.reduce(FINENESS))
+        pen.line(oversampled(closed, item.left, item.top), fill=255, width=round(2 * thick * OVERSAMPLING), joint=joint)
+    return _share(image.reduce(OVERSAMPLING))
 
 
-def _around(canvas: Floats, item: Item) -> Floats:
-    """(K, 3) colors of the canvas along the outer outline of an object, on both sides."""
+def _surrounding_colors(canvas: Floats, item: Item) -> Floats:
+    """Return the (K, 3) colors of the canvas along both sides of the outer outline of an object."""
     closed = np.concatenate([item.outline[0], item.outline[0][:1]])
     along = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
     even = np.linspace(0, along[-1], 40, endpoint=False)
@@ -106,18 +106,18 @@ def _around(canvas: Floats, item: Item) -> Floats:
     return canvas[:, y, x].T
 
 
-def _inks(rng: np.random.Generator, around: Floats, grey: bool) -> Floats:
-    """(3, 3) the first colors drawn that stand out from most of what is around, or else those that do so most."""
-    inks = np.concatenate([_colors(rng, 10), _colors(rng, 3, "pale"), _colors(rng, 3, "dark")])
-    far = np.abs(inks @ LUMINANCE - (around @ LUMINANCE)[:, None])
-    if not grey:
-        far = (far + np.sqrt(((inks - around[:, None]) ** 2).sum(2))) / 2
-    stands_out = np.sort(far, axis=0)[len(around) // 7]
-    return inks[np.argsort(-np.minimum(stands_out, CONTRAST), kind="stable")[:3]]
+def _contrasting_colors(rng: np.random.Generator, surrounding: Floats, gray: bool) -> Floats:
+    """Return the (3, 3) first random colors with enough contrast to most surrounding ones, or else the best."""
+    colors = np.concatenate([_colors(rng, 10), _colors(rng, 3, "pale"), _colors(rng, 3, "dark")])
+    distance = np.abs(colors @ LUMINANCE - (surrounding @ LUMINANCE)[:, None])
+    if not gray:
+        distance = (distance + np.sqrt(((colors - surrounding[:, None]) ** 2).sum(2))) / 2
+    contrast = np.sort(distance, axis=0)[len(surrounding) // 7]
+    return colors[np.argsort(-np.minimum(contrast, CONTRAST), kind="stable")[:3]]
 
 
 def _colors(rng: np.random.Generator, count: int, kind: str = "any") -> Floats:
-    """(count, 3) colors from 0 to 1."""
+    """Return (count, 3) random colors from 0 to 1."""
     saturation, value = {
         "pale": ((0.03, 0.35), (0.78, 1.0)),
         "dark": ((0.1, 0.7), (0.08, 0.35)),
@@ -131,14 +131,14 @@ def _colors(rng: np.random.Generator, count: int, kind: str = "any") -> Floats:
 
 
 def _mix(first: Floats, second: Floats, share: Floats) -> Floats:
-    """(3, height, width) one color where `share` is 0, another where it is 1."""
+    """Blend two colors to (3, height, width): the first where `share` is 0, the second where it is 1."""
     mixed: Floats = (second - first)[:, None, None] * share
     mixed += first[:, None, None]
     return mixed
 
 
 def _cover(canvas: Floats, paint: Floats, share: Floats) -> None:
-    """Lay a color, or as many as there are pixels, over a canvas."""
+    """Blend one color, or one per pixel, over a canvas in place."""
     over = (paint if paint.ndim == 3 else paint[:, None, None]) - canvas
     over *= share
     canvas += over
@@ -149,13 +149,13 @@ def _share(mask: Image.Image | NDArray[np.uint8]) -> Floats:
 
 
 def _pattern(rng: np.random.Generator, kind: str, shape: tuple[int, ...], period: float) -> Floats:
-    """(height, width) values from 0 to 1.
+    """Return a (height, width) pattern with values from 0 to 1.
 
     Args:
-        rng: where the direction and all else comes from.
+        rng: random number generator.
         kind: flat, gradient, noise, stripes, checks or dots.
         shape: height and width.
-        period: pixels from one stripe, check or dot to the next.
+        period: period of stripes, checks or dots in pixels.
     """
     if kind == "flat":
         return np.zeros(shape, np.float32)
@@ -172,20 +172,20 @@ def _pattern(rng: np.random.Generator, kind: str, shape: tuple[int, ...], period
         share: Floats = along - along.min()
         share /= share.max()
         return share
-    pace = np.float32(2 * np.pi / period)
+    frequency = np.float32(2 * np.pi / period)
     match kind:
         case "stripes":
-            wave = np.sin(along * pace)
+            wave = np.sin(along * frequency)
         case "checks":
-            wave = np.sin(along * pace) * np.sin(across * pace)
+            wave = np.sin(along * frequency) * np.sin(across * frequency)
         case _:
-            wave = np.cos(along * pace) + np.cos(across * pace) - np.float32(0.9)
+            wave = np.cos(along * frequency) + np.cos(across * frequency) - np.float32(0.9)
     values: Floats = np.clip(wave * np.float32(period / 6) + np.float32(0.5), 0, 1)
     return values
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], period: float) -> Floats:
-    """(height, width) smooth random values from 0 to 1."""
+    """Return (height, width) smooth random values from 0 to 1."""
     height, width = shape
     coarse = rng.random((int(height / period) + 2, int(width / period) + 2), np.float32)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -193,18 +193,18 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], period: float) -> F
     return values
 
 
-def _finish(rng: np.random.Generator, canvas: Floats, grey: bool) -> Image.Image:
-    """The image of a canvas, as a camera might take it: brighter or flatter, blurred, with grain."""
+def _finish(rng: np.random.Generator, canvas: Floats, gray: bool) -> Image.Image:
+    """Convert a canvas to an image with random brightness, contrast, blur and noise."""
     canvas *= np.float32(255 * rng.uniform(0.85, 1.12))
     canvas += np.float32(rng.uniform(-16, 20))
     image = Image.merge("RGB", [Image.fromarray(plane) for plane in np.clip(canvas, 0, 255).astype(np.uint8)])
-    if grey:
+    if gray:
         image = image.convert("L")
     if rng.uniform() < 0.3:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.1)))
     if rng.uniform() < 0.5:
         pixels = np.asarray(image)
-        grain = (BELL * rng.uniform(1, 8)).round().astype(np.int16)
-        drawn = np.frombuffer(rng.bytes(pixels.size), np.uint8).reshape(pixels.shape)
-        image = Image.fromarray(np.clip(pixels + grain[drawn], 0, 255).astype(np.uint8))
+        noise = (NORMAL * rng.uniform(1, 8)).round().astype(np.int16)
+        bytes_of_noise = np.frombuffer(rng.bytes(pixels.size), np.uint8).reshape(pixels.shape)
+        image = Image.fromarray(np.clip(pixels + noise[bytes_of_noise], 0, 255).astype(np.uint8))
     return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""One rendered scene: an image and what is in it."""
+"""Rendered scene: an image and its objects."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ from .layout import Floats, arrange
 from .paint import paint
 
 FIRST_OF_VAL = 2**31
-"""Where the indices of the scenes for validation start; those for training lie below."""
+"""First index of validation scenes; those of training scenes are smaller."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and what is in it.
+    """Image and its objects.
 
     Attributes:
-        image: RGB.
-        boxes: (N, 4) x1, y1, x2, y2 in pixels, around the part of each object that can be seen.
+        image: RGB image.
+        boxes: (N, 4) x1, y1, x2, y2 in pixels, around the visible part of each object.
         labels: (N,) indices into `CLASSES`.
     """
 
@@ -29,11 +29,11 @@ class Scene:
 
 
 def scene(seed: int, index: int) -> Scene:
-    """The scene of a number: always the same for the same numbers.
+    """Render a scene, which depends only on its two numbers.
 
     Args:
-        seed: which series of scenes, 0 or more.
-        index: which scene of the series, from 0 to below 2**32.
+        seed: number of a series of scenes, 0 or more.
+        index: number of the scene in the series, from 0 to 2**32 - 1.
     """
     layout = arrange(seed, index)
     (rng,) = np.random.default_rng((seed, index)).spawn(1)

@@ -1,4 +1,4 @@
-"""The outlines of the classes of rendered scenes."""
+"""Outlines of the classes of rendered scenes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ CLASSES = ("circle", "square", "triangle", "star", "cross", "ring", "crescent", 
 
 
 def curves(name: str, variant: float) -> list[NDArray[np.float64]]:
-    """The curves of a class, the outer one first, then holes; `variant` from 0 to 1 sets their proportions."""
+    """Return the curves of a class, the outer one first, then holes; `variant` from 0 to 1 sets the proportions."""
     match name:
         case "circle":
             return [_arc(0, 2 * np.pi)]

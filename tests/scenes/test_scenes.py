@@ -1,4 +1,4 @@
-"""Rendered scenes: the same for the same numbers, with boxes that fit, and written whole or not at all."""
+"""Rendered scenes: reproducible, with tight boxes, and written atomically."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ Mask = NDArray[np.bool_]
 
 
 def covered(item: Item, size: tuple[int, int], margin: int) -> Mask:
-    """Where the middle of a pixel lies within an outline, by counting crossings; `margin` pixels beyond the image."""
+    """Mask of an item on the image with a margin, by counting crossings of the outline."""
     width, height = size
     x = np.arange(-margin, width + margin)[None, :] + 0.5
     y = np.arange(-margin, height + margin)[:, None] + 0.5
@@ -31,13 +31,13 @@ def covered(item: Item, size: tuple[int, int], margin: int) -> Mask:
     return within
 
 
-def edges(shown: Mask) -> Mask:
-    """Pixels of a mask with a neighbour that is not of it."""
-    inner = np.pad(shown, 1, mode="edge")
-    return shown & ~(inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:])
+def edges(visible: Mask) -> Mask:
+    """Border pixels of a mask."""
+    inner = np.pad(visible, 1, mode="edge")
+    return visible & ~(inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:])
 
 
-def test_a_scene_is_the_same_each_time_and_no_other() -> None:
+def test_scenes_are_reproducible_and_distinct() -> None:
     first, again = scene(3, 17), scene(3, 17)
     assert first.image.tobytes() == again.image.tobytes()
     assert np.array_equal(first.boxes, again.boxes)
@@ -46,7 +46,7 @@ def test_a_scene_is_the_same_each_time_and_no_other() -> None:
     assert len({first.image.tobytes(), *(other.image.tobytes() for other in others)}) == 4
 
 
-def test_boxes_lie_in_the_image() -> None:
+def test_boxes_are_inside_the_image() -> None:
     for index in range(60):
         made = scene(1, index)
         width, height = made.image.size
@@ -63,7 +63,7 @@ def test_boxes_lie_in_the_image() -> None:
         assert (made.boxes[:, :2] < made.boxes[:, 2:]).all()
 
 
-def test_boxes_are_tight_and_enough_is_seen_by_another_way_to_draw() -> None:
+def test_boxes_and_visibility_against_another_rasterization() -> None:
     margin = 120
     for index in range(30):
         layout = arrange(2, index)
@@ -72,23 +72,23 @@ def test_boxes_are_tight_and_enough_is_seen_by_another_way_to_draw() -> None:
         for number, (mask, box) in enumerate(zip(masks, boxes, strict=True)):
             hidden = np.logical_or.reduce([np.zeros_like(mask), *masks[number + 1 :]])
             inside = mask[margin:-margin, margin:-margin]
-            seen = inside & ~hidden[margin:-margin, margin:-margin]
+            expected = inside & ~hidden[margin:-margin, margin:-margin]
             assert inside.sum() >= 0.58 * mask.sum()
-            assert seen.sum() >= 0.34 * mask.sum()
-            shown = layout.owner == number
-            assert (seen ^ shown).sum() <= 2 + 0.3 * edges(shown).sum()
-            assert_box_of(shown, box)
+            assert expected.sum() >= 0.34 * mask.sum()
+            visible = layout.owner == number
+            assert (expected ^ visible).sum() <= 2 + 0.3 * edges(visible).sum()
+            assert_box_of(visible, box)
 
 
-def assert_box_of(shown: Mask, box: Floats) -> None:
+def assert_box_of(visible: Mask, box: Floats) -> None:
     x1, y1, x2, y2 = box.astype(int)
     assert [x1, y1, x2, y2] == box.tolist()
-    assert shown[y1:y2, x1:x2].sum() == shown.sum()
-    for side in (shown[y1, :], shown[y2 - 1, :], shown[:, x1], shown[:, x2 - 1]):
+    assert visible[y1:y2, x1:x2].sum() == visible.sum()
+    for side in (visible[y1, :], visible[y2 - 1, :], visible[:, x1], visible[:, x2 - 1]):
         assert side.any()
 
 
-def test_the_image_shows_each_object_where_its_box_is() -> None:
+def test_objects_are_visible_at_their_boxes() -> None:
     faint = count = 0
     for index in range(60):
         made = scene(4, index)
@@ -96,8 +96,8 @@ def test_the_image_shows_each_object_where_its_box_is() -> None:
         pixels = np.asarray(made.image, np.float32)
         change = np.hypot(*np.gradient(pixels, axis=(0, 1))).max(2)
         for number in range(len(made.labels)):
-            shown = layout.owner == number
-            border = edges(shown)
+            visible = layout.owner == number
+            border = edges(visible)
             border[[0, -1]] = border[:, [0, -1]] = False
             count += 1
             faint += bool(np.median(change[border]) < 15)
@@ -112,7 +112,7 @@ def test_every_class_occurs() -> None:
     assert counts.min() > 0.5 * counts.mean()
 
 
-def test_written_scenes_read_as_coco(tmp_path: Path) -> None:
+def test_write(tmp_path: Path) -> None:
     write(tmp_path / "set", 5, seed=6, first=40)
     record = json.loads((tmp_path / "set" / "annotations.json").read_text())
     names = {category["id"]: category["name"] for category in record["categories"]}
@@ -137,9 +137,9 @@ def test_written_scenes_read_as_coco(tmp_path: Path) -> None:
             assert annotation["iscrowd"] == 0
 
 
-def test_several_processes_write_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parallel_writing_gives_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "one", 20, seed=7)
-    monkeypatch.setattr("tests.scenes.writing.FEWEST_TO_SHARE", 1)
+    monkeypatch.setattr("tests.scenes.writing.MIN_PARALLEL", 1)
     write(tmp_path / "several", 20, seed=7)
     one, several = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "several")
@@ -149,17 +149,17 @@ def test_several_processes_write_what_one_does(tmp_path: Path, monkeypatch: pyte
 
 
 def test_training_and_validation_share_no_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    calls = []
 
-    def note(folder: Path, count: int, seed: int, first: int = 0) -> None:
-        asked.append((folder.name, seed, range(first, first + count)))
+    def record(folder: Path, count: int, seed: int, first: int = 0) -> None:
+        calls.append((folder.name, seed, range(first, first + count)))
 
-    monkeypatch.setattr(__main__, "write", note)
+    monkeypatch.setattr(__main__, "write", record)
     main([str(tmp_path), "--train", "30", "--val", "20", "--seed", "9"])
-    assert asked == [("train", 9, range(30)), ("val", 9, range(FIRST_OF_VAL, FIRST_OF_VAL + 20))]
+    assert calls == [("train", 9, range(30)), ("val", 9, range(FIRST_OF_VAL, FIRST_OF_VAL + 20))]
 
 
-def test_a_folder_that_cannot_be_made_is_one_plain_line(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="cannot write"):
         write(tmp_path / "file" / "set", 1, seed=1)
@@ -167,27 +167,27 @@ def test_a_folder_that_cannot_be_made_is_one_plain_line(tmp_path: Path) -> None:
         main([str(tmp_path / "file")])
 
 
-def test_what_fails_half_way_leaves_no_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_leaves_no_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, 2, seed=1)
 
-    def tire(seed: int, index: int) -> Scene:
+    def fail_later(seed: int, index: int) -> Scene:
         if index == 2:
-            raise RuntimeError("tired")
+            raise RuntimeError("failed")
         return scene(seed, index)
 
-    monkeypatch.setattr("tests.scenes.writing.scene", tire)
-    with pytest.raises(RuntimeError, match="tired"):
+    monkeypatch.setattr("tests.scenes.writing.scene", fail_later)
+    with pytest.raises(RuntimeError, match="failed"):
         write(tmp_path, 4, seed=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.jpg", "000001.jpg"]
 
 
-def test_a_kill_leaves_whole_files_and_no_process(tmp_path: Path) -> None:
+def test_kill_leaves_complete_files_and_no_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.scenes", str(tmp_path), "--train", "200", "--val", "100000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == f"{tmp_path / 'train'}: 200 scenes\n"
         process.kill()
-        process.communicate(timeout=60)  # till none holds the pipe
+        process.communicate(timeout=60)  # until all processes have closed the pipe
     assert [path.parent.name for path in tmp_path.rglob("*.json")] == ["train"]
     for path in tmp_path.rglob("*.jpg"):
         with Image.open(path) as opened:

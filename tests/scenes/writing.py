@@ -17,27 +17,27 @@ from detrcli.host import cores
 from .scene import scene
 from .shapes import CLASSES
 
-FEWEST_TO_SHARE = 200
+MIN_PARALLEL = 200
 JPEG_QUALITY = 90
 
 
 def write(folder: Path, count: int, seed: int, first: int = 0) -> None:
-    """Write scenes in the layout of COCO: images from `000000.jpg` on, and, once all are there, `annotations.json`.
+    """Write scenes in the layout of COCO: the images `000000.jpg` and so on, then `annotations.json`.
 
     Args:
-        folder: where to; made if missing.
-        count: how many.
-        seed: which series of scenes.
-        first: the index in the series of the scene that goes to `000000.jpg`.
+        folder: output folder, created if missing.
+        count: number of scenes.
+        seed: number of the series of scenes.
+        first: index in the series of the first scene.
 
     Raises:
         OutputError: a file cannot be written.
     """
     listing = folder / "annotations.json"
     with suppress(OSError):
-        listing.unlink()  # of an earlier run, whose images are about to be replaced
+        listing.unlink()  # of an earlier run, whose images will be replaced
     save = partial(_save, folder, seed, first)
-    if count < FEWEST_TO_SHARE:
+    if count < MIN_PARALLEL:
         record = _coco(map(save, range(count)))
     else:
         with ProcessPoolExecutor(cores(), get_context("spawn"), _end_with_parent) as pool:
@@ -69,7 +69,7 @@ def _coco(saved: Iterable[tuple[tuple[int, int], list[list[float]], list[int]]])
 
 
 def _end_with_parent() -> None:
-    """Let this process end when the one that started it is killed, which the pool does not see to."""
+    """Exit when the parent process is killed, which the pool does not ensure."""
 
     def follow() -> None:
         parent = parent_process()
