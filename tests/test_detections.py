@@ -40,13 +40,13 @@ def test_scores_must_lie_above_the_threshold() -> None:
     assert len(selected(DetectionFilter(1.0), *scored(1.0))) == 0
 
 
-def test_only_the_wanted_classes() -> None:
+def test_only_the_chosen_classes() -> None:
     raw: list[RawDetection] = [((0, 0, 1, 1), 0.9, label) for label in (0, 1, 2, 3, 4)]
     assert selected(DetectionFilter(labels=frozenset({4, 2})), *raw).names == ("Traffic Light", "person")
     assert selected(DetectionFilter(labels=None), *raw).labels.tolist() == [1, 2, 3, 4]
 
 
-def test_a_label_that_no_class_has_is_never_a_detection() -> None:
+def test_unused_labels_are_never_detections() -> None:
     raw: list[RawDetection] = [((0, 0, 1, 1), 0.9, 0), ((0, 0, 1, 1), 0.8, 1), ((0, 0, 1, 1), 0.7, 2)]
     for detection_filter in (
         DetectionFilter(),
@@ -70,7 +70,7 @@ def test_ties_stay_in_the_order_of_the_network() -> None:
     assert found.scores.tolist() == [1.0, 1.0, 0.75, 0.75, 0.75]
 
 
-def test_boxes_end_at_the_image() -> None:
+def test_boxes_are_clipped_to_the_image() -> None:
     found = selected(
         DetectionFilter(),
         ((-5, -0.5, 120, 60), 0.9, 1),
@@ -82,7 +82,7 @@ def test_boxes_end_at_the_image() -> None:
     assert (found.width, found.height) == (100, 50)
 
 
-def test_nothing_found() -> None:
+def test_no_detections() -> None:
     found = selected(DetectionFilter())
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
@@ -96,14 +96,14 @@ def test_nothing_found() -> None:
     threshold=st.floats(0, 1, width=32),
     limit=st.none() | st.integers(0, 9),
 )
-def test_selection_is_the_sorted_start_of_what_passes(scores: list[float], threshold: float, limit: int | None) -> None:
+def test_selection_keeps_the_best_above_the_threshold(scores: list[float], threshold: float, limit: int | None) -> None:
     found = selected(DetectionFilter(threshold, limit=limit), *scored(*scores))
     assert found.scores.tolist() == sorted((score for score in scores if score > threshold), reverse=True)[:limit]
     for box, score in zip(found.boxes, found.scores, strict=True):
         assert scores[int(box[0])] == score
 
 
-def test_class_names_whatever_their_case() -> None:
+def test_class_names_ignore_case() -> None:
     assert labels_of(["CAT", " traffic LIGHT"], NAMES) == {2, 3}
     assert labels_of([], NAMES) == frozenset()
 
@@ -113,13 +113,13 @@ def test_a_name_of_several_classes_means_all_of_them() -> None:
     assert labels_of(["DOG"], ("Dog", "cat", "dog")) == {0, 2}
 
 
-def test_an_unknown_name_lists_near_ones() -> None:
+def test_an_unknown_name_lists_similar_ones() -> None:
     with pytest.raises(ClassError, match=r"no class 'trafic light'; did you mean 'Traffic Light'\?"):
         labels_of(["cat", "trafic light"], NAMES)
 
 
 @pytest.mark.parametrize("class_names", [NAMES, ("cat",), ("N/A", "cat")])
-def test_a_name_like_no_other_lists_some_that_there_are(class_names: tuple[str, ...]) -> None:
+def test_a_name_without_similar_ones_lists_some(class_names: tuple[str, ...]) -> None:
     with pytest.raises(ClassError, match="no class 'zzzzzz'") as caught:
         labels_of(["zzzzzz"], class_names)
     assert "'cat'" in str(caught.value)

@@ -1,4 +1,4 @@
-"""The Python interface, and the stream that the command line runs on."""
+"""Python interface, and the stream that the command line uses."""
 
 import json
 import multiprocessing
@@ -51,16 +51,18 @@ def test_paths_images_and_arrays_are_alike(detector: Detector, tmp_path: Path) -
     pixels = fill.image(1, 90, 120)
     path = tmp_path / "a.png"
     Image.fromarray(pixels).save(path)
-    answers = detector.predict([str(path), path, Image.fromarray(pixels), pixels], threshold=0)
-    assert (answers[0].width, answers[0].height) == (120, 90)
-    assert len(answers[0]) > 0
-    for answer in answers[1:]:
-        same(answer, answers[0])
+    detections = detector.predict([str(path), path, Image.fromarray(pixels), pixels], threshold=0)
+    assert (detections[0].width, detections[0].height) == (120, 90)
+    assert len(detections[0]) > 0
+    for other in detections[1:]:
+        same(other, detections[0])
     for single in (str(path), path, Image.fromarray(pixels), pixels):
-        (answer,) = detector.predict(single, threshold=0)
-        assert answer.names == answers[0].names
-        np.testing.assert_allclose(answer.boxes, answers[0].boxes, atol=0.01)  # other threads, other last digits
-        np.testing.assert_allclose(answer.scores, answers[0].scores, atol=1e-4)
+        (single_result,) = detector.predict(single, threshold=0)
+        assert single_result.names == detections[0].names
+        np.testing.assert_allclose(
+            single_result.boxes, detections[0].boxes, atol=0.01
+        )  # other threads, other last digits
+        np.testing.assert_allclose(single_result.scores, detections[0].scores, atol=1e-4)
     assert detector.predict([]) == []
 
 
@@ -93,7 +95,7 @@ def test_filters(detector: Detector) -> None:
     ],
     ids=["grey", "rgba", "float", "empty", "missing"],
 )
-def test_what_is_no_image(detector: Detector, bad: NDArray[np.uint8] | str) -> None:
+def test_invalid_images(detector: Detector, bad: NDArray[np.uint8] | str) -> None:
     with pytest.raises(ImageError):
         detector.predict([bad])
 
@@ -168,13 +170,13 @@ def predicted(detector: Detector, pixels: NDArray[np.uint8]) -> list[Detections]
     return detector.predict(pixels, threshold=0.01)
 
 
-def test_a_detector_of_ones_own_is_not_pickled() -> None:
+def test_a_detector_that_was_not_loaded_cannot_be_pickled() -> None:
     with pytest.raises(TypeError, match=r"only a Detector that detrcli.load made can be pickled"):
         pickle.dumps(Detector("m", [Scribe()], ("thing",), AsIs()))
 
 
 class Scribe:
-    """A backend that notes its batches and answers with each image's first pixel and size."""
+    """Backend that records its batches and detects one object as large as the image, scored by the first pixel."""
 
     description = "none"
     device_type, precision = "cpu", "fp32"
@@ -201,7 +203,7 @@ class Scribe:
 
 
 class AsIs:
-    """A resize rule that keeps every image's size."""
+    """Resize rule that keeps every image's size."""
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         return width, height
@@ -254,27 +256,27 @@ def test_order_and_batches(sources: list[Source], batch_size: int) -> None:
 
 
 class Liar(Scribe):
-    """A backend whose answers are nonsense, for dark images or for all."""
+    """Backend that computes nonsense, for dark images or for all."""
 
-    def __init__(self, *, always: bool = True, **answers: float) -> None:
+    def __init__(self, *, always: bool = True, **raw: float) -> None:
         super().__init__()
-        self.always, self.answers = always, answers
+        self.always, self.raw = always, raw
 
     def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
-        told = super().run(pixels, sizes)
-        for one, answers in zip(pixels, told, strict=True):
+        results = super().run(pixels, sizes)
+        for one, raw in zip(pixels, results, strict=True):
             if self.always or one[0, 0, 0] < 100:
-                for name, value in self.answers.items():
-                    getattr(answers, name).flat[-1] = value
-        return told
+                for name, value in self.raw.items():
+                    getattr(raw, name).flat[-1] = value
+        return results
 
 
 NONSENSE: list[dict[str, Any]] = [{name: value} for name in ("scores", "boxes") for value in (np.nan, np.inf, -np.inf)]
 
 
-@pytest.mark.parametrize("answers", [*NONSENSE, {"scores": 57.5}, {"scores": -1.0}], ids=str)
-def test_a_model_that_computes_nonsense(answers: dict[str, Any]) -> None:
-    detector = Detector("m", [Liar(**answers)], ("thing",), AsIs(), weights=Path("weights.onnx"))
+@pytest.mark.parametrize("raw", [*NONSENSE, {"scores": 57.5}, {"scores": -1.0}], ids=str)
+def test_a_model_that_computes_nonsense(raw: dict[str, Any]) -> None:
+    detector = Detector("m", [Liar(**raw)], ("thing",), AsIs(), weights=Path("weights.onnx"))
     for images in (1, 3):
         with pytest.raises(ModelError, match=r"^weights.onnx computes nonsense [^\n]*$"):
             detector.predict([np.zeros((4, 4, 3), np.uint8)] * images, threshold=0.9)
@@ -287,9 +289,9 @@ def test_a_model_with_more_classes_than_names(label: int) -> None:
         detector.predict(np.zeros((4, 4, 3), np.uint8), threshold=0)
 
 
-@pytest.mark.parametrize("answers", NONSENSE, ids=str)
-def test_one_image_that_a_model_computes_nonsense_for(answers: dict[str, Any], tmp_path: Path) -> None:
-    detector = Detector("m", [Liar(always=False, **answers)], ("thing",), AsIs())
+@pytest.mark.parametrize("raw", NONSENSE, ids=str)
+def test_one_image_that_a_model_computes_nonsense_for(raw: dict[str, Any], tmp_path: Path) -> None:
+    detector = Detector("m", [Liar(always=False, **raw)], ("thing",), AsIs())
     for name, level in (("dark", 10), ("bright", 200)):
         Image.new("RGB", (4, 4), (level,) * 3).save(tmp_path / f"{name}.png")
     assert len(detector.predict(tmp_path / "bright.png")[0]) == 1
@@ -306,7 +308,7 @@ def test_one_image_that_a_model_computes_nonsense_for(answers: dict[str, Any], t
 
 
 @pytest.mark.parametrize("kind", ["folder", "onnx"])
-def test_images_are_resized_with_the_models_own_filter(kind: str, tmp_path: Path) -> None:
+def test_images_are_resized_with_the_models_filter(kind: str, tmp_path: Path) -> None:
     save_tiny(tmp_path / "m")
     rules = tmp_path / "m" / "preprocessor_config.json"
     rules.write_text(json.dumps(json.loads(rules.read_text()) | {"resample": int(Image.Resampling.NEAREST)}))

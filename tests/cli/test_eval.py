@@ -126,7 +126,7 @@ def imperfect(place: Place) -> Imperfect:
 
 def test_problems_are_reported(imperfect: Imperfect) -> None:
     assert imperfect.run.code == 0
-    flat, outside, *idle, where = imperfect.run.complaints
+    flat, outside, *idle, where = imperfect.run.messages
     turned = Path("yolo/../set/turned.jpg")
     said = "yolo/data.yaml (val): 1 boxes"
     assert flat == f"{said} have no width or height, such as in {turned}: skipped"
@@ -177,7 +177,7 @@ def test_a_damaged_image_leaves_no_partial_output(place: Place, tmp_path: Path) 
     kept = write_text(tmp_path / "out" / "found.json", "earlier")
     run = place.detr(str(tmp_path), *MODEL, "--quiet", "--save-predictions", str(kept))
     assert (run.code, run.stdout) == (2, "")
-    (complaint,) = run.complaints
+    (complaint,) = run.messages
     assert complaint.startswith(f"detr: {tmp_path / 'turned.jpg'}: damaged image")
     assert kept.read_text() == "earlier"
     assert list(kept.parent.iterdir()) == [kept]
@@ -188,7 +188,7 @@ def test_classes_that_the_model_lacks(place: Place, tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", as_coco({"a.png": [(0, (1, 1, 9, 9))]}, ["thign 1"]))
     run = place.detr(str(tmp_path), *MODEL)
     assert (run.code, run.stdout) == (2, "")
-    assert run.complaints[1:] == [
+    assert run.messages[1:] == [
         f"detr: {tmp_path / 'a.json'}: the model has no class 'thign 1' (it knows thing 0, thing 1, thing 2, thing 3, "
         "thing 4, …); train one that has, or rename them"
     ]
@@ -198,7 +198,7 @@ def test_predictions_that_cannot_be_written(place: Place) -> None:
     write_text(place.folder / "taken", "kept")
     run = place.detr("set", *MODEL, "--quiet", "--save-predictions", "taken/found.json")
     assert (run.code, run.stdout) == (2, "")
-    (complaint,) = run.complaints
+    (complaint,) = run.messages
     assert re.fullmatch("detr: cannot write taken/found.json: .+; choose another place", complaint)
     assert (place.folder / "taken").read_text() == "kept"
 
@@ -241,5 +241,5 @@ def test_errors_are_one_line(place: Place, arguments: Sequence[str], said: str) 
     run = place.detr(*arguments, *MODEL)
     assert run.code == 2
     assert run.stdout == ""
-    assert said in run.complaints[-1]
+    assert said in run.messages[-1]
     assert "Traceback" not in run.stderr

@@ -1,4 +1,4 @@
-"""`detr predict` as a user runs it: real processes on real files, with a tiny model."""
+"""`detr predict` as users run it: real processes on real files, with a tiny model."""
 
 import json
 import os
@@ -28,7 +28,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left."""
+    """Result of a process."""
 
     code: int
     stdout: str
@@ -43,13 +43,13 @@ class Run:
         return [record["path"] for record in self.records]
 
     @property
-    def complaints(self) -> list[str]:
+    def messages(self) -> list[str]:
         return self.stderr.splitlines()
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder to work in, with a model in it."""
+    """Working folder with a model."""
 
     folder: Path
 
@@ -103,7 +103,7 @@ def place(tmp_path: Path, model: Path) -> Place:
 
 @pytest.fixture
 def trio(place: Place) -> Place:
-    """A place with three sound images, p/0.jpg, p/1.jpg and p/2.jpg."""
+    """Place with three good images, p/0.jpg, p/1.jpg and p/2.jpg."""
     (place.folder / "p").mkdir()
     for number in range(3):
         noise(number).save(place.folder / "p" / f"{number}.jpg")
@@ -129,7 +129,7 @@ SIZES = {
     "point.png": (1, 1),
     "turned.jpg": (60, 90),
 }
-"""The good ones of the mixed images, upright."""
+"""Upright sizes of the good images."""
 
 FAULTS = {
     "x-bomb.png": "too many pixels",
@@ -139,7 +139,7 @@ FAULTS = {
     "x-folder.jpg": "is a directory",
     "x-two\nlines.jpg": "not an image",
 }
-"""The bad ones, and what is said of them."""
+"""Bad images, and a part of their messages."""
 
 
 def make_mixed(folder: Path) -> None:
@@ -178,28 +178,28 @@ def mixed_run(mixed: Place) -> Run:
     return mixed.detr("images", *mixed.options, "--batch-size", "1", "--output", "out")
 
 
-def test_bad_images_are_a_line_each_and_the_exit_code(mixed_run: Run) -> None:
+def test_each_bad_image_is_one_line_on_stderr(mixed_run: Run) -> None:
     assert mixed_run.code == 1
-    *complaints, summary, stages = mixed_run.complaints
-    assert len(complaints) == len(FAULTS)
-    for complaint, (name, fault) in zip(complaints, FAULTS.items(), strict=True):
-        assert complaint.startswith(f"detr: images/{printable(name)}: ")
-        assert fault in complaint
+    *messages, summary, stages = mixed_run.messages
+    assert len(messages) == len(FAULTS)
+    for message, (name, fault) in zip(messages, FAULTS.items(), strict=True):
+        assert message.startswith(f"detr: images/{printable(name)}: ")
+        assert fault in message
     good = len(SIZES)
     assert summary.startswith(f"{good} images, {good * QUERIES} detections (")
     assert re.search(rf", {len(FAULTS)} failed \(([a-z0-9 ,]+); see out/failures.jsonl\), ", summary)
     assert stages.startswith("time of all threads: read ")
 
 
-def test_what_failed_is_listed(mixed: Place, mixed_run: Run) -> None:
+def test_failures_are_listed(mixed: Place, mixed_run: Run) -> None:
     failures = [json.loads(line) for line in (mixed.folder / "out/failures.jsonl").read_text().splitlines()]
     assert [failure["path"] for failure in failures] == [f"images/{name}" for name in FAULTS]
-    assert [f"detr: {printable(failure['reason'])}" for failure in failures] == mixed_run.complaints[: len(FAULTS)]
+    assert [f"detr: {printable(failure['reason'])}" for failure in failures] == mixed_run.messages[: len(FAULTS)]
     kinds = ["too large", "damaged", "damaged", "empty", "not a file", "not an image"]
     assert [failure["kind"] for failure in failures] == kinds
 
 
-def test_good_images_are_a_json_object_each_in_order(mixed_run: Run) -> None:
+def test_each_good_image_is_one_json_object_in_order(mixed_run: Run) -> None:
     assert mixed_run.paths == [f"images/{name}" for name in SIZES]
     for record, (width, height) in zip(mixed_run.records, SIZES.values(), strict=True):
         assert list(record) == ["path", "size", "model", "detections"]
@@ -215,7 +215,7 @@ def test_good_images_are_a_json_object_each_in_order(mixed_run: Run) -> None:
             assert 0 <= y1 <= y2 <= height
 
 
-def test_each_good_image_has_its_drawing_and_nothing_else_is_there(mixed: Place, mixed_run: Run) -> None:
+def test_each_good_image_has_an_annotated_image_and_nothing_else(mixed: Place, mixed_run: Run) -> None:
     assert mixed.files("out") == sorted([*SIZES, "failures.jsonl"])
     for name, size in SIZES.items():
         source, annotated = (read_image(mixed.folder / folder / name) for folder in ("images", "out"))
@@ -232,7 +232,7 @@ def same(one: Record, other: Record) -> None:
     np.testing.assert_allclose([d["score"] for d in ours], [d["score"] for d in theirs], rtol=0, atol=1e-4)
 
 
-def test_neither_batches_nor_order_change_an_answer(mixed: Place, mixed_run: Run) -> None:
+def test_predictions_do_not_depend_on_batches_or_order(mixed: Place, mixed_run: Run) -> None:
     names = [f"images/{name}" for name in SIZES]
     names = [*names, *reversed(names)]
     run = mixed.detr(*names, *mixed.options, "--batch-size", "8", "--no-draw")
@@ -272,7 +272,7 @@ def sized_run(mixed: Place) -> Run:
     return mixed.detr("images/noise.jpg", "stretched.png", *mixed.options, *options)
 
 
-def test_a_size_is_what_the_network_sees_but_not_what_boxes_are_in(mixed_run: Run, sized_run: Run) -> None:
+def test_image_size_changes_the_networks_input_but_not_the_boxes_units(mixed_run: Run, sized_run: Run) -> None:
     square, wide = sized_run.records
     assert (square["size"], wide["size"]) == ({"width": 64, "height": 64}, {"width": 96, "height": 64})
     for found in wide["detections"]:
@@ -283,8 +283,8 @@ def test_a_size_is_what_the_network_sees_but_not_what_boxes_are_in(mixed_run: Ru
     assert square["detections"] != as_the_model_says["detections"]
 
 
-def test_verbose_says_what_runs_where(sized_run: Run) -> None:
-    first, note, summary, _ = sized_run.complaints
+def test_verbose_names_the_model_and_the_device(sized_run: Run) -> None:
+    first, note, summary, _ = sized_run.messages
     assert first.startswith("model on cpu, fp32, ")
     assert note == "model: the backbone is not dilated (no DC5), by config.json"
     assert summary.startswith(f"2 images, {2 * QUERIES} detections (")
@@ -301,13 +301,13 @@ def test_a_glob_in_quotes(quiet_run: Run) -> None:
     assert quiet_run.paths == [f"images/{name}" for name in SIZES if name.endswith(".png")]
 
 
-def test_quiet_says_nothing_but_errors(quiet_run: Run) -> None:
+def test_quiet_prints_only_errors(quiet_run: Run) -> None:
     assert quiet_run.code == 1
     expected = [f"detr: images/{name}" for name in FAULTS if name.endswith(".png")]
-    assert [": ".join(line.split(": ")[:2]) for line in quiet_run.complaints] == expected
+    assert [": ".join(line.split(": ")[:2]) for line in quiet_run.messages] == expected
 
 
-def test_nothing_is_written_without_drawings_and_formats(mixed: Place, quiet_run: Run) -> None:
+def test_without_annotated_images_and_formats_nothing_is_written(mixed: Place, quiet_run: Run) -> None:
     assert quiet_run.records
     assert not (mixed.folder / "nowhere").exists()
 
@@ -334,10 +334,10 @@ def tree_run(tree: Place) -> Run:
     return tree.detr("tree", "--recursive", *tree.options, "--output", "tree/out", *formats)
 
 
-def test_a_tree_whose_images_are_all_good(tree_run: Run) -> None:
+def test_a_tree_of_good_images(tree_run: Run) -> None:
     assert tree_run.code == 0
     assert tree_run.paths == [f"tree/{name}" for name in TREE]
-    summary, _ = tree_run.complaints
+    summary, _ = tree_run.messages
     assert summary.startswith(f"{len(TREE)} images, {len(TREE) * QUERIES} detections (")
     assert "failed" not in summary
 
@@ -347,7 +347,7 @@ def test_outputs_mirror_the_tree(tree: Place, tree_run: Run) -> None:
     assert tree.files("tree/out") == sorted([*TREE, *jsons, "detections.csv", "detections.jsonl", "earlier.jpg"])
 
 
-def test_every_format_says_what_stdout_says(tree: Place, tree_run: Run) -> None:
+def test_every_format_agrees_with_stdout(tree: Place, tree_run: Run) -> None:
     out = tree.folder / "tree" / "out"
     assert [json.loads((out / f"{name}.json").read_text()) for name in TREE] == tree_run.records
     assert (out / "detections.jsonl").read_text() == tree_run.stdout
@@ -366,7 +366,7 @@ def test_a_list_on_stdin(place: Place) -> None:
     run = Place(here).detr("-", *place.options, "--output", "out", stdin=listed)
     assert run.code == 1
     assert [os.fsencode(path) for path in run.paths] == names
-    assert run.complaints[0] == "detr: missing.jpg: no such file or directory"
+    assert run.messages[0] == "detr: missing.jpg: no such file or directory"
     outside = "_outside/" + str(place.folder / "outside.jpg").lstrip("/")
     annotated_images = [outside, "a.jpg", os.fsdecode(b"odd\xff.jpg"), "sub/b c.jpg"]
     assert Place(here).files("out") == sorted([*annotated_images, "failures.jsonl"])
@@ -375,11 +375,11 @@ def test_a_list_on_stdin(place: Place) -> None:
 @pytest.mark.parametrize("arguments", [["-"], ["-", "--format", "jsonl"]])
 def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> None:
     run = place.detr(*arguments, *place.options)
-    assert (run.code, run.stdout, run.complaints) == (0, "", ["the list names no images"])
+    assert (run.code, run.stdout, run.messages) == (0, "", ["the list names no images"])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["p", "--format", "xml"], "'xml' is none of json, jsonl, csv"),
         (["p", "--threshold", "2"], "'--threshold'"),
@@ -404,13 +404,13 @@ def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> No
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage(trio: Place, arguments: Sequence[str], said: str) -> None:
+def test_wrong_usage(trio: Place, arguments: Sequence[str], message: str) -> None:
     (trio.folder / "empty").mkdir()
     before = {name: (trio.folder / "p" / name).read_bytes() for name in trio.files("p")}
     run = trio.detr(*arguments)
     assert run.code == 2
     assert run.stdout == ""
-    assert said in run.complaints[-1]
+    assert message in run.messages[-1]
     assert "Traceback" not in run.stderr
     assert {name: (trio.folder / "p" / name).read_bytes() for name in trio.files("p")} == before
     assert not (trio.folder / "detections").exists()
@@ -441,13 +441,13 @@ def test_outputs_beside_or_above_the_images(trio: Place, arguments: Sequence[str
         assert set(trio.files(".")) - before == written
 
 
-def test_images_in_the_output_folder_are_not_passed_over_without_a_word(trio: Place) -> None:
+def test_images_only_in_the_output_folder_are_an_error_that_says_so(trio: Place) -> None:
     run = trio.detr(".", "--recursive", *trio.options, "--output", "p", "--format", "labelme", "--no-draw")
     assert run.code == 2
-    assert run.complaints == ["detr: no images in . outside p, the output folder"]
+    assert run.messages == ["detr: no images in . outside p, the output folder"]
 
 
-def test_a_home_is_found_in_what_a_shell_leaves_as_it_is(trio: Place) -> None:
+def test_a_tilde_that_the_shell_leaves_is_expanded(trio: Place) -> None:
     options = [*trio.options, "--output=~/out", "--no-draw", "--format=json", "--files-from=~/list"]
     home = {"HOME": str(trio.folder)}
     (trio.folder / "list").write_text("p/0.jpg")
@@ -479,10 +479,10 @@ def test_a_stderr_that_cannot_be_written_changes_nothing(trio: Place) -> None:
     os.close(gone)
 
 
-def test_a_image_that_fails_alone(trio: Place) -> None:
+def test_a_single_image_that_fails(trio: Place) -> None:
     run = trio.detr("missing.jpg", *trio.options, "--output", "out", "--format", "jsonl")
     assert (run.code, run.stdout) == (1, "")
-    assert run.complaints == [
+    assert run.messages == [
         "detr: missing.jpg: no such file or directory",
         "0 images, 0 detections, 1 failed (1 missing)",
     ]
@@ -490,14 +490,14 @@ def test_a_image_that_fails_alone(trio: Place) -> None:
     assert (trio.folder / "out" / "detections.jsonl").read_bytes() == b""
 
 
-def test_one_images_drawing_does_not_take_the_place_of_another_image(trio: Place) -> None:
+def test_an_annotated_image_does_not_replace_another_image(trio: Place) -> None:
     (trio.folder / "p" / "sub").mkdir()
     noise(9).save(trio.folder / "p" / "sub" / "0.jpg")
     before = (trio.folder / "p" / "sub" / "0.jpg").read_bytes()
     run = trio.detr("p", "p/sub", *trio.options, "--output", "p/sub")
     assert (trio.folder / "p" / "sub" / "0.jpg").read_bytes() == before
     assert run.code == 2
-    assert "would overwrite" in run.complaints[-1]
+    assert "would overwrite" in run.messages[-1]
 
 
 @pytest.mark.parametrize(
@@ -513,27 +513,27 @@ def test_an_output_that_cannot_be_written(trio: Place, arguments: Sequence[str],
     (trio.folder / "taken").write_bytes(b"kept")
     run = trio.detr("p/0.jpg", *trio.options, *arguments)
     assert (run.code, run.stdout) == (2, "")
-    (complaint,) = run.complaints
-    assert complaint.startswith(f"detr: cannot write {target}: ")
+    (message,) = run.messages
+    assert message.startswith(f"detr: cannot write {target}: ")
     assert (trio.folder / "taken").read_bytes() == b"kept"
 
 
 TWELVE_GIGABYTES = {resource.RLIMIT_AS: 12 * 2**30}
 
 
-def test_a_size_that_memory_does_not_hold(trio: Place) -> None:
+def test_an_image_size_that_does_not_fit_into_memory(trio: Place) -> None:
     run = trio.detr("p/0.jpg", *trio.options, "--no-draw", "--image-size", "12000x12000", limits=TWELVE_GIGABYTES)
     assert "Traceback" not in run.stderr
     assert (run.code, run.stdout) == (2, "")
-    assert run.complaints[-1].startswith("detr: ")
-    assert "--image-size" in run.complaints[-1]
+    assert run.messages[-1].startswith("detr: ")
+    assert "--image-size" in run.messages[-1]
 
 
-def test_an_image_that_memory_does_not_hold_once_resized(trio: Place) -> None:
+def test_an_image_that_does_not_fit_into_memory_once_resized(trio: Place) -> None:
     run = trio.detr("p", *trio.options, "--no-draw", "--image-size", "99999x99999", limits=TWELVE_GIGABYTES)
     assert "Traceback" not in run.stderr
     assert (run.code, run.stdout) == (1, "")
-    assert sorted(run.complaints[:3]) == [
+    assert sorted(run.messages[:3]) == [
         f"detr: p/{number}.jpg: not enough memory to resize it to 99999 × 99999" for number in range(3)
     ]
 
@@ -557,7 +557,7 @@ main()
 
 
 @pytest.mark.parametrize("error", ["MemoryError()", "OverflowError('x')"])
-def test_an_image_that_cannot_be_annotated_ends_neither_the_run_nor_one_that_goes_on(trio: Place, error: str) -> None:
+def test_an_image_that_cannot_be_annotated_does_not_end_a_run(trio: Place, error: str) -> None:
     bad = Image.new("RGB", (90, 60), (1, 2, 3))
     bad.save(trio.folder / "p" / "1.png")
     code = WITH_TOO_LITTLE_MEMORY.replace("FAILS", "(1, 2, 3)").replace("ERROR", error)
@@ -591,30 +591,30 @@ main()
 """Once the model is loaded, 300 MB are left."""
 
 
-def test_an_image_that_memory_does_not_hold_ends_neither_the_run_nor_one_that_goes_on(trio: Place) -> None:
+def test_an_image_that_does_not_fit_into_memory_does_not_end_a_run(trio: Place) -> None:
     Image.new("1", (12000, 12000)).save(trio.folder / "p" / "1large.png")  # 576 MB in RGB
     options = (*trio.options, "-o", "out", "-f", "jsonl", "--workers", "2")
     (trio.folder / "p" / "2.jpg").rename(trio.folder / "later.jpg")
-    said = []
+    printed = []
     for again in ([], ["--resume"]):
         run = trio.python(UNDER_A_LIMIT, "p", *options, *again)
         assert run.code == 1, run.stderr
-        said.append(run.stdout)
+        printed.append(run.stdout)
         assert "Traceback" not in run.stderr
         found = (trio.folder / "out" / "detections.jsonl").read_text().splitlines()
         assert [json.loads(line)["path"] for line in found] == ["p/0.jpg", "p/1.jpg"]
         (failure,) = map(json.loads, (trio.folder / "out" / "failures.jsonl").read_text().splitlines())
         assert (failure["path"], failure["kind"]) == ("p/1large.png", "too large")
-    assert said[0]
-    assert not said[1]
+    assert printed[0]
+    assert not printed[1]
 
 
-def test_images_of_more_pixels_than_asked_for_are_refused(trio: Place) -> None:
+def test_images_with_too_many_pixels_are_refused(trio: Place) -> None:
     noise(5, 91, 60).save(trio.folder / "p" / "large.jpg")
     run = trio.detr("p", *trio.options, "--no-draw", "--max-pixels", str(90 * 60))
     assert run.code == 1
     assert run.paths == ["p/0.jpg", "p/1.jpg", "p/2.jpg"]
-    assert run.complaints[0].startswith("detr: p/large.jpg: too many pixels (5460; the limit is 5400)")
+    assert run.messages[0].startswith("detr: p/large.jpg: too many pixels (5460; the limit is 5400)")
 
 
 def test_heic_images_without_their_package_are_counted_once(trio: Place) -> None:
@@ -625,8 +625,8 @@ def test_heic_images_without_their_package_are_counted_once(trio: Place) -> None
     code = "import sys; sys.modules['pillow_heif'] = None; from detrcli.cli import main; main()"
     run = trio.python(code, "p", *trio.options, "--output", "out", "--format", "jsonl")
     assert run.code == 1
-    said = [line for line in run.stderr.splitlines() if "heif" in line]
-    assert said[0] == "detr: 3 HEIC images need pillow-heif: pip install 'detrcli[heif]'"
+    lines = [line for line in run.stderr.splitlines() if "heif" in line]
+    assert lines[0] == "detr: 3 HEIC images need pillow-heif: pip install 'detrcli[heif]'"
     assert not any(".heic" in line for line in run.stderr.splitlines())
     assert "3 failed (3 needs pillow-heif; see out/failures.jsonl)" in run.stderr
     failures = map(json.loads, (trio.folder / "out" / "failures.jsonl").read_text().splitlines())
@@ -645,19 +645,19 @@ def test_heic_images_are_read_and_annotated(trio: Place) -> None:
     assert "3.heic.png" in trio.files("out")
 
 
-def test_verbose_says_how_float_values_were_taken(trio: Place) -> None:
+def test_verbose_says_how_float_images_were_scaled(trio: Place) -> None:
     Image.fromarray(np.array([[0, 1.5]], np.float32)).save(trio.folder / "p" / "a.tif")
-    said = "p/a.tif: float values up to 1.5, read as black 0 to white 1"
-    assert said in trio.detr("p/a.tif", *trio.options, "--no-draw", "--verbose").complaints
-    assert said not in trio.detr("p/a.tif", *trio.options, "--no-draw").complaints
+    note = "p/a.tif: float values up to 1.5, read as black 0 to white 1"
+    assert note in trio.detr("p/a.tif", *trio.options, "--no-draw", "--verbose").messages
+    assert note not in trio.detr("p/a.tif", *trio.options, "--no-draw").messages
 
 
 def test_a_full_disk(trio: Place) -> None:
     run = trio.detr("p", *trio.options, "--output", "out", limits={resource.RLIMIT_FSIZE: 1000})
     assert run.code == 2
-    assert [line for line in run.complaints if line.startswith("detr: ")] == run.complaints[-1:]
-    assert run.complaints[-1].startswith("detr: cannot write out/0.jpg: File too large; ")
-    assert run.complaints[-1].endswith("; free some space, then run it again; continue with --resume")
+    assert [line for line in run.messages if line.startswith("detr: ")] == run.messages[-1:]
+    assert run.messages[-1].startswith("detr: cannot write out/0.jpg: File too large; ")
+    assert run.messages[-1].endswith("; free some space, then run it again; continue with --resume")
     assert "Traceback" not in run.stderr
     assert trio.files("out") == []
 
@@ -668,17 +668,17 @@ def send(process: PythonProcess, *paths: str) -> None:
     process.stdin.flush()
 
 
-def test_an_interruption_leaves_what_is_done_and_nothing_half_done(trio: Place) -> None:
+def test_an_interruption_leaves_only_complete_files(trio: Place) -> None:
     process = trio.start("-", *trio.options, "--output", "out", *("--format", "jsonl", "--format", "csv"))
     assert process.stdout is not None
     send(process, "p/0.jpg", "p/1.jpg")
     lines = [process.stdout.readline() for _ in range(2)]
     process.send_signal(signal.SIGINT)  # it waits for more paths
-    rest, said = process.communicate(timeout=PATIENCE)
+    rest, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert [json.loads(line)["path"] for line in lines] == ["p/0.jpg", "p/1.jpg"]
     assert rest == b""
-    assert b"Traceback" not in said
+    assert b"Traceback" not in stderr
     assert trio.files("out") == ["p/0.jpg", "p/1.jpg"]
     for name in ("p/0.jpg", "p/1.jpg"):
         assert read_image(trio.folder / "out" / name).image.size == (90, 60)
@@ -694,45 +694,45 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(trio: Place) -> None:
     assert process.stdin is not None
     process.stdin.close()
     assert process.stderr is not None
-    said = process.stderr.read()
+    stderr = process.stderr.read()
     assert process.wait(PATIENCE) == 1
-    assert b"Traceback" not in said
-    assert b"BrokenPipe" not in said
-    assert b"detr: " not in said
+    assert b"Traceback" not in stderr
+    assert b"BrokenPipe" not in stderr
+    assert b"detr: " not in stderr
     assert not [name for name in trio.files("out") if not name.endswith(".jpg")]
     assert not list((trio.folder / "out").rglob("*.part"))
 
 
 def test_a_terminal_shows_a_table_for_one_image(trio: Place) -> None:
-    shown = trio.on_a_terminal("p/0.jpg", *trio.options, "--output", "out")
-    assert "class" in shown
-    assert "score" in shown
-    assert len(re.findall(r"thing \d +0\.\d{3} +\d+, \d+ – \d+, \d+", shown)) == QUERIES
-    assert shown.rstrip().splitlines()[-1] == "drawn to out/0.jpg"
-    assert '"path"' not in shown
+    screen = trio.on_a_terminal("p/0.jpg", *trio.options, "--output", "out")
+    assert "class" in screen
+    assert "score" in screen
+    assert len(re.findall(r"thing \d +0\.\d{3} +\d+, \d+ – \d+, \d+", screen)) == QUERIES
+    assert screen.rstrip().splitlines()[-1] == "drawn to out/0.jpg"
+    assert '"path"' not in screen
     assert trio.files("out") == ["0.jpg"]
 
 
 def test_a_terminal_shows_a_line_for_each_of_several_images(trio: Place) -> None:
     (trio.folder / "p" / "1.jpg").rename(trio.folder / "p" / "1\n.jpg")
-    shown = trio.on_a_terminal("p", *trio.options, "--output", "out").splitlines()
+    screen = trio.on_a_terminal("p", *trio.options, "--output", "out").splitlines()
     counts = r"(\d thing \d)(, \d thing \d)*"
     for name in ("0.jpg", r"1\n.jpg", "2.jpg"):
-        (line,) = (line for line in shown if f"p/{name}: " in line)
+        (line,) = (line for line in screen if f"p/{name}: " in line)
         found = re.search(rf"p/{re.escape(name)}: {counts}", line)
         assert found is not None
         assert sum(int(count) for count in re.findall(r"(\d) thing", found[0])) == QUERIES
-    assert shown[-2].startswith(f"3 images, {3 * QUERIES} detections (")
-    assert not any('"path"' in line for line in shown)
+    assert screen[-2].startswith(f"3 images, {3 * QUERIES} detections (")
+    assert not any('"path"' in line for line in screen)
     assert trio.files("out") == ["0.jpg", "1\n.jpg", "2.jpg"]
 
 
-def test_a_terminal_shows_nothing_of_several_images_if_quiet(trio: Place) -> None:
+def test_a_terminal_shows_nothing_if_quiet(trio: Place) -> None:
     assert trio.on_a_terminal("p", *trio.options, "--output", "out", "--quiet") == ""
     assert trio.files("out") == ["0.jpg", "1.jpg", "2.jpg"]
 
 
-def test_names_that_cannot_be_drawn_are_told_of_once(tmp_path: Path) -> None:
+def test_a_class_name_that_cannot_be_drawn_is_reported_once(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model")
     config = json.loads((tmp_path / "model/config.json").read_text())
     config["id2label"] = dict.fromkeys(config["id2label"], "\U0001f98a")
@@ -748,7 +748,7 @@ def test_names_that_cannot_be_drawn_are_told_of_once(tmp_path: Path) -> None:
     assert json.loads(run.stdout.splitlines()[0])["detections"][0]["label"] == "\U0001f98a"
 
 
-def test_a_font_that_is_none_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_an_invalid_font_is_refused_before_anything_starts(tmp_path: Path) -> None:
     run = detr("predict", "--model", "demo", "--font", "absent.ttf", cwd=tmp_path)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr == "detr: cannot read the font absent.ttf: cannot open resource\n"

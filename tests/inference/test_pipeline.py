@@ -1,4 +1,4 @@
-"""Images on their way through threads: in order, bounded, and over when they should be."""
+"""Pipeline: results in order, in bounded memory, that ends when it should."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ PATIENCE = 60
 
 
 class Echo:
-    """A backend that answers with each image's first pixel, and can hold only so many."""
+    """Backend that detects each image's first pixel as its label, with memory for a limited batch."""
 
     description = "none"
     device_type, precision = "cpu", "fp32"
@@ -144,7 +144,7 @@ def test_a_single_image_too_large_for_the_memory_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("where", ["sources", "open", "prepare", "run", "write"])
-def test_what_goes_wrong_anywhere_ends_it(where: str) -> None:
+def test_an_error_in_any_stage_ends_the_pipeline(where: str) -> None:
     def fail(*_: Any) -> Any:
         raise ZeroDivisionError(where)
 
@@ -169,7 +169,7 @@ def test_what_goes_wrong_anywhere_ends_it(where: str) -> None:
     assert results == (expected(20) if where == "sources" else [])
 
 
-def test_only_so_many_are_begun() -> None:
+def test_the_number_of_images_under_way_is_bounded() -> None:
     begun = 0
 
     def counted() -> Iterator[int]:
@@ -186,7 +186,7 @@ def test_only_so_many_are_begun() -> None:
 
 
 class Memory:
-    """Notes how much the images on their way need together; `needs[number]` for each source."""
+    """Record of the memory that images under way need; `needs[number]` for each source."""
 
     def __init__(self, needs: Sequence[int]) -> None:
         self.needs, self.now, self.peak, self.at_once, self.under_way = needs, 0, 0, 0, 0
@@ -218,7 +218,7 @@ class Memory:
 
 @given(st.lists(st.integers(0, 900), max_size=40), st.integers(1, 4), st.integers(1, 8))
 @settings(deadline=None, max_examples=50)
-def test_images_are_begun_only_with_the_memory_that_they_need(needs: list[int], workers: int, batch: int) -> None:
+def test_images_are_decoded_only_with_the_memory_that_they_need(needs: list[int], workers: int, batch: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "HELD_BYTES", 200)
         memory = Memory(needs)
@@ -233,7 +233,7 @@ def test_an_image_that_needs_more_than_all_memory_has_it_to_itself(monkeypatch: 
     assert memory.at_once == 1
 
 
-def test_memory_for_several_is_used_by_several(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_for_several_images_is_used_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HELD_BYTES", 200)
     meet = threading.Barrier(2, timeout=PATIENCE)
 
@@ -245,7 +245,7 @@ def test_memory_for_several_is_used_by_several(monkeypatch: pytest.MonkeyPatch) 
     assert list(run) == [0] * 40
 
 
-def test_an_image_that_is_not_kept_gives_its_memory_back_once_it_is_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_an_image_that_is_not_kept_is_free_once_it_is_resized(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HELD_BYTES", 1000)
     both_prepared = threading.Event()
 
@@ -263,7 +263,7 @@ def test_an_image_that_is_not_kept_gives_its_memory_back_once_it_is_resized(monk
     assert list(pipeline(range(2), Waiting(), workers=1, open_image=open_image, prepare=noting)) == [0, 1]
 
 
-def test_nothing_keeps_an_image_once_it_is_finished() -> None:
+def test_finished_images_are_garbage_collected() -> None:
     images: list[weakref.ref[Image.Image]] = []
     gone: list[bool] = []
 
@@ -304,7 +304,7 @@ def test_an_image_that_cannot_be_opened_is_written_as_an_error() -> None:
     ]
 
 
-def test_the_batch_size_is_told_how_long_batches_take() -> None:
+def test_the_batch_size_learns_how_long_batches_take() -> None:
     class Noting(BatchSize):
         def record(self, images: int, work: float, seconds: float) -> None:
             noted.append((images, work))
@@ -335,7 +335,7 @@ def test_a_backend_is_shared_while_it_runs() -> None:
     assert not echo.inside
 
 
-def test_a_result_comes_though_the_sources_keep_one_waiting() -> None:
+def test_results_come_while_the_sources_block() -> None:
     more = threading.Event()
 
     def slow() -> Iterator[int]:
@@ -349,7 +349,7 @@ def test_a_result_comes_though_the_sources_keep_one_waiting() -> None:
     assert list(results) == [2]
 
 
-def test_images_of_many_shapes_do_not_wait_for_one_that_is_being_read() -> None:
+def test_images_of_many_shapes_do_not_wait_for_a_slow_one() -> None:
     some_came = threading.Event()
 
     def of_its_own_shape(number: int) -> NetworkInput:
@@ -379,7 +379,7 @@ def test_a_batch_is_filled_while_images_are_being_read() -> None:
     assert echo.batches == [5]
 
 
-def test_stopping_finishes_what_is_under_way_and_nothing_more() -> None:
+def test_stopping_finishes_only_the_images_under_way() -> None:
     for_ever = threading.Event()
 
     def endless() -> Iterator[int]:
@@ -395,7 +395,7 @@ def test_stopping_finishes_what_is_under_way_and_nothing_more() -> None:
     for_ever.set()
 
 
-def test_the_clock_knows_what_the_network_took() -> None:
+def test_the_clock_times_the_network() -> None:
     class Slow(Echo):
         def run(self, pixels: Any, sizes: Any) -> list[RawDetections]:
             time.sleep(0.01)
@@ -406,7 +406,7 @@ def test_the_clock_knows_what_the_network_took() -> None:
     assert clock.seconds["network"] >= 0.03
 
 
-def test_one_by_one_nothing_leaves_the_thread() -> None:
+def test_one_by_one_runs_in_the_calling_thread() -> None:
     thread_ids, backend = set[int](), Echo()
 
     def noting(number: int) -> NetworkInput:
@@ -419,7 +419,7 @@ def test_one_by_one_nothing_leaves_the_thread() -> None:
     assert set(backend.batches) == {1}
 
 
-def test_one_by_one_a_stop_begins_no_more() -> None:
+def test_one_by_one_stops_after_the_current_image() -> None:
     run = OneByOne(range(20), stages(), backend=Echo(), clock=Clock())
     found = []
     for one in run:

@@ -1,4 +1,4 @@
-"""Folders of small images, some of them broken, each in a way of its own."""
+"""Folders of small images, some of them broken in various ways."""
 
 import io
 import random
@@ -9,11 +9,11 @@ from pathlib import Path
 from PIL import Image
 
 EVERY = 50
-"""One image in so many is broken."""
+"""One image in this many is broken."""
 
 
 def small_image(number: int) -> Image.Image:
-    """An image of a few colors, like no other."""
+    """Image of a few colors, different for each number."""
     random_numbers = random.Random(number)
     width, height = random_numbers.randint(20, 60), random_numbers.randint(20, 60)
     colors = bytes(random_numbers.randrange(256) for _ in range(4 * 3 * 3))
@@ -21,14 +21,14 @@ def small_image(number: int) -> Image.Image:
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:
-    """An image as a file."""
+    """Encode an image as a file."""
     file = io.BytesIO()
     image.save(file, kind)
     return file.getvalue()
 
 
 def broken(number: int) -> bytes:
-    """What looks like an image at most from afar."""
+    """Bytes that no decoder reads as an image."""
     image, random_numbers = small_image(number), random.Random(number)
     jpeg, png = encoded(image, "JPEG"), encoded(image.resize((60, 60), Image.Resampling.BICUBIC), "PNG")
     header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
@@ -53,7 +53,7 @@ def broken(number: int) -> bytes:
 
 
 def write_folder(folder: Path, count: int) -> list[str]:
-    """Write so many images, in folders of a thousand.
+    """Write a number of images, in folders of a thousand.
 
     Returns:
         The names of the broken ones, below the folder, in order.

@@ -1,4 +1,4 @@
-"""What a run has done outlives whatever ends it."""
+"""Journals survive whatever ends a run."""
 
 import json
 import tracemalloc
@@ -45,7 +45,7 @@ def remaining(record: RecordedRun, paths: Iterable[str]) -> list[str]:
     return [reference.path for _, reference in record.remaining(references)]
 
 
-def test_what_was_written_is_read_again(tmp_path: Path) -> None:
+def test_a_journal_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     names = ["a.jpg", "b\n.jpg", "c\udcff.jpg", "日本.jpg"]
     write(path, names, finish=True)
@@ -71,7 +71,7 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
         b"[" * 200_000 + b"\n",
     ],
 )
-def test_what_has_not_even_begun_is_no_journal(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_without_a_valid_first_line_is_no_journal(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "journal.jsonl"
     if content is not None:
         path.write_bytes(content)
@@ -80,7 +80,7 @@ def test_what_has_not_even_begun_is_no_journal(tmp_path: Path, content: bytes | 
 
 @settings(deadline=None)
 @given(st.data())
-def test_cut_off_anywhere_it_goes_on_and_ends_the_same(
+def test_a_run_cut_off_anywhere_resumes_to_the_same_end(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("cut")
@@ -117,7 +117,7 @@ LINES = {
 
 
 @pytest.mark.parametrize("hole", LINES)
-def test_what_follows_a_hole_is_not_whole(tmp_path: Path, hole: str) -> None:
+def test_lines_after_an_invalid_one_are_dropped(tmp_path: Path, hole: str) -> None:
     path = tmp_path / "journal.jsonl"
     names = [f"{number}.jpg" for number in range(8)]
     write(path, names, finish=True)
@@ -131,7 +131,7 @@ def test_what_follows_a_hole_is_not_whole(tmp_path: Path, hole: str) -> None:
 
 
 @pytest.mark.parametrize(("again", "at"), [(2, 3), (2, 6), (1, 9)])
-def test_what_follows_a_repeated_line_is_not_whole(tmp_path: Path, again: int, at: int) -> None:
+def test_lines_after_a_repeated_one_are_dropped(tmp_path: Path, again: int, at: int) -> None:
     path = tmp_path / "journal.jsonl"
     names = [f"{number}.jpg" for number in range(8)]
     write(path, names, finish=True)
@@ -143,7 +143,7 @@ def test_what_follows_a_repeated_line_is_not_whole(tmp_path: Path, again: int, a
     assert path.read_bytes() == b"".join(lines)
 
 
-def test_a_run_that_came_to_its_end_twice_is_whole(tmp_path: Path) -> None:
+def test_a_run_may_finish_more_than_once(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, ["a", "b"], finish=True)
     write(path, [], read(path), finish=True)
@@ -152,7 +152,7 @@ def test_a_run_that_came_to_its_end_twice_is_whole(tmp_path: Path) -> None:
     assert (record.done, record.finished, record.whole) == (3, True, path.stat().st_size)
 
 
-def test_a_changed_order_takes_few_bytes_a_image(tmp_path: Path) -> None:
+def test_a_changed_order_takes_few_bytes_per_image(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     count = 20_000
     names = [f"{number}.jpg" for number in range(count)]
@@ -168,7 +168,7 @@ def test_a_changed_order_takes_few_bytes_a_image(tmp_path: Path) -> None:
     assert most < 60 * count
 
 
-def test_a_journal_that_was_taken_away_is_told_of(tmp_path: Path) -> None:
+def test_a_journal_that_was_removed_or_replaced_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     for change in (path.unlink, lambda: path.rename(tmp_path / "other")):
         journal = Journal(path, SETTING)
@@ -181,7 +181,7 @@ def test_a_journal_that_was_taken_away_is_told_of(tmp_path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def test_images_that_came_or_went_or_moved_since(tmp_path: Path) -> None:
+def test_images_may_be_added_removed_or_reordered(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, ["a", "c", "d", "e"])
     record = read(path)
@@ -193,13 +193,13 @@ def test_images_that_came_or_went_or_moved_since(tmp_path: Path) -> None:
     assert remaining(record, []) == []
 
 
-def test_a_image_that_is_named_twice_is_done_twice(tmp_path: Path) -> None:
+def test_an_image_that_is_named_twice_is_done_twice(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, ["a", "b", "a"])
     assert remaining(read(path), ["a", "b", "a", "b", "a"]) == ["b", "a"]
 
 
-def test_only_one_process_writes_it(tmp_path: Path) -> None:
+def test_only_one_process_writes_a_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path, SETTING)
     journal.add(outcome(0, "a"))
@@ -210,7 +210,7 @@ def test_only_one_process_writes_it(tmp_path: Path) -> None:
     assert [one.index for one in read(path).outcomes()] == [0, 1]
 
 
-def test_each_line_is_on_its_way_to_the_disk_at_once(tmp_path: Path) -> None:
+def test_each_line_is_flushed_at_once(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path, SETTING)
     journal.add(outcome(0, "a"))

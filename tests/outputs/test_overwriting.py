@@ -1,4 +1,4 @@
-"""What a run may overwrite: what runs wrote and nobody changed since, and nothing else unless told to."""
+"""Runs overwrite only files that runs wrote and nobody changed since, unless they are told to."""
 
 import errno
 import json
@@ -41,7 +41,7 @@ def detections(score: float) -> Detections:
 
 
 class Place:
-    """A folder `images` with images `a.jpg`, `b.jpg` and `c.jpg`, and the folder `out`."""
+    """Folder `images` with images `a.jpg`, `b.jpg` and `c.jpg`, and folder `out`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.out = folder, folder / "out"
@@ -100,9 +100,9 @@ class Place:
     ) -> list[str | None]:
         run = self.start(names, formats, draw=draw, **more)  # type: ignore[arg-type]
         coming = run.remaining(iter(enumerate(self.images(*names))))
-        said = [self.write(run, index, one.relative.name, score, draw=draw) for index, one in coming]
+        messages = [self.write(run, index, one.relative.name, score, draw=draw) for index, one in coming]
         run.close(finished=True)
-        return said
+        return messages
 
     def files(self, folder: Path | None = None) -> dict[str, bytes]:
         root = folder or self.out
@@ -116,14 +116,14 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.mark.parametrize("listable", [True, False])
-def test_what_runs_wrote_is_overwritten(place: Place, listable: bool) -> None:
+def test_files_that_runs_wrote_are_overwritten(place: Place, listable: bool) -> None:
     for score in (0.5, 0.25, 0.5, 0.75):
         assert place.run(score=score, draw=True, listable=listable) == [None] * 3
         assert json.loads(place.files()["a.jpg.json"])["detections"][0]["score"] == score
         assert place.files()["detections.jsonl"].count(f'"score": {score}'.encode()) == 3
 
 
-def test_one_image_again_and_again(place: Place) -> None:
+def test_one_image_repeatedly(place: Place) -> None:
     for score in (0.5, 0.25):
         assert place.run(["a.jpg"], EACH, score=score, draw=True, resumable=False) == [None]
     (place.out / "a.json").write_text("mine")
@@ -138,7 +138,7 @@ FILES = {
     "yolo": "labels/b.txt",
     "voc": "b.xml",
     "labelme": "b.json",
-    "drawing": "b.jpg",
+    "annotated": "b.jpg",
     "data.yaml": "data.yaml",
     "csv": "detections.csv",
     "coco": "coco.json",
@@ -149,7 +149,7 @@ FILES = {
 
 @pytest.mark.parametrize("changed", [False, True], ids=["made by hand", "changed since"])
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
-def test_what_is_not_ours_is_not_overwritten(place: Place, file: str, changed: bool) -> None:
+def test_files_of_others_are_not_overwritten(place: Place, file: str, changed: bool) -> None:
     if changed:
         place.run(draw=True)
     (place.out / file).parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def test_what_is_not_ours_is_not_overwritten(place: Place, file: str, changed: b
     assert place.run(score=0.5, draw=True) == [None] * 3  # for now it is ours
 
 
-def test_the_first_is_named_and_the_others_counted(place: Place) -> None:
+def test_the_error_names_the_first_file_and_counts_the_others(place: Place) -> None:
     (place.out / "labels").mkdir(parents=True)
     for name in ("b.txt", "c.txt", "d.txt"):
         (place.out / "labels" / name).write_text("mine")
@@ -177,19 +177,19 @@ def test_the_first_is_named_and_the_others_counted(place: Place) -> None:
 
 
 @pytest.mark.parametrize("changed", [False, True], ids=["made by hand", "changed since"])
-def test_in_a_list_that_is_still_written_it_is_the_images_own_failure(place: Place, changed: bool) -> None:
+def test_in_a_list_from_stdin_only_the_image_fails(place: Place, changed: bool) -> None:
     if changed:
         place.run(formats=EACH)
     place.out.mkdir(exist_ok=True)
     (place.out / "b.json").write_bytes(b"mine")
-    said = place.run(formats=EACH, score=0.25, listable=False)
-    assert [one is not None for one in said] == [False, True, False]
-    assert "out/b.json was not written by detr, or has changed since; --overwrite replaces it" in str(said[1])
+    messages = place.run(formats=EACH, score=0.25, listable=False)
+    assert [one is not None for one in messages] == [False, True, False]
+    assert "out/b.json was not written by detr, or has changed since; --overwrite replaces it" in str(messages[1])
     assert (place.out / "b.json").read_bytes() == b"mine"
     assert place.run(formats=EACH, score=0.25, listable=False, overwrite=True) == [None] * 3
 
 
-def test_what_changes_while_a_run_goes_on_is_not_overwritten(place: Place) -> None:
+def test_files_that_appear_during_a_run_are_not_overwritten(place: Place) -> None:
     run = place.start(["a.jpg", "b.jpg"], ["labelme", "csv"])
     assert place.write(run, 0, "a.jpg", 0.5) is None
     (place.out / "b.json").write_text("mine")
@@ -204,7 +204,7 @@ def test_what_changes_while_a_run_goes_on_is_not_overwritten(place: Place) -> No
     assert place.files()["detections.csv"].count(b"a.jpg") == 1
 
 
-def test_equal_bytes_are_no_conflict(place: Place) -> None:
+def test_files_with_equal_bytes_are_no_conflict(place: Place) -> None:
     formats = ("json", "voc", "labelme")
     place.run(formats=formats)
     (place.out / STATE_FOLDER).rename(place.folder / "away")
@@ -218,11 +218,11 @@ def test_a_kill_before_the_journals_line_does_not_make_a_file_foreign(place: Pla
     (reference,) = place.images("b.jpg")
     run.write((1, reference), None, detections(0.5))
     run.close(finished=False)  # as far as the disk is concerned, it ends here
-    assert place.run(["a.jpg", "b.jpg"], EACH, resume=True, score=0.51) == [None]  # as a GPU may answer next time
+    assert place.run(["a.jpg", "b.jpg"], EACH, resume=True, score=0.51) == [None]  # as a GPU may predict next time
     assert json.loads(place.files()["b.jpg.json"])["detections"][0]["score"] == 0.51
 
 
-def test_what_a_power_cut_left_of_the_list_is_of_use(place: Place) -> None:
+def test_a_list_that_a_power_cut_truncated_is_still_used(place: Place) -> None:
     place.run(formats=EACH)
     with (place.out / STATE_FOLDER / LIST).open("ab") as file:
         file.write(b"cut")
@@ -237,8 +237,8 @@ def test_links_are_neither_followed_nor_overwritten(place: Place) -> None:
     place.out.mkdir()
     (elsewhere / "kept").write_text("mine")
     (place.out / "labels").symlink_to(elsewhere, target_is_directory=True)
-    said = place.run(formats=["yolo"])
-    assert all("out/labels leads out of the output folder" in str(one) for one in said)
+    messages = place.run(formats=["yolo"])
+    assert all("out/labels leads out of the output folder" in str(one) for one in messages)
     assert [path.name for path in elsewhere.iterdir()] == ["kept"]
     (place.out / "labels").unlink()
     (place.out / "labels").mkdir()
@@ -258,7 +258,7 @@ def test_links_within_the_output_folder_and_to_it_are_followed(place: Place) -> 
     assert (place.folder / "real" / "deep" / "a.txt").exists()
 
 
-def test_a_runs_own_folder_is_no_link_to_elsewhere(place: Place) -> None:
+def test_a_runs_own_folder_must_not_link_elsewhere(place: Place) -> None:
     (place.folder / "elsewhere").mkdir()
     place.out.mkdir()
     (place.out / STATE_FOLDER).symlink_to(place.folder / "elsewhere", target_is_directory=True)
@@ -283,7 +283,7 @@ def test_files_for_other_images_are_not_overwritten(place: Place, listable: bool
     assert len(place.files()["detections.csv"].splitlines()) == 2
 
 
-def test_files_for_more_images_of_which_some_are_gone_are_overwritten(place: Place) -> None:
+def test_files_for_images_that_no_longer_exist_are_overwritten(place: Place) -> None:
     place.run(["a.jpg", "b.jpg"], ["csv", "yolo"])
     (place.folder / "images" / "a.jpg").unlink()
     place.run(["b.jpg", "c.jpg"], ["csv", "yolo"])
@@ -291,7 +291,7 @@ def test_files_for_more_images_of_which_some_are_gone_are_overwritten(place: Pla
     place.run(["c.jpg"], ["yolo"])  # data.yaml says nothing of images
 
 
-def test_a_list_that_ends_without_some_images_does_not_overwrite_theirs(place: Place) -> None:
+def test_a_list_that_lacks_images_does_not_overwrite_their_files(place: Place) -> None:
     place.run(["a.jpg", "b.jpg", "c.jpg"], ["csv"], listable=False)
     before = place.files()
     with pytest.raises(OutputError, match=r"the list lacks 1 of the images of .*detections\.csv"):
@@ -299,7 +299,7 @@ def test_a_list_that_ends_without_some_images_does_not_overwrite_theirs(place: P
     assert place.files() == before
 
 
-def test_shards_and_merges_overwrite_nothing_else(place: Place) -> None:
+def test_shards_and_merges_overwrite_only_their_own_files(place: Place) -> None:
     names = ["a.jpg", "b.jpg", "c.jpg"]
     for index in range(2):
         place.run(names, ["labelme", "csv"], shard=Shard(index, 2))
@@ -347,9 +347,7 @@ def test_a_folder_that_was_replaced_or_removed_is_not_written_to(place: Place) -
         place.out.rename(place.folder / f"{change} and written again")
 
 
-def test_a_disk_that_becomes_read_only_is_told_of_and_gone_on_with(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_resumes_after_the_disk_became_read_only(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -370,10 +368,10 @@ STEPS = st.lists(st.tuples(st.sampled_from(["ours", "theirs", "gone", "again"]),
 
 @settings(deadline=None)
 @given(STEPS)
-def test_nothing_of_others_is_ever_lost(
+def test_files_of_others_are_never_lost(
     tmp_path_factory: pytest.TempPathFactory, steps: Iterable[tuple[str, str, bytes]]
 ) -> None:
-    """Whatever is written by whom, we overwrite only what we have once written at the same place."""
+    """Only files that we once wrote to the same path are overwritten."""
     output = tmp_path_factory.mktemp("out")
     (output / STATE_FOLDER).mkdir()
     written = Written(output, output / STATE_FOLDER)
@@ -426,7 +424,7 @@ def test_a_large_folder_is_listed_once_for_all_its_images(place: Place, monkeypa
     assert len(listed) <= 3
 
 
-def test_labels_made_by_hand_are_left_as_they_are(tmp_path: Path) -> None:
+def test_labels_made_by_hand_are_kept(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model")
     for name in ("images/a.jpg", "images/c.jpg"):
         (tmp_path / "w" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -436,9 +434,9 @@ def test_labels_made_by_hand_are_left_as_they_are(tmp_path: Path) -> None:
         (tmp_path / "w" / name).write_text("by hand")
     before = {path: path.read_bytes() for path in (tmp_path / "w").rglob("*") if path.is_file()}
     command = ("w/images", "-o", "w", "-f", "yolo", "--no-draw", "--threshold", "0")
-    code, said = predict(tmp_path, *command)
+    code, stderr = predict(tmp_path, *command)
     assert code == 2
-    assert said.splitlines()[-1] == (
+    assert stderr.splitlines()[-1] == (
         "detr: w/data.yaml and 1 more were not written by detr, or changed since; replace with --overwrite, "
         "or choose another --output"
     )

@@ -1,4 +1,4 @@
-"""What a journal says is done has its names on the disk before the journal's own line is, whatever order disks keep."""
+"""Files are on the disk before the journal line that mentions them, in whatever order disks write."""
 
 import os
 from dataclasses import replace
@@ -27,7 +27,7 @@ NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.z
 
 
 class Disk:
-    """A disk that after a power cut may have any of what was not synced.
+    """Disk that a power cut may leave with any part of what was not synced.
 
     Attributes:
         unsafe: new names that a power cut would take back.
@@ -67,9 +67,7 @@ class Disk:
         return self.sizes.get(path.stat().st_ino) == path.stat().st_size
 
 
-def test_what_is_not_whole_lies_where_the_next_run_takes_it_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_incomplete_files_lie_where_the_next_run_removes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(file: IO[bytes], *_: object) -> None:
         assert file.name is not None
         seen.append(Path(file.name).parent)
@@ -80,7 +78,7 @@ def test_what_is_not_whole_lies_where_the_next_run_takes_it_away(
     assert seen == [tmp_path / STATE_FOLDER]
 
 
-def test_single_images_keep_out_of_each_others_way_and_leave_nothing(tmp_path: Path) -> None:
+def test_runs_on_single_images_do_not_interfere_and_leave_nothing(tmp_path: Path) -> None:
     first, second = (OutputRun(tmp_path, PLAN, resumable=False) for _ in range(2))
     assert len(list((tmp_path / STATE_FOLDER).glob("single-*"))) == 2
     first.close(finished=True)
@@ -100,7 +98,9 @@ def test_single_images_keep_out_of_each_others_way_and_leave_nothing(tmp_path: P
     ],
     ids=["formats", "annotated images", "for all", "shard"],
 )
-def test_no_line_outlasts_the_names_it_speaks_of(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_journal_line_outlasts_the_files_it_mentions(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(journal, "SYNC_AFTER", 0)
     output = tmp_path / "new" / "out"
     file = output / STATE_FOLDER / ("0-of-2" if plan.shard else "") / JOURNAL
@@ -120,7 +120,7 @@ def test_no_line_outlasts_the_names_it_speaks_of(plan: Plan, tmp_path: Path, mon
     assert not disk.unsafe
 
 
-def test_a_drawing_does_not_take_the_place_of_its_own_image(tmp_path: Path) -> None:
+def test_an_annotated_image_does_not_replace_its_own_image(tmp_path: Path) -> None:
     decoded = DecodedImage(Image.new("RGB", (40, 30)))
     decoded.image.save(tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()

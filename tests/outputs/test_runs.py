@@ -1,4 +1,4 @@
-"""Runs over folders as people have them: in processes of their own that are killed, stopped and go on."""
+"""Runs over folders in processes of their own that are killed, stopped and resumed."""
 
 import json
 import os
@@ -28,7 +28,7 @@ TWO_THREADS = {"OMP_NUM_THREADS": "2"}
 
 
 class Place:
-    """A folder with a model, and `images`, one of them broken."""
+    """Folder with a model and `images`, one of which is broken."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -88,7 +88,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def whole(place: Place) -> dict[str, bytes]:
-    """What an unbroken run of a fresh interpreter, with other hashes than all others, writes in every format."""
+    """Files in every format of an unbroken run in a fresh interpreter, which has other hashes than all others."""
     command = [sys.executable, "-m", "detrcli", "predict", "images", *OPTIONS, "--output", "whole", *ALL]
     environment = {**os.environ, **SETTINGS, **TWO_THREADS}
     run = subprocess.run(command, cwd=place.folder, env=environment, capture_output=True, text=True)
@@ -97,7 +97,7 @@ def whole(place: Place) -> dict[str, bytes]:
     return place.outputs("whole")
 
 
-def test_one_broken_image_stops_nothing_and_is_not_left_out(place: Place, whole: dict[str, bytes]) -> None:
+def test_one_broken_image_does_not_stop_the_others(place: Place, whole: dict[str, bytes]) -> None:
     (failure,) = place.failures("whole")
     assert failure["path"] == "images/000/000049.png"
     assert failure["kind"] == "empty"
@@ -114,7 +114,7 @@ def test_one_broken_image_stops_nothing_and_is_not_left_out(place: Place, whole:
     assert all(name.endswith((*kinds, ".json")) for name in whole if "/" in name)
 
 
-def test_killed_again_and_again_it_ends_as_the_unbroken_run(place: Place, whole: dict[str, bytes]) -> None:
+def test_a_run_that_is_killed_repeatedly_ends_as_the_unbroken_run(place: Place, whole: dict[str, bytes]) -> None:
     for lines in (1, 9, 23):
         process = place.start_until(lines, "killed", "--resume", *ALL)
         process.kill()
@@ -128,15 +128,15 @@ def test_killed_again_and_again_it_ends_as_the_unbroken_run(place: Place, whole:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_it_says_how_to_go_on_and_can(
+def test_a_stopped_run_says_how_to_resume_and_can(
     place: Place, whole: dict[str, bytes], number: signal.Signals, code: int
 ) -> None:
     output = f"stopped-{code}"
     process = place.start_until(5, output, *ALL)
     process.send_signal(number)
-    rest, said = process.communicate(timeout=PATIENCE)
+    rest, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
-    assert said.decode().splitlines()[-1] == "stopped; continue with the same command and --resume"
+    assert stderr.decode().splitlines()[-1] == "stopped; continue with the same command and --resume"
     done = 5 + len(rest.splitlines())
     assert done < COUNT - 1
     assert "coco.json" not in place.outputs(output)
@@ -148,7 +148,7 @@ def test_stopped_it_says_how_to_go_on_and_can(
     assert place.outputs(output) == whole
 
 
-def test_a_list_is_answered_line_by_line(place: Place) -> None:
+def test_results_of_a_list_come_line_by_line(place: Place) -> None:
     with place.on_a_list("line-by-line") as (process, asked, answered):
         for path in ("images/000/000000.jpg", "images/000/000001.png"):
             asked.write(f"{path}\n".encode())
@@ -157,7 +157,7 @@ def test_a_list_is_answered_line_by_line(place: Place) -> None:
         assert process.wait() == 0
 
 
-def test_a_stop_while_a_list_goes_on(place: Place) -> None:
+def test_a_stop_while_a_list_is_still_open(place: Place) -> None:
     with place.on_a_list("open-list") as (process, asked, answered):
         asked.write(b"images/000/000000.jpg\n")
         answered.readline()
@@ -166,7 +166,7 @@ def test_a_stop_while_a_list_goes_on(place: Place) -> None:
         assert b"continue with the same command and --resume" in process.communicate()[1]
 
 
-def test_a_second_interruption_is_heeded_at_once(place: Place) -> None:
+def test_a_second_interruption_ends_the_process_at_once(place: Place) -> None:
     reading, writing = os.pipe()
     with place.on_a_list("twice", pass_fds=[reading]) as (process, asked, answered):
         asked.write(b"images/000/000000.jpg\nimages/000/000001.png\n")
@@ -184,7 +184,7 @@ def test_a_second_interruption_is_heeded_at_once(place: Place) -> None:
     os.close(writing)
 
 
-def test_a_run_that_goes_on_is_not_said_to_be_stopped(place: Place) -> None:
+def test_a_run_in_progress_is_not_reported_as_stopped(place: Place) -> None:
     with place.on_a_list("busy") as (process, asked, answered):
         asked.write(b"images/000/000000.jpg\n")
         answered.readline()
@@ -195,7 +195,7 @@ def test_a_run_that_goes_on_is_not_said_to_be_stopped(place: Place) -> None:
     assert run.stderr.startswith("detr: another run is writing busy/.detr/journal.jsonl; wait for it")
 
 
-def test_another_run_does_not_go_on_in_its_place(place: Place) -> None:
+def test_other_options_do_not_resume_a_run(place: Place) -> None:
     place.start_until(3, "other", "--format", "csv").kill()
     run = place.label("other", "--resume", "--format", "csv", "--threshold", "0.7")
     assert run.returncode == 2
@@ -214,7 +214,7 @@ def test_another_run_does_not_go_on_in_its_place(place: Place) -> None:
     assert len(run.stdout.splitlines()) == COUNT - 1
 
 
-def test_another_device_or_precision_does_not_go_on_in_its_place(place: Place) -> None:
+def test_another_device_or_precision_does_not_resume_a_run(place: Place) -> None:
     named(place, [b"a.jpg", b"b.jpg"], "computed")
     arguments = ("predict", "computed", "--model", "model", "--output", "computed-out", "--no-draw", "--format", "csv")
     assert place.detr(*arguments).returncode == 0
@@ -231,7 +231,7 @@ def test_another_device_or_precision_does_not_go_on_in_its_place(place: Place) -
     assert f"began with device = 'cuda', not 'cpu'; precision = 'fp16', not '{native}'" in run.stderr
 
 
-def test_other_weights_or_images_do_not_go_on_in_its_place(place: Place) -> None:
+def test_other_weights_or_folders_do_not_resume_a_run(place: Place) -> None:
     named(place, [b"a.jpg", b"b.jpg"], "weights")
     save_tiny(place.folder / "changing")
     arguments = ("predict", "weights", *OPTIONS, "--model", "changing", "--no-draw", "--format", "csv", "--resume")
@@ -243,7 +243,7 @@ def test_other_weights_or_images_do_not_go_on_in_its_place(place: Place) -> None
     assert (again.returncode, "began with digest = " in again.stderr) == (2, True)
 
 
-def test_images_that_are_new_are_all_that_is_done(place: Place) -> None:
+def test_resuming_processes_only_new_images(place: Place) -> None:
     shutil.copytree(place.folder / "images", place.folder / "growing")
     arguments = ("predict", "growing", *OPTIONS, "--output", "grown", "--resume", "--no-draw", "--format", "jsonl")
     assert place.detr(*arguments).returncode == 1
@@ -287,7 +287,7 @@ def test_shards_of_a_list_are_merged_in_its_order(place: Place) -> None:
     assert paths((place.folder / "listed/detections.jsonl").read_text()) == listed
 
 
-def test_shards_that_are_not_all_there_are_not_merged(place: Place) -> None:
+def test_missing_or_unfinished_shards_are_not_merged(place: Place) -> None:
     assert place.label("partly", "--shard", "0/2", "--no-draw", "--format", "coco").returncode in (0, 1)
     run = place.detr("merge", "partly")
     assert (run.returncode, run.stdout) == (2, "")
@@ -303,12 +303,12 @@ def test_shards_that_are_not_all_there_are_not_merged(place: Place) -> None:
     assert "coco.json" not in place.outputs("partly")
 
 
-def test_a_full_disk_stops_a_run_that_can_go_on(place: Place, whole: dict[str, bytes]) -> None:
+def test_a_run_resumes_after_a_full_disk(place: Place, whole: dict[str, bytes]) -> None:
     run = place.label("full", *ALL, limits={resource.RLIMIT_FSIZE: 12_000})
     assert run.returncode == 2
-    complaint = run.stderr.splitlines()[-1]
-    assert complaint.startswith("detr: cannot write full/")
-    assert complaint.endswith("free some space, then run it again; continue with --resume")
+    message = run.stderr.splitlines()[-1]
+    assert message.startswith("detr: cannot write full/")
+    assert message.endswith("free some space, then run it again; continue with --resume")
     run = place.label("full", "--resume", *ALL)
     assert run.returncode == 1
     assert len(run.stdout.splitlines()) < COUNT - 1
@@ -321,7 +321,7 @@ def test_several_devices_share_the_work(place: Place, whole: dict[str, bytes]) -
     assert place.outputs("devices") == whole
 
 
-def test_drawings_are_no_images_to_learn_from(place: Place) -> None:
+def test_annotated_images_are_no_dataset(place: Place) -> None:
     assert place.label("drawn", "--format", "coco").returncode == 1
     run = place.detr("eval", "drawn", "--model", "model")
     assert (run.returncode, run.stdout) == (2, "")
@@ -335,7 +335,7 @@ def test_drawings_are_no_images_to_learn_from(place: Place) -> None:
     assert json.loads(run.stdout)["images"] == COUNT - 1
 
 
-def test_what_stops_it_early_can_be_json(place: Place) -> None:
+def test_errors_before_a_run_can_be_json(place: Place) -> None:
     run = place.detr("predict", "images", "--recursive", "--model", "nonesuch", "--log-json")
     (event,) = [json.loads(line) for line in run.stderr.splitlines()]
     assert event["event"] == "error"
@@ -343,7 +343,7 @@ def test_what_stops_it_early_can_be_json(place: Place) -> None:
     assert run.returncode == 2
 
 
-def test_everything_said_can_be_json(place: Place) -> None:
+def test_all_messages_can_be_json(place: Place) -> None:
     run = place.label("logged", "--log-json", "--no-draw", "--format", "csv")
     events = [json.loads(line) for line in run.stderr.splitlines()]
     assert [event["event"] for event in events] == ["error", "summary"]
@@ -362,7 +362,7 @@ def named(place: Place, names: Iterable[bytes], folder: str) -> None:
         (place.folder / folder / os.fsdecode(name)).write_bytes(encoded(small_image(number), "JPEG"))
 
 
-def test_a_pipe_in_a_folder_does_not_keep_a_run_waiting(place: Place) -> None:
+def test_a_pipe_in_a_folder_does_not_block_a_run(place: Place) -> None:
     named(place, [b"a.jpg", b"c.jpg"], "piped")
     os.mkfifo(place.folder / "piped" / "b.jpg")
     run = place.detr("predict", "piped", *OPTIONS, "--no-draw")
@@ -400,7 +400,7 @@ def test_a_name_too_long_for_its_outputs(place: Place) -> None:
     assert json.loads(place.outputs("long-out")[name])["path"] == f"long/{'x' * 251}.jpg"
 
 
-def test_images_that_would_share_a_file_of_labels(place: Place) -> None:
+def test_images_with_the_same_stem_share_no_label_file(place: Place) -> None:
     named(place, [b"a.jpg", b"a.jpeg", b"b.jpg"], "alike")
     run = place.detr("predict", "alike", *OPTIONS, "--output", "alike-out", "--format", "yolo", "--no-draw")
     assert run.returncode == 1
@@ -410,14 +410,14 @@ def test_images_that_would_share_a_file_of_labels(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "formats", "said"),
+    ("names", "formats", "message"),
     [
         ((b"a", b"a.jpg"), ("voc",), "a: voc has one file for it and for a.jpg"),
         ((b"a.jpg", b"a.jpg.jpg"), ("json", "labelme"), "a.jpg.jpg: labelme has one file for it and json for"),
     ],
 )
-def test_images_that_would_share_a_file_otherwise(
-    place: Place, names: tuple[bytes, ...], formats: tuple[str, ...], said: str
+def test_images_whose_outputs_would_have_the_same_path_fail(
+    place: Place, names: tuple[bytes, ...], formats: tuple[str, ...], message: str
 ) -> None:
     folder = f"alike-{formats[0]}"
     named(place, names, folder)
@@ -425,7 +425,7 @@ def test_images_that_would_share_a_file_otherwise(
     chosen = [argument for name in formats for argument in ("--format", name)]
     run = place.detr("predict", *sources, *OPTIONS, "--output", f"{folder}-out", *chosen, "--no-draw")
     assert run.returncode == 1
-    assert said in run.stderr
+    assert message in run.stderr
     assert len(place.failures(f"{folder}-out")) == 1
 
 
@@ -438,7 +438,7 @@ def test_stdout_on_a_full_disk(place: Place) -> None:
     )
 
 
-def test_a_image_whose_labels_would_overwrite_those_of_all(place: Place) -> None:
+def test_an_image_whose_labels_would_overwrite_a_file_for_all_images_fails(place: Place) -> None:
     named(place, [b"coco.jpg", b"other.jpg"], "named")
     formats = ("--format", "labelme", "--format", "coco", "--no-draw")
     run = place.detr("predict", "named", *OPTIONS, "--output", "named-out", *formats)
@@ -452,7 +452,7 @@ def test_a_image_whose_labels_would_overwrite_those_of_all(place: Place) -> None
     assert [failure["path"] for failure in place.failures("named-failures")] == ["named/failures.jsonl"]
 
 
-def test_a_image_whose_output_cannot_be_written_stops_no_other(place: Place) -> None:
+def test_an_image_whose_output_cannot_be_written_stops_no_other(place: Place) -> None:
     named(place, [b"a.jpg", b"b.jpg"], "taken")
     (place.folder / "taken-out" / "a.jpg").mkdir(parents=True)
     run = place.detr("predict", "taken", *OPTIONS, "--output", "taken-out")
@@ -473,7 +473,7 @@ def test_shards_of_different_runs_are_not_merged(place: Place) -> None:
     assert "coco.json" not in place.outputs("different")
 
 
-def test_failures_can_be_tried_again(place: Place) -> None:
+def test_failures_can_be_retried(place: Place) -> None:
     shutil.copytree(place.folder / "images", place.folder / "mended")
     place.detr("predict", "mended", *OPTIONS, "--output", "tried", "--no-draw", "--format", "csv")
     (failure,) = place.failures("tried")

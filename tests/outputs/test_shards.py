@@ -1,4 +1,4 @@
-"""Parts of the images for machines that know nothing of each other."""
+"""Shards for machines that need not know of each other."""
 
 import pytest
 from hypothesis import example, given
@@ -22,7 +22,7 @@ def test_shards_are_about_equal_and_never_change() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "4/4", "-1/4", "0/0", "a/b", "1/2/3", "1 /2", "0/1.5"])
-def test_what_is_no_shard(text: str) -> None:
+def test_invalid_shards(text: str) -> None:
     with pytest.raises(UsageError, match="a shard is I/N"):
         parse_shard(text)
     assert str(parse_shard("2/3")) == "2/3"
