@@ -19,7 +19,7 @@ from .train import train
 app = typer.Typer(
     name="detr",
     cls=Group,
-    help="Find objects in images with DETR.",
+    help="Detect objects in images with DETR and LW-DETR.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

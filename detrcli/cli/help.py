@@ -36,6 +36,7 @@ NARROW = 60
 """Columns below which descriptions are printed under options, not beside them."""
 LEAST = 20
 """Columns that help takes even on narrower terminals."""
+_SWITCH = re.compile(r"--(\S+) / --no-\1")
 _RANGE = re.compile(r"; [\d.<=]*x[<>]=[\d.]+(?=]$)|  \[[\d.<=]*x[<>]=[\d.]+]$")
 
 
@@ -91,7 +92,7 @@ class Command(TyperCommand):
             if isinstance(param, TyperArgument):
                 arguments.append((str(param.metavar), text.removesuffix("  [required]")))
             else:
-                options[max(param.opts, key=len).lstrip("-")] = (name, _RANGE.sub("", text))
+                options[max(param.opts, key=len).lstrip("-")] = (_SWITCH.sub(r"--[no-]\1", name), _RANGE.sub("", text))
         panels = {title: [options.pop(name) for name in names if name in options] for title, names in PANELS.items()}
         for title, rows in {"Arguments": arguments, **panels, OTHERS: list(options.values())}.items():
             if rows:

@@ -73,7 +73,7 @@ Device: TypeAlias = Annotated[
     typer.Option(
         metavar="DEVICE",
         autocompletion=_complete_device,
-        help="auto, cpu, cuda, cuda:N, mps or tensorrt; several GPUs as cuda:0,cuda:1.",
+        help="cpu, cuda, cuda:N, mps, tensorrt or auto; several GPUs as cuda:0,cuda:1.",
     ),
 ]
 OneDevice: TypeAlias = Annotated[
@@ -82,16 +82,18 @@ OneDevice: TypeAlias = Annotated[
         metavar="DEVICE",
         callback=_single_device,
         autocompletion=_complete_device,
-        help="auto, cpu, cuda, cuda:N or mps.",
+        help="cpu, cuda, cuda:N, mps or auto.",
     ),
 ]
 ImageSize: TypeAlias = Annotated[
     str | None,
-    typer.Option("--image-size", metavar="N|WxH", help="Size that images are resized to.  [default: the model's]"),
+    typer.Option(
+        "--image-size", metavar="N|WxH", help="Size that images are resized to.  [default: that of the model]"
+    ),
 ]
 Precision: TypeAlias = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],
-    typer.Option(metavar="auto|fp32|fp16|bf16", help="Floating-point precision (auto: fastest supported)."),
+    typer.Option(metavar="PRECISION", help="fp32, fp16, bf16 or auto (the fastest supported)."),
 ]
 BatchSize: TypeAlias = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Images per batch.  [default: 8 on CUDA, else 1]")
