@@ -1,6 +1,6 @@
-"""What a folded network becomes on a CPU: equal to it up to rounding, in the shape of the CPU's fastest kernels.
+"""Forms of a fused network that are fast on a CPU, equal to it up to rounding.
 
-A network is changed in place, and stays on the CPU from then on.
+Each function changes a network in place, after which it must stay on the CPU.
 """
 
 import math
@@ -15,20 +15,20 @@ from .fuse import FusedQKVAttention
 
 
 def pack_linears(network: nn.Module) -> None:
-    """Let each linear layer keep its weights in the order in which oneDNN multiplies with them.
+    """Reorder the weights of linear layers for oneDNN, once instead of for each product.
 
-    Otherwise it reorders them for each product in bfloat16; in float32 PyTorch asks MKL, which is slow on CPUs that are
-    not Intel's. Layers whose dtype this CPU does not compute in stay as they are, all of them where PyTorch was built
-    without oneDNN; those that are packed keep their dtype, and can be neither copied nor saved.
+    In bfloat16, oneDNN otherwise reorders them each time; in float32, PyTorch otherwise uses MKL, which is slow on CPUs
+    other than Intel's. Layers whose dtype oneDNN does not support natively are left unchanged. Packed layers can
+    neither be copied nor saved nor change their dtype.
     """
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.Linear) and _packs(child.weight.dtype):
+            if isinstance(child, nn.Linear) and _can_pack(child.weight.dtype):
                 setattr(module, name, PackedLinear(child))
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weights lie in oneDNN's order."""
+    """Linear layer with weights in oneDNN's order."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -41,15 +41,15 @@ class PackedLinear(nn.Module):
 
 
 def flop_formulas() -> dict[Callable[..., object], Callable[..., int]]:
-    """For PyTorch's counter of operations: what it does not know of this form."""
-    return {torch.ops.mkldnn._linear_pointwise: _products} if _packs(torch.float32) else {}
+    """Formulas for PyTorch's `FlopCounterMode` of the operators of packed layers."""
+    return {torch.ops.mkldnn._linear_pointwise: _linear_flops} if _can_pack(torch.float32) else {}
 
 
-def _products(x: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
+def _linear_flops(x: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
     return 2 * x[-1] * math.prod(out_shape)
 
 
-def _packs(dtype: torch.dtype) -> bool:
+def _can_pack(dtype: torch.dtype) -> bool:
     operators = torch.ops.mkldnn
     if not (torch.backends.mkldnn.is_available() and hasattr(operators, "_linear_pointwise")):
         return False
@@ -57,10 +57,10 @@ def _packs(dtype: torch.dtype) -> bool:
 
 
 def use_exp2_attention(network: nn.Module) -> None:
-    """Let the blocks of a folded ViT attend by powers of two.
+    """Replace the attention of a fused ViT by `Exp2Attention`.
 
-    For bfloat16, in which PyTorch's own attention converts to float32 and back; not for float16, whose range is small.
-    Best while the network is in float32, lest its weights be rounded twice.
+    For bfloat16, where PyTorch's own attention converts to float32 and back; the range of float16 is too small. Call it
+    while the network is in float32, so that weights are rounded only once.
     """
     for module in list(network.modules()):
         if isinstance(module, Block):
@@ -69,56 +69,56 @@ def use_exp2_attention(network: nn.Module) -> None:
 
 
 class Exp2Attention(nn.Module):
-    """`FusedQKVAttention` whose softmax is 2 to the power of each score, over their sum.
+    """`FusedQKVAttention` with 2^score in place of exp(score): weights are scaled such that softmax is the same.
 
-    Tokens stand in columns, as the products with queries and values take them. A further value, which is always one,
-    sums the powers. The largest score is not taken off first, as softmax does lest numbers leave their range: that they
-    have not is seen by the sums afterwards.
+    Tokens are columns, as the matrix products with queries and values need them. A constant row of ones below the
+    values yields the sums of the weights. Softmax subtracts the largest score to stay in range; here the sums tell
+    afterwards whether the range was left, in which case PyTorch's attention is used.
     """
 
-    AT_ONCE = 2**22
-    """Scores that a CPU's cache holds."""
+    MAX_SCORES = 2**22
+    """Scores that fit in a CPU's cache."""
     RANGE = 2.0**-100, 2.0**100
-    """Between these a sum tells that every power that matters to it is a number of bfloat16."""
+    """Sums within it prove that every weight that matters was representable in bfloat16."""
 
     def __init__(self, attention: FusedQKVAttention) -> None:
         super().__init__()
         self.heads, self.window, self.output = attention.heads, attention.window, attention.output
-        joint = attention.joint
-        weights = torch.cat((joint.weight, joint.bias[:, None]), dim=1).detach()
+        qkv = attention.qkv
+        weights = torch.cat((qkv.weight, qkv.bias[:, None]), dim=1).detach()
         query, key, value = weights.unflatten(0, (3, self.heads, -1))
         one = torch.zeros_like(value[:, :1])
         one[..., -1] = 1
         parts = [part.flatten(0, 1) for part in (query * math.log2(math.e), key, torch.cat((value, one), dim=1))]
         self.rows = [len(part) for part in parts]
-        weight, bias = torch.cat(parts).split((joint.in_features, 1), dim=1)
+        weight, bias = torch.cat(parts).split((qkv.in_features, 1), dim=1)
         self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
         self.bias = nn.Parameter(bias.contiguous(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, S, D), window by window → the same shape."""
         batch, groups = x.shape[0], WINDOWS**2 if self.window else 1
-        joint = torch.baddbmm(self.bias, self.weight.expand(batch, -1, -1), x.transpose(1, 2))
+        qkv = torch.baddbmm(self.bias, self.weight.expand(batch, -1, -1), x.transpose(1, 2))
         query, key, value = (
             part.view(batch, self.heads, -1, groups, part.shape[-1] // groups).transpose(2, 3).flatten(0, 2)
-            for part in joint.split(self.rows, dim=1)
+            for part in qkv.split(self.rows, dim=1)
         )
         mixed = self.mix(query, key.transpose(1, 2).contiguous(), value)
         mixed = mixed.view(batch, self.heads, groups, *mixed.shape[1:])
         return torch.as_tensor(self.output(mixed.permute(0, 2, 4, 1, 3).reshape(x.shape)))
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """The mean of all values for each query, weighed by the powers of two.
+        """Weighted mean of the values for each query.
 
         Args:
-            query: (N, d, S), scaled so that a score is the power.
+            query: (N, d, S), scaled for powers of two.
             key: (N, S, d).
-            value: (N, d + 1, S), the last of which is one.
+            value: (N, d + 1, S), whose last row is one.
 
         Returns:
             (N, d, S).
         """
-        count = max(32, self.AT_ONCE // key[..., 0].numel() // 32 * 32)
+        count = max(32, self.MAX_SCORES // key[..., 0].numel() // 32 * 32)
         mixed = torch.cat([value @ (key @ some).exp2_() for some in query.split(count, dim=2)], dim=2)
         mixed, total = mixed[:, :-1], mixed[:, -1:]
         lowest, highest = total.aminmax()

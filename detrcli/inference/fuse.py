@@ -1,7 +1,7 @@
-"""The form of a network for inference: equal to the trained one, without the work that is known beforehand.
+"""Fused networks: equal to trained ones up to rounding, without the work that can be done once.
 
-Each function changes a network in place, part by part: what has become needless gives way to `nn.Identity`. The answers
-stay the same up to rounding (norms and LayerScale are folded in float64); the network is for inference from then on.
+Each function changes a network in place, after which it is for inference only; modules that become redundant are
+replaced by `nn.Identity`. Norms and LayerScale are fused in float64.
 """
 
 import torch
@@ -16,39 +16,39 @@ from ..models.vit import PATCH, WINDOWS, Block, LayerScale, PatchEmbedding, Self
 
 
 def fuse(network: Detr | LwDetr) -> Detr | LwDetr:
-    """Bring a network of either family into its form for inference, in place."""
+    """Fuse a network of either family in place."""
     return fuse_detr(network) if isinstance(network, Detr) else fuse_lwdetr(network)
 
 
 def fuse_detr(model: Detr) -> Detr:
-    """Fold each frozen batch norm of the backbone into the convolution before it.
+    """Fuse each frozen batch norm of the backbone into the convolution before it.
 
     Returns:
-        The same model, with its convolutions in channels-last order.
+        The same model, in channels-last memory format.
     """
     for module in list(model.backbone.modules()):
         if isinstance(module, ResNet):
-            module.conv1, module.bn1 = _folded(module.conv1, module.bn1), nn.Identity()
+            module.conv1, module.bn1 = _fuse_norm(module.conv1, module.bn1), nn.Identity()
         elif isinstance(module, BasicBlock | Bottleneck):
-            module.conv1, module.bn1 = _folded(module.conv1, module.bn1), nn.Identity()
-            module.conv2, module.bn2 = _folded(module.conv2, module.bn2), nn.Identity()
+            module.conv1, module.bn1 = _fuse_norm(module.conv1, module.bn1), nn.Identity()
+            module.conv2, module.bn2 = _fuse_norm(module.conv2, module.bn2), nn.Identity()
             if isinstance(module, Bottleneck):
-                module.conv3, module.bn3 = _folded(module.conv3, module.bn3), nn.Identity()
+                module.conv3, module.bn3 = _fuse_norm(module.conv3, module.bn3), nn.Identity()
             if isinstance(module.downsample, nn.Sequential):
                 conv, norm = module.downsample
-                module.downsample = _folded(conv, norm)
+                module.downsample = _fuse_norm(conv, norm)
     return model.to(memory_format=torch.channels_last)
 
 
 def fuse_lwdetr(model: LwDetr) -> LwDetr:
-    """Fold what can be folded, and leave out what only training needs.
+    """Fuse what can be fused, and remove what only training needs.
 
-    Batch norms go into the convolutions before them and LayerScale into the projections before it; queries, keys and
-    values come of one product; patches are gathered window by window, and positions resized once for a size; one
-    query group stays.
+    Batch norms are fused into the convolutions before them, and LayerScale into the projections before it. Queries,
+    keys and values come from one matrix product. Patches are gathered window by window, and positions are resized once
+    per image size. Only the first query group is kept.
 
     Returns:
-        The same model, with its convolutions in channels-last order.
+        The same model, in channels-last memory format.
     """
     model.proposals = model.proposals[:1]
     count = model.config.num_queries
@@ -57,11 +57,11 @@ def fuse_lwdetr(model: LwDetr) -> LwDetr:
     for module in list(model.modules()):
         if isinstance(module, ConvNorm):
             conv, norm, activation = module
-            module[0], module[1], module[2] = _folded(conv, norm), nn.Identity(), _in_place(activation)
+            module[0], module[1], module[2] = _fuse_norm(conv, norm), nn.Identity(), _in_place(activation)
         elif isinstance(module, Block):
             assert isinstance(module.attention, SelfAttention)
-            _scale(module.attention.output, module.scale1)
-            _scale(module.feedforward[2], module.scale2)
+            _fuse_scale(module.attention.output, module.scale1)
+            _fuse_scale(module.feedforward[2], module.scale2)
             module.attention = FusedQKVAttention(module.attention)
             module.scale1, module.scale2 = nn.Identity(), nn.Identity()
     assert isinstance(model.backbone.embedding, PatchEmbedding)
@@ -70,7 +70,7 @@ def fuse_lwdetr(model: LwDetr) -> LwDetr:
 
 
 class FusedQKVAttention(nn.Module):
-    """`SelfAttention` with one product for queries, keys and values, whose scores need no scale."""
+    """`SelfAttention` with one matrix product for queries, keys and values; scores are already scaled."""
 
     def __init__(self, attention: SelfAttention) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class FusedQKVAttention(nn.Module):
         self.heads = attention.heads
         self.window = attention.window
         scale = (query.out_features // attention.heads) ** -0.5
-        self.joint = _linear(
+        self.qkv = _linear(
             torch.cat((query.weight * scale, key.weight, value.weight)),
             torch.cat((query.bias * scale, torch.zeros_like(query.bias), value.bias)),
         )
@@ -86,15 +86,15 @@ class FusedQKVAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, S, D), window by window → the same shape."""
-        seen = x.shape[0] * WINDOWS**2 if self.window else x.shape[0]
-        joint = self.joint(x).reshape(seen, -1, 3, self.heads, x.shape[-1] // self.heads)
-        query, key, value = joint.permute(2, 0, 3, 1, 4)
+        groups = x.shape[0] * WINDOWS**2 if self.window else x.shape[0]
+        qkv = self.qkv(x).reshape(groups, -1, 3, self.heads, x.shape[-1] // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         return torch.as_tensor(self.output(mixed.transpose(1, 2).reshape(x.shape)))
 
 
 class FusedPatchEmbedding(nn.Module):
-    """`Embedding` as one product over patches gathered window by window, with positions kept for the next image."""
+    """`PatchEmbedding` as one matrix product over patches gathered window by window, with cached positions."""
 
     def __init__(self, embedding: PatchEmbedding) -> None:
         super().__init__()
@@ -102,27 +102,27 @@ class FusedPatchEmbedding(nn.Module):
         assert embedding.patches.bias is not None
         self.bias = _constant(embedding.patches.bias)
         self.positions = embedding.positions
-        self._kept: tuple[tuple[object, ...], Tensor] = (), torch.empty(0)
+        self._cache: tuple[tuple[object, ...], Tensor] = (), torch.empty(0)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, H·W/16², D)."""
+        """Pixels (B, 3, H, W) → tokens (B, H·W/16², D), window by window."""
         batch, _, height, width = pixels.shape
         rows, columns = height // (WINDOWS * PATCH), width // (WINDOWS * PATCH)
         x = pixels.permute(0, 2, 3, 1).reshape(batch, WINDOWS, rows, PATCH, WINDOWS, columns, PATCH * 3)
         x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, WINDOWS**2 * rows * columns, -1)
         x = F.linear(x, self.weight)
-        return x.add_(self._positions(height // PATCH, width // PATCH))
+        return x.add_(self._cached_positions(height // PATCH, width // PATCH))
 
-    def _positions(self, height: int, width: int) -> Tensor:
+    def _cached_positions(self, height: int, width: int) -> Tensor:
         key = (height, width, self.weight.device, self.weight.dtype)
-        before, positions = self._kept  # at once: another thread may be about to replace them
-        if key != before:
+        cached_key, positions = self._cache  # read at once, since another thread may replace both
+        if key != cached_key:
             positions = to_windows(self.positions(height, width) + self.bias)
-            self._kept = key, positions
+            self._cache = key, positions
         return positions
 
 
-def _folded(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
+def _fuse_norm(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, FrozenBatchNorm | nn.BatchNorm2d)
     assert norm.running_mean is not None
@@ -135,19 +135,19 @@ def _folded(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
     return conv
 
 
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    linear.weight, linear.bias = _constant(weight), _constant(bias)
-    return linear
-
-
-def _scale(linear: nn.Module, scale: nn.Module) -> None:
+def _fuse_scale(linear: nn.Module, scale: nn.Module) -> None:
     assert isinstance(linear, nn.Linear)
     assert isinstance(scale, LayerScale)
     factor = scale.weight.double()
     dtype = linear.weight.dtype
     linear.weight = _constant((linear.weight.double() * factor[:, None]).to(dtype))
     linear.bias = _constant((linear.bias.double() * factor).to(dtype))
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight, linear.bias = _constant(weight), _constant(bias)
+    return linear
 
 
 def _in_place(activation: nn.Module) -> nn.Module:

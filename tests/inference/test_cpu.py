@@ -1,4 +1,4 @@
-"""Attention by powers of two is attention, whatever the scores."""
+"""Attention by powers of two equals softmax attention, whatever the scores."""
 
 import copy
 from collections import Counter
@@ -19,7 +19,7 @@ DIM, HEADS = 32, 4
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often powers were taken, and how often PyTorch's own attention was asked."""
+    """Number of calls of `exp2_`, and of PyTorch's own attention."""
     counts: Counter[str] = Counter()
     exp2_, attend = Tensor.exp2_, F.scaled_dot_product_attention
 
@@ -30,23 +30,23 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return run
 
-    monkeypatch.setattr(Tensor, "exp2_", counted("powers", exp2_))
+    monkeypatch.setattr(Tensor, "exp2_", counted("exp2", exp2_))
     monkeypatch.setattr(F, "scaled_dot_product_attention", counted("attention", attend))
     return counts
 
 
 def attention(*, window: bool = False, sharpness: float = 1, shift: float = 0) -> FusedQKVAttention:
-    """One whose largest score grows with the square of its sharpness, and of which all are moved by a shift."""
+    """Attention whose largest score grows with the square of `sharpness`, and whose scores are all shifted."""
     torch.manual_seed(0)
     plain = SelfAttention(DIM, HEADS, window=window).requires_grad_(False).double()
     plain.query.weight *= sharpness
     plain.key.weight *= sharpness
-    joint = FusedQKVAttention(plain)
+    fused = FusedQKVAttention(plain)
     if shift:
-        query, key, _ = joint.joint.bias.unflatten(0, (3, HEADS, -1))
-        joint.joint.weight.unflatten(0, (3, HEADS, -1))[:2, :, 0] = 0
+        query, key, _ = fused.qkv.bias.unflatten(0, (3, HEADS, -1))
+        fused.qkv.weight.unflatten(0, (3, HEADS, -1))[:2, :, 0] = 0
         query[:, 0], key[:, 0] = shift, 1
-    return joint
+    return fused
 
 
 def tokens(batch: int) -> Tensor:
@@ -56,14 +56,12 @@ def tokens(batch: int) -> Tensor:
 @pytest.mark.parametrize(("sharpness", "in_range"), [(1, True), (4, True), (8, False), (100, False), (1000, False)])
 @pytest.mark.parametrize("window", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_it_mixes_as_softmax_does(
-    window: bool, sharpness: float, in_range: bool, batch: int, calls: Counter[str]
-) -> None:
-    joint, x = attention(window=window, sharpness=sharpness), tokens(batch)
-    mixed = Exp2Attention(copy.deepcopy(joint))(x)
-    assert calls["powers"] == 1
+def test_it_equals_softmax(window: bool, sharpness: float, in_range: bool, batch: int, calls: Counter[str]) -> None:
+    fused, x = attention(window=window, sharpness=sharpness), tokens(batch)
+    mixed = Exp2Attention(copy.deepcopy(fused))(x)
+    assert calls["exp2"] == 1
     assert calls["attention"] == (0 if in_range else 1)
-    torch.testing.assert_close(mixed, joint(x))
+    torch.testing.assert_close(mixed, fused(x))
 
 
 @pytest.mark.parametrize(("shift", "in_range"), [(-50, True), (50, True), (-80, False), (80, False), (-300, False)])
@@ -71,30 +69,30 @@ def test_it_mixes_as_softmax_does(
 def test_scores_that_are_all_small_or_all_large(
     shift: float, in_range: bool, dtype: torch.dtype, calls: Counter[str]
 ) -> None:
-    joint, x = attention(sharpness=0.1, shift=shift), tokens(1)
-    at_least_float32 = joint(x)
+    fused, x = attention(sharpness=0.1, shift=shift), tokens(1)
+    expected = fused(x)
     calls.clear()
-    mixed = Exp2Attention(copy.deepcopy(joint)).to(dtype)(x.to(dtype))
+    mixed = Exp2Attention(copy.deepcopy(fused)).to(dtype)(x.to(dtype))
     assert calls["attention"] == (0 if in_range else 1)
     tolerance = 1e-9 if dtype == torch.float64 else 0.02
-    torch.testing.assert_close(mixed.double(), at_least_float32, rtol=0, atol=tolerance)
+    torch.testing.assert_close(mixed.double(), expected, rtol=0, atol=tolerance)
 
 
-def test_it_mixes_in_pieces(monkeypatch: pytest.MonkeyPatch, calls: Counter[str]) -> None:
-    monkeypatch.setattr(Exp2Attention, "AT_ONCE", HEADS * 80 * 32)
-    joint, x = attention(), tokens(1)
-    mixed = Exp2Attention(copy.deepcopy(joint))(x)
-    assert calls["powers"] == 3  # of 32, 32 and 16 queries
-    torch.testing.assert_close(mixed, joint(x))
+def test_it_equals_softmax_in_chunks(monkeypatch: pytest.MonkeyPatch, calls: Counter[str]) -> None:
+    monkeypatch.setattr(Exp2Attention, "MAX_SCORES", HEADS * 80 * 32)
+    fused, x = attention(), tokens(1)
+    mixed = Exp2Attention(copy.deepcopy(fused))(x)
+    assert calls["exp2"] == 3  # of 32, 32 and 16 queries
+    torch.testing.assert_close(mixed, fused(x))
 
 
 @pytest.mark.parametrize("window", [False, True])
 @pytest.mark.parametrize("sharpness", [1, 4, 8, 100])
-def test_in_bfloat16_it_is_as_near_as_pytorchs(window: bool, sharpness: float) -> None:
-    joint, x = attention(window=window, sharpness=sharpness), tokens(4)
-    at_least_float32 = joint(x)
-    apart = [
-        (module.bfloat16()(x.bfloat16()) - at_least_float32).abs().mean()
-        for module in (Exp2Attention(copy.deepcopy(joint)), copy.deepcopy(joint))
+def test_in_bfloat16_it_is_as_accurate_as_pytorch(window: bool, sharpness: float) -> None:
+    fused, x = attention(window=window, sharpness=sharpness), tokens(4)
+    expected = fused(x)
+    errors = [
+        (module.bfloat16()(x.bfloat16()) - expected).abs().mean()
+        for module in (Exp2Attention(copy.deepcopy(fused)), copy.deepcopy(fused))
     ]
-    assert apart[0] < 1.5 * apart[1] < 0.5 * at_least_float32.abs().mean()
+    assert errors[0] < 1.5 * errors[1] < 0.5 * expected.abs().mean()

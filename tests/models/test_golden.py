@@ -1,4 +1,4 @@
-"""Our DETR gives the answers of the original implementation, on the way and at the end."""
+"""DETR reproduces intermediate and final outputs of the original implementation."""
 
 import copy
 import io
@@ -44,13 +44,13 @@ def network(model: str, tmp_path_factory: pytest.TempPathFactory) -> Detr:
     [
         ("trained", torch.float64),
         ("trained", torch.float32),
-        ("folded", torch.float64),
-        ("folded", torch.float32),
+        ("fused", torch.float64),
+        ("fused", torch.float32),
         ("packed", torch.float32),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_answers(model: str, network: Detr, dtype: torch.dtype, form: str) -> None:
+def test_outputs(model: str, network: Detr, dtype: torch.dtype, form: str) -> None:
     network = copy.deepcopy(network).to(dtype)
     if form != "trained":
         network = fuse_detr(network)
@@ -76,7 +76,7 @@ def test_answers(model: str, network: Detr, dtype: torch.dtype, form: str) -> No
                 )
 
 
-def test_selection() -> None:
+def test_postprocessing() -> None:
     for model in MODELS:
         expected = golden.outputs(model)
         for case in golden.CASES:
@@ -109,12 +109,12 @@ def check_preprocessing(family: str, rule: ResizeRule) -> None:
             Image.fromarray(fill.image(*expected[f"{case}.image"])).save(png, "PNG")
             with Image.open(png) as image:
                 pixels = resized_pixels(from_pillow(image).decode().image, rules.resize, rules.resample)
-            normalised = module.normalize(torch.from_numpy(pixels.copy())[None])[0].numpy()
+            normalized = module.normalize(torch.from_numpy(pixels.copy())[None])[0].numpy()
             every23, mean = expected[f"{case}.{family}.every23"], expected[f"{case}.{family}.mean"]
-            np.testing.assert_allclose(normalised[:, ::23, ::23], every23, rtol=0, atol=1e-5, err_msg=case)
-            np.testing.assert_allclose(normalised.mean((1, 2), dtype=np.float64), mean, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(normalized[:, ::23, ::23], every23, rtol=0, atol=1e-5, err_msg=case)
+            np.testing.assert_allclose(normalized.mean((1, 2), dtype=np.float64), mean, rtol=0, atol=1e-5)
             if family == "detr":
-                assert normalised.shape == tuple(expected[f"{case}.detr.shape"])
+                assert normalized.shape == tuple(expected[f"{case}.detr.shape"])
 
 
 def test_preprocessing() -> None:
@@ -126,37 +126,37 @@ SMALL = DetrConfig(
 )
 
 
-def test_every_layer_ends_with_the_answer() -> None:
+def test_every_layer_ends_with_the_predictions() -> None:
     torch.manual_seed(0)
     network = Detr(SMALL).eval()
     pixels = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
-        answer, layers = network(pixels), network.every_layer(pixels)
+        predictions, layers = network(pixels), network.every_layer(pixels)
     assert len(layers) == 3
     assert [layer.logits.shape for layer in layers] == [(2, 7, 6)] * 3
-    torch.testing.assert_close(layers[-1], answer)
+    torch.testing.assert_close(layers[-1], predictions)
     assert not torch.allclose(layers[0].boxes, layers[1].boxes)
 
 
-def test_every_parameter_learns() -> None:
+def test_every_parameter_has_a_gradient() -> None:
     torch.manual_seed(0)
     network = Detr(SMALL).train()
     layers = network.every_layer(torch.randn(1, 3, 64, 64))
     torch.autograd.backward([layer.logits.square().sum() + layer.boxes.square().sum() for layer in layers])
-    # with all states zero, the first layer's queries and keys among themselves attend to equal values
-    blind = ("decoder.layers.0.self_attention.query", "decoder.layers.0.self_attention.key")
+    # all states are zero in the first layer, so that its self-attention does not depend on queries and keys
+    exempt = ("decoder.layers.0.self_attention.query", "decoder.layers.0.self_attention.key")
     without = [
         name
         for name, parameter in network.named_parameters()
-        if (parameter.grad is None or not parameter.grad.any()) and not name.startswith(blind)
+        if (parameter.grad is None or not parameter.grad.any()) and not name.startswith(exempt)
     ]
-    # softmax does not see what is added to all keys alike, nor does a value that is zero learn a weight
+    # softmax is invariant to the bias of keys, and zero states give the weight of values no gradient
     assert [name for name in without if not name.endswith("key.bias")] == [
         "decoder.layers.0.self_attention.value.weight"
     ]
 
 
-def test_padding_is_not_seen() -> None:
+def test_padding_is_masked() -> None:
     torch.manual_seed(0)
     network = Detr(SMALL).eval().double()
     mask = torch.zeros(1, 64, 128, dtype=torch.bool)
@@ -164,15 +164,15 @@ def test_padding_is_not_seen() -> None:
     pixels = torch.zeros(1, 3, 64, 128, dtype=torch.float64)
     pixels[..., :64] = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        answer = network(pixels, mask)
+        predictions = network(pixels, mask)
         features = network.backbone(pixels)
         features[..., 2:] += 1
         network.backbone.register_forward_hook(lambda *_: features)
-        torch.testing.assert_close(network(pixels, mask), answer)
-        assert not torch.allclose(network(pixels).boxes, answer.boxes)
+        torch.testing.assert_close(network(pixels, mask), predictions)
+        assert not torch.allclose(network(pixels).boxes, predictions.boxes)
 
 
-def test_while_it_learns_everything_may_drop_out_and_else_nothing() -> None:
+def test_dropout_in_training_only() -> None:
     x, queries = torch.randn(2, 5, 32), torch.randn(5, 32)
     attention, feedforward = Attention(32, 4, dropout=1), FeedForward(32, 16, dropout=1)
     encoder, decoder = EncoderLayer(32, 4, 16, dropout=1), DecoderLayer(32, 4, 16, dropout=1)
@@ -190,7 +190,7 @@ def test_while_it_learns_everything_may_drop_out_and_else_nothing() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("padded", [False, True])
-def test_half_precision_is_for_neither_boxes_nor_places(dtype: torch.dtype, padded: bool) -> None:
+def test_boxes_and_positions_are_float32_in_half_precision(dtype: torch.dtype, padded: bool) -> None:
     torch.manual_seed(0)
     network, pixels = Detr(SMALL).eval(), torch.randn(1, 3, 192, 256)
     mask = torch.zeros(1, 192, 256, dtype=torch.bool) if padded else None
@@ -200,6 +200,6 @@ def test_half_precision_is_for_neither_boxes_nor_places(dtype: torch.dtype, padd
     network.encoder.register_forward_hook(lambda _, args, out: positions.append(args[1]))
     with torch.inference_mode():
         network(pixels, mask)
-        answer = network.to(dtype)(pixels.to(dtype), mask)
-    assert answer.boxes.dtype == torch.float32
+        predictions = network.to(dtype)(pixels.to(dtype), mask)
+    assert predictions.boxes.dtype == torch.float32
     assert torch.equal(positions[1], positions[0].to(dtype))

@@ -1,4 +1,4 @@
-"""Our LW-DETR gives the answers of the original implementation, on the way and at the end, in both its forms."""
+"""LW-DETR reproduces intermediate and final outputs of the original implementation, trained and fused."""
 
 import copy
 from collections.abc import Callable
@@ -45,20 +45,20 @@ def network(model: str, tmp_path_factory: pytest.TempPathFactory) -> LwDetr:
     return network
 
 
-def by_powers(network: LwDetr) -> LwDetr:
+def with_exp2_attention(network: LwDetr) -> LwDetr:
     use_exp2_attention(fuse_lwdetr(network))
     return network
 
 
 def packed(network: LwDetr) -> LwDetr:
-    pack_linears(by_powers(network))
+    pack_linears(with_exp2_attention(network))
     return network
 
 
 FORMS: dict[str, Callable[[LwDetr], LwDetr]] = {
     "trained": lambda network: network,
-    "folded": fuse_lwdetr,
-    "by powers": by_powers,
+    "fused": fuse_lwdetr,
+    "exp2": with_exp2_attention,
     "packed": packed,
 }
 
@@ -68,14 +68,14 @@ FORMS: dict[str, Callable[[LwDetr], LwDetr]] = {
     [
         ("trained", torch.float64),
         ("trained", torch.float32),
-        ("folded", torch.float64),
-        ("folded", torch.float32),
-        ("by powers", torch.float64),
+        ("fused", torch.float64),
+        ("fused", torch.float32),
+        ("exp2", torch.float64),
         ("packed", torch.float32),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_answers(model: str, network: LwDetr, dtype: torch.dtype, form: str) -> None:
+def test_outputs(model: str, network: LwDetr, dtype: torch.dtype, form: str) -> None:
     network = FORMS[form](copy.deepcopy(network).to(dtype))
     expected = golden.outputs(model)
     steps: dict[str, Tensor] = {}
@@ -99,7 +99,7 @@ def test_answers(model: str, network: LwDetr, dtype: torch.dtype, form: str) -> 
                 )
 
 
-def test_selection(model: str) -> None:
+def test_postprocessing(model: str) -> None:
     expected = golden.outputs(model)
     for case in cases(model):
         logits, boxes = (torch.from_numpy(expected[f"{case}.pred_{name}"]).double() for name in ("logits", "boxes"))
@@ -117,7 +117,7 @@ def test_preprocessing() -> None:
     check_preprocessing("lwdetr", Exactly(640, 640))
 
 
-def test_end_to_end_gives_the_selection_for_each_image(network: LwDetr) -> None:
+def test_end_to_end(network: LwDetr) -> None:
     module = EndToEnd(network, LwDetrPostprocess(20), scale=1 / 255, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
     images = torch.randint(0, 256, (2, 128, 192, 3), dtype=torch.uint8)
     with torch.inference_mode():
@@ -136,20 +136,20 @@ def test_images_of_fewer_cells_than_queries(height: int, width: int) -> None:
     torch.manual_seed(0)
     network, pixels = LwDetr(SIZES["tiny"]).eval(), torch.randn(2, 3, height, width)
     with torch.inference_mode():
-        answer = network(pixels)
-        folded, on_cpu = (FORMS[form](copy.deepcopy(network))(pixels) for form in ("folded", "packed"))
-    assert answer.boxes.shape == (2, min(100, height * width // 256), 4)
-    assert answer.boxes.isfinite().all()
-    assert folded.boxes.isfinite().all()
-    torch.testing.assert_close(on_cpu.boxes, folded.boxes)
+        predictions = network(pixels)
+        fused, packed = (FORMS[form](copy.deepcopy(network))(pixels) for form in ("fused", "packed"))
+    assert predictions.boxes.shape == (2, min(100, height * width // 256), 4)
+    assert predictions.boxes.isfinite().all()
+    assert fused.boxes.isfinite().all()
+    torch.testing.assert_close(packed.boxes, fused.boxes)
 
 
-def test_sides_that_do_not_fit() -> None:
+def test_sides_that_are_no_multiples_of_64() -> None:
     with pytest.raises(ValueError, match="multiples of 64"):
         LwDetr(SIZES["tiny"]).eval()(torch.zeros(1, 3, 640, 600))
 
 
-def test_a_image_does_not_see_its_neighbour() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     torch.manual_seed(0)
     network = fuse_lwdetr(LwDetr(SIZES["tiny"]).eval().double())
     pixels = torch.randn(3, 3, 192, 256, dtype=torch.float64)
@@ -164,72 +164,70 @@ def test_a_image_does_not_see_its_neighbour() -> None:
 @pytest.mark.parametrize(
     ("form", "dtype", "tolerance", "device"),
     [
-        ("folded", torch.float16, 0.01, "cpu"),
-        ("folded", torch.bfloat16, 0.08, "cpu"),
-        ("by powers", torch.bfloat16, 0.08, "cpu"),
-        pytest.param("folded", torch.float16, 0.01, "cuda", marks=pytest.mark.gpu),
-        pytest.param("folded", torch.bfloat16, 0.08, "cuda", marks=pytest.mark.gpu),
+        ("fused", torch.float16, 0.01, "cpu"),
+        ("fused", torch.bfloat16, 0.08, "cpu"),
+        ("exp2", torch.bfloat16, 0.08, "cpu"),
+        pytest.param("fused", torch.float16, 0.01, "cuda", marks=pytest.mark.gpu),
+        pytest.param("fused", torch.bfloat16, 0.08, "cuda", marks=pytest.mark.gpu),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_half_precision(network: LwDetr, form: str, dtype: torch.dtype, tolerance: float, device: str) -> None:
-    """With the same cells proposed: which those are hangs on differences that half precision cannot hold."""
+    """From the same proposals, since their choice depends on differences below half precision."""
     model = fuse_lwdetr(copy.deepcopy(network))
     pixels, _ = golden.batch(golden.images("lwdetr-tiny", "batch"), torch.float32)
     with torch.inference_mode():
         maps = model.feature_maps(pixels)
         boxes = model.propose(maps, (model.proposals[0],), model.config.num_queries).boxes
-        at_least_float32 = model.decode(maps, boxes)
-        half = (by_powers(copy.deepcopy(network)) if form == "by powers" else model).to(device, dtype)
+        expected = model.decode(maps, boxes)
+        half = (with_exp2_attention(copy.deepcopy(network)) if form == "exp2" else model).to(device, dtype)
         rough_maps = half.feature_maps(pixels.to(device, dtype))
         rough = half.decode(rough_maps, boxes.to(device))
     for one, other in zip(rough_maps, maps, strict=True):
         assert (one.float().cpu() - other).abs().mean() < tolerance * other.abs().mean()
     assert rough.boxes.dtype == torch.float32
-    assert (
-        rough.logits.float().cpu() - at_least_float32.logits
-    ).abs().mean() < tolerance * at_least_float32.logits.abs().mean()
-    assert (rough.boxes.cpu() - at_least_float32.boxes).abs().mean() < tolerance * at_least_float32.boxes.abs().mean()
+    assert (rough.logits.float().cpu() - expected.logits).abs().mean() < tolerance * expected.logits.abs().mean()
+    assert (rough.boxes.cpu() - expected.boxes).abs().mean() < tolerance * expected.boxes.abs().mean()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_boxes_are_exact_in_half_precision(dtype: torch.dtype) -> None:
+def test_boxes_are_float32_in_half_precision(dtype: torch.dtype) -> None:
     sizes, like = [(40, 40), (20, 20)], torch.zeros(1)
-    cells = make_anchors(sizes, like.to(dtype))
-    torch.testing.assert_close(cells, make_anchors(sizes, like), rtol=0, atol=0)
-    deltas = torch.randn(len(cells), 4).to(dtype)
-    torch.testing.assert_close(apply_deltas(cells, deltas), apply_deltas(cells, deltas.float()), rtol=0, atol=0)
+    anchors = make_anchors(sizes, like.to(dtype))
+    torch.testing.assert_close(anchors, make_anchors(sizes, like), rtol=0, atol=0)
+    deltas = torch.randn(len(anchors), 4).to(dtype)
+    torch.testing.assert_close(apply_deltas(anchors, deltas), apply_deltas(anchors, deltas.float()), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["tiny", "small"])
-def test_as_many_answers_as_object_queries(name: str) -> None:
+def test_as_many_detections_as_object_queries(name: str) -> None:
     with torch.device("meta"):
-        selection = postprocess_for(LwDetr(SIZES[name]))
-    answers = Predictions(torch.zeros(1, 300, 91), torch.zeros(1, 300, 4))
-    assert selection(answers)[0].shape == (1, SIZES[name].num_queries)
+        postprocess = postprocess_for(LwDetr(SIZES[name]))
+    many = Predictions(torch.zeros(1, 300, 91), torch.zeros(1, 300, 4))
+    assert postprocess(many)[0].shape == (1, SIZES[name].num_queries)
     few = Predictions(torch.zeros(1, 16, 2), torch.zeros(1, 16, 4))  # a small image, and a model of few classes
-    assert selection(few)[0].shape == (1, 32)
+    assert postprocess(few)[0].shape == (1, 32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_places_are_exact_in_half_precision(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling_locations_are_float32_in_half_precision(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     decoder = LwDetr(SIZES["nano"]).eval().decoder
-    looked_at: list[Tensor] = []
+    grids: list[Tensor] = []
     sample = F.grid_sample
 
-    def noting(one: Tensor, grid: Tensor, **options: Any) -> Tensor:
-        looked_at.append(grid)
-        return sample(one, grid, **options)
+    def record(features: Tensor, grid: Tensor, **options: Any) -> Tensor:
+        grids.append(grid)
+        return sample(features, grid, **options)
 
-    monkeypatch.setattr(F, "grid_sample", noting)
+    monkeypatch.setattr(F, "grid_sample", record)
     encoded: list[Tensor] = []
     decoder.position_head.register_forward_pre_hook(lambda _, args: encoded.append(args[0]))
-    queries, boxes, one = torch.randn(60, 128), torch.rand(1, 60, 4), torch.randn(1, 4, 4, 128)
+    queries, boxes, features = torch.randn(60, 128), torch.rand(1, 60, 4), torch.randn(1, 4, 4, 128)
     with torch.inference_mode():
-        decoder(queries, boxes, [one])
-        decoder.to(dtype)(queries.to(dtype), boxes, [one.to(dtype)])
-    assert {grid.dtype for grid in looked_at} == {torch.float32}
+        decoder(queries, boxes, [features])
+        decoder.to(dtype)(queries.to(dtype), boxes, [features.to(dtype)])
+    assert {grid.dtype for grid in grids} == {torch.float32}
     assert torch.equal(encoded[1], encoded[0].to(dtype))
 
     positions = PositionEmbedding(8, 14).to(dtype)
@@ -237,7 +235,7 @@ def test_places_are_exact_in_half_precision(dtype: torch.dtype, monkeypatch: pyt
     assert torch.equal(positions(5, 7), copy.deepcopy(positions).float()(5, 7).to(dtype))
 
 
-def test_a_group_learns_its_own_queries_where_there_are_fewer_cells() -> None:
+def test_groups_have_their_own_queries_where_there_are_fewer_cells() -> None:
     torch.manual_seed(0)
     network = LwDetr(replace(SIZES["nano"], num_groups=3)).train()
     layers, proposals = network.every_layer(torch.randn(2, 3, 64, 64))
