@@ -21,7 +21,7 @@ from detrcli.errors import DatasetError
 from detrcli.images.decode import read_image
 from detrcli.images.upright import UprightSize, upright_size
 
-from .written import Box, as_coco, write_image, write_json, write_text
+from .written import Box, as_coco, refusal, write_image, write_json, write_text
 
 CAT: tuple[int, Box] = (0, (2, 3, 12, 23))
 DOG: tuple[int, Box] = (1, (20, 5, 40, 30))
@@ -38,15 +38,6 @@ def write_small(file: Path, images: Path | None = None, content: Content | None 
     for name in ("a.jpg", "b.png"):
         write_image((images or file.parent) / name)
     return write_json(file, small() if content is None else content)
-
-
-def refusal(path: Path, split: Literal["train", "val"] = "val") -> str:
-    """Return the one-line error of reading a dataset."""
-    with pytest.raises(DatasetError) as caught:
-        read_dataset(path, split)
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    return text
 
 
 def check_small(dataset: Dataset, images: Path, *problems: str) -> None:

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detrcli.datasets import Dataset, Split, read_dataset, sniff
+from detrcli.datasets import Dataset, read_dataset, sniff
 from detrcli.errors import DatasetError
 from detrcli.files import open_file
 from detrcli.outputs.formats import image_format
 from detrcli.outputs.record import Detection, ImageResult
 from detrcli.outputs.settings import OutputSettings
 
-from .written import Box, write_image, write_json, write_text
+from .written import Box, refusal, write_image, write_json, write_text
 
 CAT, DOG = ("cat", (2.0, 3.0, 12.0, 23.0)), ("dog", (20.0, 5.0, 40.0, 30.0))
 
@@ -55,13 +55,6 @@ def check_small(dataset: Dataset, images: Path) -> None:
     assert first.labels.tolist() == [0, 1]
     np.testing.assert_allclose(first.boxes, [CAT[1], DOG[1]])
     assert second.boxes.shape == (0, 4)
-
-
-def refusal(path: Path, split: Split = "val") -> str:
-    with pytest.raises(DatasetError) as caught:
-        read_dataset(path, split)
-    assert len(str(caught.value).splitlines()) == 1
-    return str(caught.value)
 
 
 KINDS = pytest.mark.parametrize("kind", ["voc", "labelme"])

@@ -1,7 +1,6 @@
 """YOLO datasets: layouts, contents, and errors."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from detrcli.datasets import Dataset, read_dataset
 from detrcli.errors import DatasetError
 
-from .written import Box, as_coco, as_yolo, write_image, write_json, write_text
+from .written import Box, as_coco, as_yolo, refusal, write_image, write_json, write_text
 
 CAT: tuple[int, Box] = (0, (2, 3, 12, 23))
 DOG: tuple[int, Box] = (1, (20, 5, 40, 30))
@@ -40,15 +39,6 @@ def check_small(dataset: Dataset, images: Path, *problems: str) -> None:
     np.testing.assert_allclose(first.areas, [200, 500], rtol=1e-5)
     assert not first.crowd.any()
     assert second.boxes.shape == (0, 4)
-
-
-def refusal(path: Path, split: Literal["train", "val"] = "train") -> str:
-    """Return the one-line error of reading a dataset."""
-    with pytest.raises(DatasetError) as caught:
-        read_dataset(path, split)
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    return text
 
 
 @pytest.mark.parametrize(
@@ -97,7 +87,10 @@ def test_several_yaml_files(tmp_path: Path) -> None:
     write_text(tmp_path / "z.yml", f"{NAMES}train: other\n")
     check_small(read_dataset(tmp_path, "train"), tmp_path / "images")
     (tmp_path / "data.yaml").rename(tmp_path / "pets.yaml")
-    assert refusal(tmp_path) == f"{tmp_path} contains pets.yaml and z.yml; specify the one that describes the dataset"
+    assert (
+        refusal(tmp_path, "train")
+        == f"{tmp_path} contains pets.yaml and z.yml; specify the one that describes the dataset"
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +150,9 @@ def test_list_of_images(tmp_path: Path) -> None:
 def test_file_that_is_not_a_list_of_images(tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg")
     write_text(tmp_path / "data.yaml", f"{NAMES}train: a.jpg\n")
-    assert refusal(tmp_path).startswith(f"{tmp_path / 'a.jpg'} is not a list of images; name a folder, or a text file")
+    assert refusal(tmp_path, "train").startswith(
+        f"{tmp_path / 'a.jpg'} is not a list of images; name a folder, or a text file"
+    )
 
 
 def test_hidden_files_and_folders_with_image_suffix_are_ignored(tmp_path: Path) -> None:
@@ -228,14 +223,14 @@ def test_variants_of_lines(tmp_path: Path) -> None:
 )
 def test_invalid_lines(tmp_path: Path, line: str, message: str) -> None:
     file = write_one(tmp_path, f"0 .5 .5 .5 .5\n\n{line}\n")
-    text = refusal(tmp_path)
+    text = refusal(tmp_path, "train")
     assert text.startswith(str(file))
     assert message in text
 
 
 def test_label_file_that_is_not_text(tmp_path: Path) -> None:
     file = write_one(tmp_path, b"0 .5 .5 .5 \xff")
-    assert refusal(tmp_path) == f"{file} is not a YOLO label file: it is not text"
+    assert refusal(tmp_path, "train") == f"{file} is not a YOLO label file: it is not text"
 
 
 def test_invalid_boxes(tmp_path: Path) -> None:
@@ -288,14 +283,14 @@ def test_invalid_descriptions(tmp_path: Path, content: str, message: str) -> Non
     (tmp_path / "empty").mkdir()
     write_image(tmp_path / "a.jpg")
     file = write_text(tmp_path / "data.yaml", content)
-    text = refusal(tmp_path)
+    text = refusal(tmp_path, "train")
     assert text.startswith(str(file))
     assert message.format(tmp_path) in text
 
 
 def test_yaml_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_bytes(b"names: [\xff]")
-    assert refusal(tmp_path).startswith(f"{tmp_path / 'data.yaml'} is not YAML: ")
+    assert refusal(tmp_path, "train").startswith(f"{tmp_path / 'data.yaml'} is not YAML: ")
 
 
 def test_labels_in_the_wrong_folder(tmp_path: Path) -> None:
@@ -304,14 +299,14 @@ def test_labels_in_the_wrong_folder(tmp_path: Path) -> None:
     file = write_text(tmp_path / "data.yaml", f"{NAMES}train: images/train\n")
     expected_file = tmp_path / "labels" / "train" / "a.txt"
     expected = f"{file} (train): the dataset has no objects (labels were expected in files such as {expected_file})"
-    assert refusal(tmp_path) == expected
+    assert refusal(tmp_path, "train") == expected
     write_text(expected_file, "\n")
-    assert refusal(tmp_path) == expected
+    assert refusal(tmp_path, "train") == expected
 
 
 def test_labels_in_pixels(tmp_path: Path) -> None:
     write_one(tmp_path, "0 20 15 10 10\n")
-    assert refusal(tmp_path) == (
+    assert refusal(tmp_path, "train") == (
         f"{tmp_path / 'data.yaml'} (train): the dataset has no objects "
         f"(1 boxes are outside their image, such as in {tmp_path / 'a.jpg'}: skipped)"
     )
@@ -319,7 +314,7 @@ def test_labels_in_pixels(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").mkdir()
-    assert refusal(tmp_path) == f"{tmp_path / 'data.yaml'}: Is a directory"
+    assert refusal(tmp_path, "train") == f"{tmp_path / 'data.yaml'}: Is a directory"
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import ExifTags, Image
+
+from detrcli.datasets import Split, read_dataset
+from detrcli.errors import DatasetError
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels."""
@@ -28,6 +32,15 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_json(path: Path, content: object) -> Path:
     return write_text(path, json.dumps(content))
+
+
+def refusal(path: Path, split: Split = "val") -> str:
+    """Return the one-line error of reading a dataset."""
+    with pytest.raises(DatasetError) as caught:
+        read_dataset(path, split)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    return text
 
 
 def as_coco(

@@ -1,6 +1,5 @@
 """Decoding: every image file, valid or damaged, becomes an upright RGB image or one clear error."""
 
-import io
 import os
 import struct
 import zlib
@@ -16,6 +15,7 @@ from PIL import ExifTags, Image
 from detrcli.errors import ImageError
 from detrcli.images.decode import DecodedImage, from_array, read_image
 
+from ..outputs.folders import encoded
 from ..places import SHARED
 
 Pixels = NDArray[np.uint8]
@@ -24,12 +24,6 @@ CASES = SHARED / "cases" / "images"
 
 def noise(width: int, height: int) -> Pixels:
     return np.random.default_rng(7).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def read_bytes(folder: Path, data: bytes, name: str = "image") -> DecodedImage:

@@ -1,7 +1,6 @@
 """Annotated images: what is drawn where, and that the file keeps the format of the original."""
 
 import colorsys
-import io
 import os
 import resource
 import shutil
@@ -25,6 +24,8 @@ from detrcli.images import fonts
 from detrcli.images.decode import DecodedImage, read_image
 from detrcli.images.draw import class_color, draw, save_annotated
 from detrcli.images.fonts import Fonts
+
+from ..outputs.folders import encoded
 
 Pixels = NDArray[np.uint8]
 Boxes = list[tuple[float, float, float, float]]
@@ -207,12 +208,6 @@ def test_names_of_any_script() -> None:
     for name in ("", "日本 🦊", "two\nlines", "a" * 500):
         pixels = drawn([BOX], name=name)
         assert tuple(pixels[880, 800].tolist()) == class_color(1)
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def saved(folder: Path, data: bytes, name: str, box: tuple[float, float, float, float] = (10, 10, 50, 40)) -> Path:

@@ -20,18 +20,14 @@ from detrcli.images.header import NEEDS_HEIF
 from detrcli.images.sources import SUFFIXES
 from detrcli.images.upright import UprightSize, upright_size
 
+from ..outputs.folders import encoded
+
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
 
 
 def coarse(width: int = 64, height: int = 48) -> Image.Image:
     pixels = np.random.default_rng(3).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def error_of(path: Path | str) -> ImageError:

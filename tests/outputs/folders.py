@@ -20,10 +20,10 @@ def small_image(number: int) -> Image.Image:
     return Image.frombytes("RGB", (4, 3), colors).resize((width, height), Image.Resampling.NEAREST)
 
 
-def encoded(image: Image.Image, kind: str) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     """Encode an image as a file."""
     file = io.BytesIO()
-    image.save(file, kind)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
