@@ -25,31 +25,39 @@ PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 def bench(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL", help="One or more models, as for `detr predict --model`.")
+        list[str] | None, typer.Argument(metavar="MODEL", help="Models, as for `detr predict --model`.")
     ] = None,
     revision: Revision = None,
     batch_sizes: Annotated[
-        list[int] | None, typer.Option("--batch-size", min=1, help="Batch size. Repeatable.  [default: 1]")
+        list[int] | None,
+        typer.Option("--batch-size", min=1, metavar="N", help="Images per batch (repeatable).  [default: 1]"),
     ] = None,
     precisions: Annotated[
         list[str] | None,
-        choices("--precision", values=PRECISIONS, help="Floating-point precision; repeatable.  [default: auto]"),
+        choices(
+            "--precision",
+            values=PRECISIONS,
+            metavar="PRECISION",
+            help="fp32, fp16, bf16 or auto (repeatable).  [default: auto]",
+        ),
     ] = None,
     device: OneDevice = "auto",
     size: ImageSize = None,
     image: Annotated[
-        Path | None, typer.Option(callback=expand_user, help="Image to run on.  [default: a bundled one]")
+        Path | None,
+        typer.Option(metavar="FILE", callback=expand_user, help="Image to run on.  [default: a bundled one]"),
     ] = None,
-    iterations: Annotated[int, typer.Option(min=1, help="Number of times to time each.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,
+    iterations: Annotated[int, typer.Option(min=1, metavar="N", help="Timed runs of each model.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON even on a terminal.")] = False,
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_json: LogJson = False,
 ) -> None:
-    """Time models in turn on one image: the network alone, and from the file to the detections.
+    """Measure the speed of models on one image.
 
-    A table on a terminal, JSON in a pipe. Exit codes: 0 success, 2 wrong usage or no model, 130 interrupted.
+    Times the network alone, and all steps from the file to the detections, with the models in turn. Prints a table on
+    a terminal, JSON in a pipe.
     """
     console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(console)

@@ -67,7 +67,7 @@ def evaluate(
     verbose: Verbose = False,
     log_json: LogJson = False,
 ) -> None:
-    """Measure COCO's average precision of a model on labeled images.
+    """Evaluate a model on a labeled dataset: COCO's average precision.
 
     Classes are matched by name. Prints a table on a terminal, JSON in a pipe. Saved predictions have the ids of a COCO
     dataset; in other formats, images (sorted by path) and classes are numbered from 1.

@@ -38,26 +38,29 @@ def export(
             help="Output file or folder.  [default: the model's name with .onnx]",
         ),
     ] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX; the same as --format onnx.")] = False,
-    format: Annotated[Literal["onnx"] | None, typer.Option(help="File format.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Same as --format onnx.")] = False,
+    format: Annotated[
+        Literal["onnx"] | None, typer.Option(metavar="FORMAT", help="File format: onnx, the only one.")
+    ] = None,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     class_names: ClassNames = None,
     no_postprocess: Annotated[
         bool,
         typer.Option(
-            "--no-postprocess", help="Export the bare network: from normalized pixels to logits and relative boxes."
+            "--no-postprocess", help="Export the bare network: normalized pixels in, logits and relative boxes out."
         ),
     ] = False,
     batch_size: Annotated[
-        str, typer.Option(metavar="N|dynamic", help="Batch size of the file; dynamic: any.")
+        str, typer.Option(metavar="N|dynamic", help="Images per batch; dynamic takes any number.")
     ] = "dynamic",
     size: ImageSize = None,
-    precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="Precision of the network.")] = "fp32",
+    precision: Annotated[Literal["fp32", "fp16"], typer.Option(metavar="PRECISION", help="fp32 or fp16.")] = "fp32",
     opset: Annotated[
         int,
         typer.Option(
-            help="ONNX operator set; CUDA has kernels for all of 18, and attention is one operator from 23 on.",
+            metavar="N",
+            help="ONNX operator set. CUDA has kernels for all of 18; from 23 on, attention is one operator.",
         ),
     ] = DEFAULT_OPSET,
     offline: Offline = False,
@@ -65,11 +68,10 @@ def export(
     verbose: Verbose = False,
     log_json: LogJson = False,
 ) -> None:
-    """Write a model as an ONNX file that takes 8-bit images and returns final detections.
+    """Export a model to ONNX.
 
-    `detr predict --model FILE` runs it, as does any program with ONNX Runtime. The file is only written if its
-    predictions in ONNX Runtime match those in PyTorch. Exit codes: 0 success, 2 wrong usage, no such model, or
-    predictions that do not match, 130 interrupted, 143 terminated.
+    The file takes 8-bit images and returns detections; `detr predict --model FILE` runs it, as does any program with
+    ONNX Runtime. It is only written if its predictions in ONNX Runtime match those in PyTorch.
     """
     if not (onnx or format):
         raise UsageError("no format was chosen; use `detr export --onnx`")

@@ -15,11 +15,13 @@ from .options import LogJson, Overwrite, Quiet, choices, expand_user
 def merge(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER", callback=expand_user, help="Output folders of the shards."),
+        typer.Argument(metavar="DIR", callback=expand_user, help="Output folders of the shards."),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", callback=expand_user, help="Folder for the files.  [default: the first FOLDER]"),
+        typer.Option(
+            "--output", "-o", metavar="DIR", callback=expand_user, help="Output folder.  [default: the first DIR]"
+        ),
     ] = None,
     formats: Annotated[
         list[str] | None,
@@ -27,17 +29,16 @@ def merge(
             *("--format", "-f"),
             values=sorted(PER_RUN),
             metavar="FORMAT",
-            help=f"Write this format; repeatable: {', '.join(sorted(PER_RUN))}.  [default: those of the shards]",
+            help=f"Format to write (repeatable): {', '.join(sorted(PER_RUN))}.  [default: those of the shards]",
         ),
     ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     log_json: LogJson = False,
 ) -> None:
-    """Merge the shards of a run into the files that one run would have written.
+    """Merge the outputs of a run's shards.
 
-    Exit codes: 0 success, 1 some images failed in the shards, 2 a shard is missing or not finished, 130 interrupted,
-    143 terminated.
+    The files are those that a single run would have written. Needs all shards, each finished.
     """
     from ..outputs.merge import merge_shards
     from ..outputs.run_files import FAILURES

@@ -9,9 +9,10 @@ from .options import LogJson
 
 
 def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` reads it
-    """List the known models: a table on a terminal, JSON lines in a pipe.
+    """List the known models.
 
-    AP is on COCO val2017 and GFLOPs are for one image, both as published.
+    Prints a table on a terminal, JSON lines in a pipe. AP is on COCO val2017 and GFLOPs are for one image, both as
+    published.
     """
     from ..checkpoints.find import is_cached
 

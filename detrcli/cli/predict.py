@@ -59,27 +59,29 @@ def predict(
         typer.Argument(
             metavar="SOURCE",
             callback=expand_user,
-            help="Images, folders, globs, URLs, or - for a list on stdin.",
+            help="Images, folders, globs or URLs; - reads a list from stdin.",
         ),
     ] = None,
     files_from: Annotated[
         list[Path] | None,
-        typer.Option("--files-from", metavar="FILE", callback=expand_user, help="Text file of paths. Repeatable."),
+        typer.Option(
+            "--files-from", metavar="FILE", callback=expand_user, help="Text file that lists images (repeatable)."
+        ),
     ] = None,
     from0: Annotated[
-        bool, typer.Option("-0", "--from0", help="Paths in lists end with NUL bytes, not newlines.")
+        bool, typer.Option("-0", "--from0", help="Entries of lists end with NUL bytes, as from find -print0.")
     ] = False,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     class_names: ClassNames = None,
     threshold: Annotated[
-        float, typer.Option("--threshold", "-t", min=0, max=1, help="Keep detections that score above this.")
+        float, typer.Option("--threshold", "-t", min=0, max=1, metavar="SCORE", help="Minimum score of detections.")
     ] = 0.5,
     classes: Annotated[
-        list[str] | None, typer.Option("--class", "-c", metavar="NAME", help="Keep only this class. Repeatable.")
+        list[str] | None, typer.Option("--class", "-c", metavar="NAME", help="Keep only this class (repeatable).")
     ] = None,
     max_detections: Annotated[
-        int | None, typer.Option(min=1, help="Keep at most this many detections per image.")
+        int | None, typer.Option(min=1, metavar="N", help="Maximum number of detections per image.")
     ] = None,
     device: Device = "auto",
     size: ImageSize = None,
@@ -89,22 +91,22 @@ def predict(
         typer.Option(
             metavar="N|auto",
             callback=lambda text: _checked_batch_size(text),
-            help="Images of the same shape per batch; auto finds the fastest.",
+            help="Images per batch; auto finds the fastest size.",
         ),
     ] = "auto",
     workers: Workers = None,
     max_pixels: Annotated[
         int | None,
-        typer.Option(min=1, help="Refuse images with more pixels than this.  [default: 178956970]"),
+        typer.Option(min=1, metavar="N", help="Refuse larger images.  [default: 178956970]"),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", callback=expand_user, help="Folder for annotated images and files.")
+        Path, typer.Option("--output", "-o", metavar="DIR", callback=expand_user, help="Output folder.")
     ] = Path("detections"),
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Write annotated images.")] = True,
     font: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", callback=expand_user, help="Font for class names.  [default: one that has their letters]"
+            metavar="FILE", callback=expand_user, help="Font for class names.  [default: one with their letters]"
         ),
     ] = None,
     formats: Annotated[
@@ -113,30 +115,30 @@ def predict(
             *("--format", "-f"),
             values=FORMATS,
             metavar="FORMAT",
-            help=f"Write this format; repeatable: {', '.join(FORMATS)}.",
+            help=f"Write files in this format (repeatable): {', '.join(FORMATS)}.",
         ),
     ] = None,
     image_root: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Prefix of image paths in Label Studio tasks, such as /data/local-files/?d=."),
+        typer.Option(metavar="URL", help="Prefix of image paths for label-studio, such as /data/local-files/?d=."),
     ] = None,
     image_ids: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             callback=expand_user,
-            help="COCO file whose image and category ids coco and coco-results use.",
+            help="COCO file with the image and category ids for coco and coco-results.",
         ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders, too.")] = False,
     resume: Annotated[
         bool | None,
-        typer.Option("--resume/--no-resume", help="Resume a run that was stopped, or start anew."),
+        typer.Option("--resume/--no-resume", help="Resume an interrupted run, or start over."),
     ] = None,
     overwrite: Overwrite = False,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Run on shard I of N, counted from 0; see `detr merge`."),
+        typer.Option(metavar="I/N", help="Process shard I of N, counted from 0; see `detr merge`."),
     ] = None,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -145,8 +147,7 @@ def predict(
 ) -> None:
     """Detect objects in images.
 
-    A terminal shows the detections; a pipe gets one JSON object per image on stdout. Exit codes: 0 success, 1 some
-    images failed, 2 wrong usage or no model, 130 interrupted, 143 terminated.
+    Prints detections on a terminal, and a JSON object per image in a pipe. Annotated images go to the output folder.
     """
     console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
     show_warnings(console)

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 def train(
     dataset: DatasetPath,
     output: Annotated[
-        Path, typer.Option("--output", "-o", callback=expand_user, help="Folder for the model and the metrics.")
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", callback=expand_user, help="Folder for the model and metrics."),
     ],
     model: Model = DEFAULT_MODEL,
     scratch: Annotated[
@@ -134,7 +135,9 @@ def train(
     device: OneDevice = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
-        typer.Option(metavar="auto|fp32|bf16|fp16", help="Mixed-precision dtype (auto: fastest supported)."),
+        typer.Option(
+            metavar="PRECISION", help="Mixed-precision dtype: fp32, bf16, fp16 or auto (the fastest supported)."
+        ),
     ] = "auto",
     workers: Annotated[
         int | None,
@@ -152,7 +155,7 @@ def train(
 ) -> None:
     """Fine-tune a model on a labeled dataset, or train it from scratch.
 
-    OUTPUT gets the best model in the Hub's layout (for `detr predict --model OUTPUT`), the last one in last/,
+    DIR gets the best model in the Hub's layout (for `detr predict --model DIR`), the last one in last/,
     metrics.jsonl and curves.png. `torchrun --nproc-per-node N -m detrcli train …` uses N GPUs. After Ctrl-C or SIGTERM,
     the same command with --resume continues.
     """
