@@ -73,11 +73,10 @@ class Stages(Generic[Source, Result]):
         if image is None or isinstance(raw, ImageError):
             assert isinstance(raw, ImageError)
             return self.write(source, None, raw)
-        detections: Detections | ImageError
         try:
             detections = self.detect(image, raw)
         except ImageError as error:
-            detections = error
+            return self.write(source, image.decoded, error)
         return self.write(source, image.decoded, detections)
 
 

@@ -113,3 +113,8 @@ class Outcome:
     result: ImageResult | Failure
     annotated: Path | None = None
     error: type[ImageError] | None = None
+
+    @classmethod
+    def failed(cls, index: int, path: str, error: ImageError) -> "Outcome":
+        """Outcome of an image that an error prevented."""
+        return cls(index, Failure(path, error.kind, str(error)), error=type(error))

@@ -15,6 +15,7 @@ from ..detections import Detections
 from ..errors import ImageError, MissingImagesError, StoppedRunError
 from ..files import PART_SUFFIX, STATE_FOLDER, as_output_error, shorten_name
 from ..images.decode import DecodedImage
+from ..images.sources import ImageReference
 from ..timing import Clock
 from .journal import JOURNAL, Journal, ensure_not_locked
 from .name_counts import NameCounts
@@ -36,8 +37,6 @@ from .written import Written
 
 if TYPE_CHECKING:
     from ..images.fonts import Fonts
-
-NO_MEMORY = "not enough memory to annotate it or to write its files"
 
 
 class Run:
@@ -77,15 +76,16 @@ class Run:
             OutputError: nothing can be written any more.
         """
         index, reference = item
+        if isinstance(detections, ImageError):
+            return Outcome.failed(index, reference.path, detections)
         try:
-            if isinstance(detections, ImageError):
-                raise detections
             result = ImageResult.from_detections(reference, self._model, detections)
-            return Outcome(index, result, self._write(item, decoded, detections, result))
+            return Outcome(index, result, self._write(reference, decoded, detections, result))
         except ImageError as error:
-            return Outcome(index, Failure(reference.path, error.kind, str(error)), error=type(error))
+            return Outcome.failed(index, reference.path, error)
         except MemoryError:
-            return Outcome(index, Failure(reference.path, "too large", f"{reference.path}: {NO_MEMORY}"))
+            text = f"{reference.path}: not enough memory to annotate it or to write its files"
+            return Outcome.failed(index, reference.path, ImageError(text, "too large"))
 
     def add(self, outcome: Outcome) -> None:
         """Record the outcome of an image; outcomes come in the images' order, all from one thread."""
@@ -95,8 +95,9 @@ class Run:
         return Counter()
 
     def _write(
-        self, item: IndexedReference, decoded: DecodedImage | None, detections: Detections, result: ImageResult
+        self, reference: ImageReference, decoded: DecodedImage | None, detections: Detections, result: ImageResult
     ) -> Path | None:
+        """Write an image's files; see `ImageWriter.write`."""
         return None
 
 
@@ -220,9 +221,9 @@ class OutputRun(Run):
         return kinds
 
     def _write(
-        self, item: IndexedReference, decoded: DecodedImage | None, detections: Detections, result: ImageResult
+        self, reference: ImageReference, decoded: DecodedImage | None, detections: Detections, result: ImageResult
     ) -> Path | None:
-        return self._writer.write(item[1], decoded, detections, result)
+        return self._writer.write(reference, decoded, detections, result)
 
     def _check_foreign(self, coming: Iterable[IndexedReference]) -> None:
         """Refuse to begin where files would be overwritten that no run wrote, or that were changed since."""
