@@ -140,6 +140,10 @@ class SplitError(DatasetError):
     """A split that the dataset does not have."""
 
 
+class MissingClassError(DatasetError):
+    """Objects of classes that the model lacks."""
+
+
 class ClassMismatchError(DatasetError):
     """A validation set without objects of the training classes."""
 

@@ -1,1 +1,1 @@
-"""How well a detector does on a dataset."""
+"""Evaluation of detectors on labeled datasets."""

@@ -14,7 +14,7 @@ from ..classes import UNUSED, matching_labels
 from ..datasets import Dataset, Example
 from ..detections import DetectionFilter
 from ..detector import Detector, keep_detections
-from ..errors import DatasetError, ImageError
+from ..errors import ImageError, MissingClassError
 from ..images.decode import open_image_file
 from ..images.sources import CocoId
 from ..inference.batch_size import BatchSize
@@ -84,7 +84,7 @@ def evaluate(
         The metrics, and the predictions on each image.
 
     Raises:
-        DatasetError: objects of the dataset have classes that the detector lacks.
+        MissingClassError: objects of the dataset have classes that the detector lacks.
         ImageError: an image cannot be read.
     """
     dataset_labels = _dataset_labels(detector.class_names, dataset)
@@ -112,10 +112,11 @@ def _dataset_labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]
     needed = {int(label) for example in dataset.examples for label in example.labels}
     missing = [dataset.classes[label] for label in sorted(needed.difference(labels.tolist()))]
     if missing:
-        known = ", ".join([name for name in names if name != UNUSED][:5])
-        raise DatasetError(
+        names = [name for name in names if name != UNUSED]
+        raise MissingClassError(
             f"{dataset.name}: the model has no class {' or '.join(map(repr, missing[:3]))}"
-            f"{' and others' if len(missing) > 3 else ''} (it knows {known}, …); train one that has, or rename them"
+            f"{' and others' if len(missing) > 3 else ''}; its classes are {', '.join(names[:5])}"
+            f"{', …' if len(names) > 5 else ''}"
         )
     return labels
 

@@ -1,1 +1,1 @@
-"""How networks learn: matching, losses, and the course of a training."""
+"""Training: matching, losses, augmentation, optimization, and the loop."""

@@ -189,8 +189,8 @@ def test_classes_that_the_model_lacks(place: Place, tmp_path: Path) -> None:
     run = place.detr(str(tmp_path), *MODEL)
     assert (run.code, run.stdout) == (2, "")
     assert run.messages[1:] == [
-        f"detr: {tmp_path / 'a.json'}: the model has no class 'thign 1' (it knows thing 0, thing 1, thing 2, thing 3, "
-        "thing 4, …); train one that has, or rename them"
+        f"detr: {tmp_path / 'a.json'}: the model has no class 'thign 1'; its classes are thing 0, thing 1, thing 2, "
+        "thing 3, thing 4, …; train a model on this dataset with `detr train`, or rename the classes"
     ]
 
 
