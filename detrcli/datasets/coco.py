@@ -12,11 +12,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..errors import DatasetError, SplitError
-from ..files import read_file
 from ..images.sources import CocoId
 from ..outputs.plan import has_annotated_images
 from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawImage, Split, build_dataset
-from .sniff import head_matches
+from .reading import head_matches, read_bytes
 
 IMAGES = ("", "images", "data")
 """Folders for images, relative to the folder of the JSON file or its parent."""
@@ -209,8 +208,6 @@ def _is_root(category: int, categories: dict[int, _Category]) -> bool:
 def _content(file: Path) -> Entry:
     try:
         content = json.loads(_text(file), object_pairs_hook=_select_keys)
-    except OSError as error:
-        raise DatasetError(f"{file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{file} is not JSON: {error}") from error
     tables = ("images", "annotations", "categories")
@@ -222,7 +219,7 @@ def _content(file: Path) -> Entry:
 
 def _text(file: Path) -> str:
     """Decode a file as `json.loads` does, which would keep the bytes in memory while parsing."""
-    content = read_file(file)
+    content = read_bytes(file)
     return content.decode(json.detect_encoding(content), "surrogatepass")
 
 

@@ -10,9 +10,10 @@ from urllib.parse import unquote, urlsplit
 
 from ..classes import UNUSED, matching_labels
 from ..errors import DatasetError, ImageError, UsageError
-from ..files import digest_of, read_file
+from ..files import digest_of
 from ..images.sources import CocoId, ImageReference
 from ..images.urls import is_url
+from .reading import read_bytes
 
 READ = frozenset(("images", "categories", "id", "name", "file_name"))
 """Keys to keep; annotations would take most of the memory."""
@@ -91,12 +92,10 @@ def read_coco_ids(file: Path) -> CocoIds:
         DatasetError: the file cannot be read, or is not a COCO file.
     """
     try:
-        content = json.loads(read_file(file), object_pairs_hook=_select_keys)
+        content = json.loads(read_bytes(file), object_pairs_hook=_select_keys)
         images = {_normalize(one["file_name"]): _id(one) for one in content["images"]}
         categories = {str(one["name"]).strip(): _id(one) for one in content["categories"]}
         digest = digest_of(file)
-    except OSError as error:
-        raise DatasetError(f"{file}: {error.strerror}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{file} is not a COCO file with images and categories") from error
     except (ValueError, RecursionError) as error:

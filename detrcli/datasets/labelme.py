@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError
-from ..files import read_file
 from .annotations import Box, Dataset, Split
+from .reading import head_matches, read_bytes
 from .sidecars import AnnotatedImage, NamedObject, find_files, read_files
-from .sniff import head_matches
 
 SUFFIX, ANNOTATIONS = ".json", "annotations"
 AREAS = ("rectangle", "polygon", "circle", "rotation", "mask")
@@ -37,7 +36,7 @@ def _is_labelme(file: Path) -> bool:
 
 def _parse(file: Path) -> AnnotatedImage | None:
     try:
-        content = json.loads(read_file(file))
+        content = json.loads(read_bytes(file))
         if not isinstance(content, dict) or "shapes" not in content:
             return None
         width, height = (int(content.get(key) or 0) for key in ("imageWidth", "imageHeight"))
@@ -46,8 +45,6 @@ def _parse(file: Path) -> AnnotatedImage | None:
         objects = [NamedObject(_name(one), _box(kind, one["points"])) for kind, one in shapes if kind in AREAS]
         ignored = Counter(f"shapes of type {kind!r}" for kind, _ in shapes if kind not in AREAS)
         return AnnotatedImage(str(content.get("imagePath") or ""), size, objects, ignored)
-    except OSError as error:
-        raise DatasetError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DatasetError(
             f"{file} is not a valid LabelMe file ({type(error).__name__}: {error}); correct or remove it"

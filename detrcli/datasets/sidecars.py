@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import DatasetError, SplitError
-from ..files import read_file
+from ..errors import SplitError
 from ..images.sources import SUFFIXES
 from .annotations import RAW_OBJECT, SPLITS, Box, Dataset, RawImage, Split, build_dataset
+from .reading import read_lines
 
 LISTS = Path("ImageSets", "Main")
 """Folder of Pascal VOC's lists of the images in each split, by stem."""
@@ -106,7 +106,7 @@ def find_files(
             return SplitFiles(path, found[""], all_files)
         split_name = _choose(path, split, list(lists))
         annotated = {file.stem for file in found[""]}
-        listed = [line.strip() for line in _lines(lists[split_name]) if line.strip()]
+        listed = [line.strip() for line in read_lines(lists[split_name]) if line.strip()]
         stems = dict.fromkeys(line if line in annotated else line.split()[0] for line in listed)
         missing = [stem for stem in stems if stem not in annotated]
         files = [file for file in found[""] if file.stem in stems]
@@ -120,13 +120,6 @@ def _choose(path: Path, split: Split, names: Sequence[str]) -> str:
     if name is None:
         raise SplitError(f"{path} has no {split} split, only {' and '.join(sorted(names))}")
     return name
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return read_file(file).decode("utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage | None], *, strict: bool) -> Dataset:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from .sniff import head_matches
+from .reading import head_matches
 
 
 @dataclass(frozen=True)

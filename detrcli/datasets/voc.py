@@ -5,10 +5,9 @@ from pathlib import Path
 from xml.etree.ElementTree import XML, Element, ParseError, TreeBuilder, XMLParser
 
 from ..errors import DatasetError
-from ..files import read_file
 from .annotations import Dataset, Split
+from .reading import head_matches, read_bytes
 from .sidecars import AnnotatedImage, NamedObject, find_files, read_files
-from .sniff import head_matches
 
 SUFFIX, ANNOTATIONS = ".xml", "Annotations"
 
@@ -38,9 +37,7 @@ def _is_voc(file: Path) -> bool:
 
 def _root(file: Path) -> Element:
     try:
-        return XML(read_file(file), XMLParser(target=_Builder()))  # noqa: S314 (attacks need a DOCTYPE)
-    except OSError as error:
-        raise DatasetError(f"cannot read {file}: {error.strerror}") from error
+        return XML(read_bytes(file), XMLParser(target=_Builder()))  # noqa: S314 (attacks need a DOCTYPE)
     except (ParseError, ValueError, LookupError, RecursionError) as error:
         raise DatasetError(f"{file} is not valid XML: {error}; correct or remove it") from error
 

@@ -3,6 +3,7 @@
 The description is a YAML file, Darknet's `obj.data`, or only a list of class names.
 """
 
+import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +15,9 @@ import numpy as np
 import yaml
 
 from ..errors import DatasetError, SplitError
-from ..files import open_file, read_file
 from ..images.sources import Sources, read_list
 from .annotations import RAW_OBJECT, SPLITS, Dataset, RawImage, Split, build_dataset
-from .sniff import head_matches
+from .reading import head_matches, read_bytes, read_lines
 
 NAME_LISTS = ("classes.txt", "obj.names")
 """Files with one class name per line, which describe a dataset without a YAML file."""
@@ -74,9 +74,7 @@ def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
 
 def _has_names(file: Path) -> bool:
     """Whether a YAML file may describe a dataset, instead of configuring some other program."""
-    if file.stem in ("data", "dataset"):
-        return True
-    return head_matches(file, rb"(?m)^names\s*:")
+    return file.stem in ("data", "dataset") or head_matches(file, rb"(?m)^names\s*:")
 
 
 def read_yolo(file: Path, split: Split, *, strict: bool = False) -> Dataset:
@@ -133,7 +131,7 @@ def _read_description(file: Path) -> _Description:
         by_folder = _splits_by_folder(file.parent) or dict.fromkeys(SPLITS, ".")
         return _Description(file, *_listed_names(file), file.parent, by_folder)
     if file.name == DARKNET:
-        settings = dict(line.partition("=")[::2] for line in _lines(file) if "=" in line)
+        settings = dict(line.partition("=")[::2] for line in read_lines(file) if "=" in line)
         content = {key.strip(): value.strip() for key, value in settings.items()}
         if "names" not in content:
             raise DatasetError(f"{file} is not a Darknet dataset: it does not name a file of class names")
@@ -150,9 +148,7 @@ def _read_description(file: Path) -> _Description:
 
 def _yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(read_file(file), yaml.BaseLoader)  # noqa: S506 (loads only strings: a class may be called "no")
-    except OSError as error:
-        raise DatasetError(f"{file}: {error.strerror}") from error
+        content = yaml.load(read_bytes(file), yaml.BaseLoader)  # noqa: S506 (loads only strings: a class may be called "no")
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise DatasetError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or "names" not in content:
@@ -171,7 +167,7 @@ def _classes(file: Path, names: Any) -> tuple[list[int], list[str]]:
 
 
 def _listed_names(file: Path) -> tuple[list[int], list[str]]:
-    names = [line.strip() for line in _lines(file)]
+    names = [line.strip() for line in read_lines(file)]
     while names and not names[-1]:
         names.pop()
     return list(range(len(names))), names
@@ -223,11 +219,7 @@ def _existing(file: Path, candidates: list[Path]) -> Path:
 
 def _listed(file: Path, root: Path) -> Iterator[Path]:
     """Yield the images in a list, whose paths may be relative to the list or to the dataset."""
-    try:
-        with open_file(file) as lines:
-            names = [name.strip() for name in read_list(lines)]
-    except OSError as error:
-        raise DatasetError(f"{file}: {error.strerror}") from error
+    names = [name.strip() for name in read_list(io.BytesIO(read_bytes(file)))]
     if any("\0" in name for name in names):
         raise DatasetError(f"{file} is not a list of images; name a folder, or a text file with one path per line")
     for name in filter(None, names):
@@ -270,7 +262,7 @@ def _objects(
         oddities: counts of odd lines, which are updated.
     """
     seen = set[tuple[str, ...]]()
-    for line_number, line in enumerate(_lines(file), start=1):
+    for line_number, line in enumerate(read_lines(file) if os.path.isfile(file) else [], start=1):
         words = tuple(line.split())
         if not words:
             continue
@@ -299,15 +291,6 @@ def _objects(
                 f"the class, not {len(values)} numbers{hint}"
             )
         yield labels[int(number)], box
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return read_file(file).decode("utf-8-sig").splitlines() if os.path.isfile(file) else []
-    except OSError as error:
-        raise DatasetError(f"{file}: {error.strerror}") from error
-    except ValueError as error:
-        raise DatasetError(f"{file} is not a YOLO label file: it is not text") from error
 
 
 def _label_file(image: Path) -> Path:

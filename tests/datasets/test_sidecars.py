@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detrcli.datasets import Dataset, read_dataset, sniff
+from detrcli.datasets import Dataset, read_dataset, reading
 from detrcli.errors import DatasetError
 from detrcli.files import open_file
 from detrcli.outputs.formats import image_format
@@ -300,7 +300,7 @@ def test_few_files_are_opened_to_recognize_a_format(tmp_path: Path, kind: str, m
         opened.append(file)
         return open_file(file)
 
-    monkeypatch.setattr(sniff, "open_file", record)
+    monkeypatch.setattr(reading, "open_file", record)
     assert refusal(tmp_path).startswith(f"{tmp_path} contains")
     assert 0 < len(opened) < 200
 

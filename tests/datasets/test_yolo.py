@@ -230,7 +230,7 @@ def test_invalid_lines(tmp_path: Path, line: str, message: str) -> None:
 
 def test_label_file_that_is_not_text(tmp_path: Path) -> None:
     file = write_one(tmp_path, b"0 .5 .5 .5 \xff")
-    assert refusal(tmp_path, "train") == f"{file} is not a YOLO label file: it is not text"
+    assert refusal(tmp_path, "train") == f"{file} is not text in UTF-8"
 
 
 def test_invalid_boxes(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_labels_in_pixels(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").mkdir()
-    assert refusal(tmp_path, "train") == f"{tmp_path / 'data.yaml'}: Is a directory"
+    assert refusal(tmp_path, "train") == f"cannot read {tmp_path / 'data.yaml'}: Is a directory"
 
 
 @pytest.fixture(scope="module")

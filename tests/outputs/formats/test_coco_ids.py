@@ -146,7 +146,7 @@ def test_image_without_id_fails_alone(place: Path) -> None:
     ("arguments", "message"),
     [
         (("--image-ids", "own/coco.json", "-f", "csv"), "--image-ids needs --format coco or coco-results"),
-        (("--image-ids", "none.json", "-f", "coco"), "none.json: No such file or directory"),
+        (("--image-ids", "none.json", "-f", "coco"), "cannot read none.json: No such file or directory"),
         (("--image-root", "/data", "-f", "csv"), "--image-root needs --format label-studio"),
     ],
 )
