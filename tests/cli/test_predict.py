@@ -286,7 +286,7 @@ def test_image_size_changes_the_networks_input_but_not_the_boxes_units(mixed_run
 def test_verbose_names_the_model_and_the_device(sized_run: Run) -> None:
     first, note, summary, _ = sized_run.messages
     assert first.startswith("model on cpu, fp32, ")
-    assert note == "model: the backbone is not dilated (no DC5), by config.json"
+    assert note == "model: the backbone is not dilated (no DC5), according to config.json"
     assert summary.startswith(f"2 images, {2 * QUERIES} detections (")
 
 
