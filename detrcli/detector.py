@@ -18,7 +18,7 @@ from .detections import DetectionFilter, Detections, labels_of
 from .errors import ImageError, ModelError, UsageError
 from .host import cores
 from .images.decode import DecodedImage, ImageFile, from_array, from_pillow, open_image_file
-from .images.resize import ResizeRule, resized_pixels
+from .images.resize import ResizeRule, resize_image
 from .inference.backend import Backend, RawDetections
 from .inference.batch_size import BatchSize
 from .inference.pipeline import NetworkInput, OneByOne, Pipeline, Result, Source, Stages
@@ -83,7 +83,7 @@ class Detector:
 
     def resized(self, image: Image.Image) -> NDArray[np.uint8]:
         """RGB image resized for the network, (H, W, 3) uint8."""
-        return resized_pixels(image, self._resize, self._resample)
+        return resize_image(image, self._resize, self._resample)
 
     def predict(
         self,

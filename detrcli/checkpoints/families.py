@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from torch import Tensor
 
 from ..errors import ModelError
-from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, canvas_of, fit_and_pad, shortest_edge
+from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, fit_and_pad, fixed_size, shortest_edge
 from ..models.detr import Detr, DetrConfig
 from ..models.lwdetr import LwDetr, LwDetrConfig
 from ..models.vit import PATCH, WINDOWS
@@ -91,7 +91,7 @@ class Family(Generic[Config]):
         Raises:
             ModelError: its sides are not multiples of the stride.
         """
-        canvas = canvas_of(rule)
+        canvas = fixed_size(rule)
         if self.stride > 1 and (canvas is None or any(side % self.stride for side in canvas)):
             raise ModelError(f"the sides of this model's images must be multiples of {self.stride}, not {rule}")
 

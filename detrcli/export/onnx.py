@@ -18,7 +18,7 @@ from .. import __version__
 from ..checkpoints.load import LoadedModel
 from ..errors import ExportError, ExportSizeError, UsageError
 from ..files import atomic_file
-from ..images.resize import Padded, canvas_of
+from ..images.resize import Padded, fixed_size
 from ..inference.fuse import fuse
 from ..inference.postprocess import EndToEnd, postprocess_for
 from ..inference.torch import DTYPES, count_gflops
@@ -113,7 +113,7 @@ def export_onnx(
     reduced = copy.deepcopy(reference)
     reduced.network.to(DTYPES[precision])
     module = reduced if postprocess else BareNetwork(reduced.network).eval()
-    canvas = canvas_of(rules.resize)
+    canvas = fixed_size(rules.resize)
     width, height = canvas or rules.resize.size(*TRACED_SIZE)
     if sum(value.numel() * value.element_size() for value in module.state_dict().values()) >= MAX_BYTES:
         raise ExportSizeError(f"{model.name} is larger than the 2 GB of an ONNX file")

@@ -116,12 +116,12 @@ def fit_and_pad(width: int, height: int) -> Padded:
     return Padded(Within(width, height), width, height)
 
 
-def canvas_of(rule: ResizeRule) -> tuple[int, int] | None:
+def fixed_size(rule: ResizeRule) -> tuple[int, int] | None:
     """Return the width and height of the network input, or None if they depend on the image."""
     return (rule.width, rule.height) if isinstance(rule, Exactly | Padded) else None
 
 
-def resized_pixels(image: Image.Image, rule: ResizeRule, resample: Image.Resampling) -> NDArray[np.uint8]:
+def resize_image(image: Image.Image, rule: ResizeRule, resample: Image.Resampling) -> NDArray[np.uint8]:
     """Resize an RGB image by a rule.
 
     Returns:

@@ -26,7 +26,7 @@ from ..errors import (
 from ..export import DEFAULT_OPSET
 from ..export.metadata import parse_metadata
 from ..host import cpu_name, cuda_driver, gpu_name, parallel_images, threads
-from ..images.resize import Exactly, Padded, ResizeRule, canvas_of, shortest_edge
+from ..images.resize import Exactly, Padded, ResizeRule, fixed_size, shortest_edge
 from .backend import CPU_PROBE, GPU_PROBE, RawDetections
 from .memory import enough_memory, for_images, is_out_of_memory
 
@@ -77,7 +77,7 @@ class OnnxBackend:
         if precision not in ("auto", self.metadata.precision):
             raise OnnxSettingError(f"{path} computes in {self.metadata.precision}, not in {precision}")
         self.resize = self.metadata.preprocessing.resize
-        canvas = canvas_of(self.resize)
+        canvas = fixed_size(self.resize)
         self._fixed_size = canvas is not None
         self._fixed_batch = _check_signature(self._session, self.resize, path)
         if size is not None:
@@ -208,7 +208,7 @@ def _check_signature(session: onnxruntime.InferenceSession, rule: ResizeRule, pa
         batch, height, width, channels = inputs["images"][1]
         sides = [side if isinstance(side, int) else None for side in (width, height)]
         valid_batch = not isinstance(batch, int) or batch > 0
-        if valid_batch and channels == 3 and sides == list(canvas_of(rule) or (None, None)):
+        if valid_batch and channels == 3 and sides == list(fixed_size(rule) or (None, None)):
             return batch if isinstance(batch, int) else None
     raise OnnxFileError(f"{path} has unexpected inputs or outputs")
 

@@ -13,9 +13,9 @@ from detrcli.images.resize import (
     ResizeRule,
     ShortestEdge,
     Within,
-    canvas_of,
     fit_and_pad,
-    resized_pixels,
+    fixed_size,
+    resize_image,
     shortest_edge,
 )
 
@@ -88,14 +88,14 @@ def test_within_fits_the_frame_and_fills_one_dimension(width: int, height: int, 
 @example(width=640, height=320)
 def test_filled_part_of_a_padded_image(width: int, height: int) -> None:
     rule = fit_and_pad(640, 320)
-    assert canvas_of(rule) == (640, 320)
+    assert fixed_size(rule) == (640, 320)
     assert rule.size(width, height) == Within(640, 320).size(width, height)
     assert rule.filled([(height, width)]) == [rule.size(width, height)[::-1]]
 
 
 def test_padding_is_at_the_bottom_and_right() -> None:
     image = Image.new("RGB", (20, 20), (10, 200, 30))
-    pixels = resized_pixels(image, fit_and_pad(30, 10), Image.Resampling.BILINEAR)
+    pixels = resize_image(image, fit_and_pad(30, 10), Image.Resampling.BILINEAR)
     assert pixels.shape == (10, 30, 3)
     assert (pixels[:, :10] == [10, 200, 30]).all()
     assert not pixels[:, 10:].any()
@@ -104,7 +104,7 @@ def test_padding_is_at_the_bottom_and_right() -> None:
 @pytest.mark.parametrize("rule", [ShortestEdge(20, 33), Exactly(30, 20), Within(33, 20)], ids=lambda rule: str(rule))
 @pytest.mark.parametrize("size", [(1, 1), (40, 10), (10, 400), (2000, 1)])
 def test_resized_pixels(rule: ResizeRule, size: tuple[int, int]) -> None:
-    pixels = resized_pixels(Image.new("RGB", size, (10, 200, 30)), rule, Image.Resampling.BILINEAR)
+    pixels = resize_image(Image.new("RGB", size, (10, 200, 30)), rule, Image.Resampling.BILINEAR)
     width, height = rule.size(*size)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (height, width, 3)

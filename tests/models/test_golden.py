@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.images.decode import from_pillow
-from detrcli.images.resize import ResizeRule, ShortestEdge, resized_pixels
+from detrcli.images.resize import ResizeRule, ShortestEdge, resize_image
 from detrcli.inference.cpu import pack_linears
 from detrcli.inference.fuse import fuse_detr
 from detrcli.inference.postprocess import DetrPostprocess, EndToEnd
@@ -108,7 +108,7 @@ def check_preprocessing(family: str, rule: ResizeRule) -> None:
             png = io.BytesIO()
             Image.fromarray(fill.image(*expected[f"{case}.image"])).save(png, "PNG")
             with Image.open(png) as image:
-                pixels = resized_pixels(from_pillow(image).decode().image, rules.resize, rules.resample)
+                pixels = resize_image(from_pillow(image).decode().image, rules.resize, rules.resample)
             normalized = module.normalize(torch.from_numpy(pixels.copy())[None])[0].numpy()
             every23, mean = expected[f"{case}.{family}.every23"], expected[f"{case}.{family}.mean"]
             np.testing.assert_allclose(normalized[:, ::23, ::23], every23, rtol=0, atol=1e-5, err_msg=case)
