@@ -1,8 +1,6 @@
-"""Learning rates by part and over time, EMA of the weights, class heads, and initialization."""
+"""Learning rates by part and over time."""
 
-import copy
 import json
-import math
 from dataclasses import replace
 
 import pytest
@@ -11,8 +9,6 @@ import torch
 from detrcli.checkpoints.layouts import LWDETR_ORIGINAL
 from detrcli.models.detr import Detr
 from detrcli.models.lwdetr import SIZES, LwDetr
-from detrcli.training.ema import ModelEma
-from detrcli.training.initialize import class_heads, with_classes
 from detrcli.training.optimizer import FROM_SCRATCH, build_optimizer, fine_tuning_config, freeze_stem, lr_factor
 
 from ..places import DATA
@@ -93,46 +89,3 @@ def test_learning_rate_schedules() -> None:
     assert cosine[-1] == pytest.approx(0.01, abs=1e-4)
     steps = [lr_factor(step, 300, warmup_steps=0, schedule="step") for step in range(300)]
     assert steps == [1] * 200 + [0.1] * 100
-
-
-def test_ema_follows_the_weights() -> None:
-    network = small_lwdetr().network
-    ema = ModelEma(network, decay=0.9, warmup_steps=1)
-    start = copy.deepcopy(network.state_dict())
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(1)
-    ema.update(network, 2)
-    kept = 0.9 * (1 - math.exp(-2))
-    for name, value in ema.network.named_parameters():
-        torch.testing.assert_close(value, start[name] * kept + (start[name] + 1) * (1 - kept))
-    for _ in range(400):
-        ema.update(network, 1000)
-    for name, value in ema.network.named_parameters():
-        torch.testing.assert_close(value, start[name] + 1, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("make", [small_detr, small_lwdetr])
-def test_classes_of_the_same_name_keep_their_weights(make: type) -> None:
-    old, new = ("a", "b", "c"), ("x", "C", " a ", "y")
-    network = make(old).network
-    result = with_classes(network, old, new)
-    assert result.config.num_classes == 4
-    for before, after in zip(class_heads(network), class_heads(result), strict=True):
-        assert torch.equal(after.weight[1], before.weight[2])
-        assert torch.equal(after.weight[2], before.weight[0])
-        if isinstance(network, Detr):
-            assert torch.equal(after.weight[4], before.weight[3])  # no-object
-        else:
-            assert len(after.weight) == 4
-            assert after.bias[[0, 3]].sigmoid().tolist() == pytest.approx([0.01, 0.01])
-    same = {name for name in network.state_dict() if "class_head" not in name}
-    assert all(torch.equal(network.state_dict()[name], result.state_dict()[name]) for name in same)
-
-
-def test_initial_scores_are_low() -> None:
-    network = small_lwdetr().network.eval()
-    with torch.inference_mode():
-        predictions = network(torch.randn(1, 3, 128, 128))
-    assert predictions.logits.sigmoid().mean().item() < 0.1
-    assert torch.isfinite(predictions.boxes).all()
