@@ -59,7 +59,7 @@ def fetch(url: str, limit: int, seconds: float = TOTAL_TIMEOUT) -> bytes:
     if (user_and_password := credentials(url)) is not None:
         token = base64.b64encode(":".join(user_and_password).encode("utf-8", "surrogateescape")).decode()
         request.add_header("Authorization", f"Basic {token}")
-    opener = build_opener(_HttpHandler(deadline), _HttpsHandler(deadline), _RedirectHandler())
+    opener = build_opener(_Handler(deadline), _RedirectHandler())
     with opener.open(request, timeout=deadline.timeout()) as response:
         content: bytes = response.read(limit)
         if response.length and len(content) < limit:
@@ -103,22 +103,18 @@ def _with_deadline(base: type[HTTPConnection], deadline: Deadline) -> type[HTTPC
     return Connection
 
 
-class _HttpHandler(HTTPHandler):
+class _Handler(HTTPHandler, HTTPSHandler):
+    """Handler of both protocols that applies a deadline."""
+
     def __init__(self, deadline: Deadline) -> None:
         super().__init__()
-        self._connection = _with_deadline(HTTPConnection, deadline)
+        self._deadline = deadline
 
     def http_open(self, request: Request) -> HTTPResponse:
-        return self.do_open(self._connection, request)
-
-
-class _HttpsHandler(HTTPSHandler):
-    def __init__(self, deadline: Deadline) -> None:
-        super().__init__()
-        self._connection = _with_deadline(HTTPSConnection, deadline)
+        return self.do_open(_with_deadline(HTTPConnection, self._deadline), request)
 
     def https_open(self, request: Request) -> HTTPResponse:
-        return self.do_open(self._connection, request)
+        return self.do_open(_with_deadline(HTTPSConnection, self._deadline), request)
 
 
 class _RedirectHandler(HTTPRedirectHandler):
