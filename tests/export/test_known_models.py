@@ -1,4 +1,4 @@
-"""Each known model's architecture, with weights that anyone can rebuild, gives through ONNX what PyTorch gives."""
+"""Every known model, with reproducible weights, gives the same predictions in ONNX Runtime as in PyTorch."""
 
 import copy
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..places import PHOTOGRAPHS
 
 NAMES = (
     "lwdetr-tiny",
-    # half a minute to three for each of the others
+    # the others take half a minute to three minutes each
     *(
         pytest.param(name, marks=pytest.mark.slow)
         for name in (
@@ -41,13 +41,13 @@ NAMES = (
         )
     ),
 )
-WITHOUT_ANSWERS = {"lwdetr-xlarge", "detr-resnet-101-dc5"}
-"""Those whose weights are ours, for there are no golden answers of them."""
+WITHOUT_GOLDEN_OUTPUTS = {"lwdetr-xlarge", "detr-resnet-101-dc5"}
+"""Have randomly initialized weights instead."""
 
 
 def checkpoint(name: str, folder: Path) -> Path:
-    """A file or a folder with weights that anyone can rebuild."""
-    if name not in WITHOUT_ANSWERS:
+    """File or folder with reproducible weights."""
+    if name not in WITHOUT_GOLDEN_OUTPUTS:
         return golden.original_checkpoint(name, folder)
     save_model(from_scratch(name, COCO, size=None, seed=0), folder / name)
     return folder / name
@@ -57,12 +57,12 @@ def checkpoint(name: str, folder: Path) -> Path:
 def test_a_known_model_gives_the_same_logits_and_boxes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the golden image: of the exporter's own, proposals of a random network may tie."""
+    """On the golden image, since proposals of a random network may tie on the exporter's own images."""
     monkeypatch.setattr(exporting, "differences", lambda *_, **__: torch.zeros(1))
     path = checkpoint(name, tmp_path)
     height, width = (640, 640) if name.startswith("lwdetr") else (480, 640)
     known, noise = fill.image(1, height, width), fill.image(0, height, width)
-    if name not in WITHOUT_ANSWERS:
+    if name not in WITHOUT_GOLDEN_OUTPUTS:
         (known,) = golden.images(name, "square" if name.startswith("lwdetr") else "single")
         height, width, _ = known.shape
         noise = fill.image(0, height, width)
@@ -74,14 +74,14 @@ def test_a_known_model_gives_the_same_logits_and_boxes(
         with torch.inference_mode():
             theirs = model.network(pixels)
         ours = session.run(None, {"pixels": pixels.numpy()})
-        for mine, expected in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(mine[compared], expected.numpy()[compared], atol=1e-3)
+        for actual, expected in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(actual[compared], expected.numpy()[compared], atol=1e-3)
 
 
-@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the photographs are not here")
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="needs the photographs")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_known_model_finds_the_same_in_photographs(name: str, tmp_path: Path) -> None:
-    """In those ten of 32 in which the proposals of a random network, up to 300 of them, score furthest apart."""
+    """In the ten of 32 photographs with the largest gaps between the scores of a random network's proposals."""
     model = load_checkpoint(find(str(checkpoint(name, tmp_path))))
     file = export_onnx(model, tmp_path / "whole.onnx", source="tests").path
     rules = model.preprocessing
@@ -92,9 +92,9 @@ def test_a_known_model_finds_the_same_in_photographs(name: str, tmp_path: Path) 
     def gap(photograph: Path) -> float:
         return compare.proposal_gap(module, reference.resized(read_image(photograph).image))
 
-    shown = 0
+    compared = 0
     for photograph in sorted(sorted(PHOTOGRAPHS.glob("*.jpg"))[:32], key=gap, reverse=True)[:10]:
-        # a random network is sure of nothing: half of the best score is what it would show
+        # the scores of a random network are low, so the threshold is half of the best
         (expected,) = reference.predict(photograph, threshold=0)
         threshold = float(expected.scores[0]) / 2
         (expected,) = reference.predict(photograph, threshold=threshold)
@@ -103,6 +103,6 @@ def test_a_known_model_finds_the_same_in_photographs(name: str, tmp_path: Path) 
             near = (np.abs(found.scores - score) <= 1e-3) & (np.abs(found.boxes - box).max(1) <= 0.5)
             assert (near & (found.labels == label)).any()
         assert (found.scores > threshold + 1e-3).sum() <= len(expected) <= len(found)
-        shown += len(expected)
-    assert shown > 0
-    print(f"{name}: {shown} detections are the same")
+        compared += len(expected)
+    assert compared > 0
+    print(f"{name}: {compared} detections are the same")

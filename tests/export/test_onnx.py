@@ -1,4 +1,4 @@
-"""An exported file gives the answers of the network it was made of, in any program."""
+"""An exported file reproduces its network's predictions, also in other runtimes."""
 
 import copy
 import json
@@ -35,8 +35,8 @@ from ..tiny import tiny_network
 from ..training.small import small_lwdetr
 
 CUDA: dict[str, Any] = json.loads((DATA / "cuda_kernels.json").read_text())
-"""Of each operator, the versions for which ONNX Runtime's CUDA provider has a kernel, and the types that the one for
-`DEFAULT_OPSET` takes (its OperatorKernels.md)."""
+"""For each operator, the versions that have a kernel in ONNX Runtime's CUDA provider, and the types of the kernel for
+`DEFAULT_OPSET` (from its OperatorKernels.md)."""
 
 
 def detr() -> LoadedModel:
@@ -45,15 +45,15 @@ def detr() -> LoadedModel:
 
 
 def lwdetr() -> LoadedModel:
-    """One whose answers differ from cell to cell, so that the best are the same wherever they are computed."""
-    return spread(small_lwdetr())
+    """LW-DETR without tied scores, so that the best are the same in every runtime."""
+    return without_ties(small_lwdetr())
 
 
 def two_scales() -> LoadedModel:
-    return spread(small_lwdetr(scales=(2, 0.5), points=4))
+    return without_ties(small_lwdetr(scales=(2, 0.5), points=4))
 
 
-def spread(model: LoadedModel) -> LoadedModel:
+def without_ties(model: LoadedModel) -> LoadedModel:
     torch.manual_seed(1)
     for parameter in model.network.parameters():
         parameter.data += torch.randn_like(parameter) * 0.1
@@ -66,7 +66,7 @@ MODELS = pytest.mark.parametrize("make", [detr, lwdetr, two_scales], ids=lambda 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Exports each model once for each set of options."""
+    """Export each model once per set of options."""
     folder, done = tmp_path_factory.mktemp("exported"), dict[str, Path]()
 
     def get(make: Callable[[], LoadedModel], **options: Any) -> Path:
@@ -92,12 +92,12 @@ def test_the_bare_network_gives_the_same_logits_and_boxes(
     with torch.inference_mode():
         theirs = make().network(pixels)
     ours = session(exported(make, postprocess=False)).run(None, {"pixels": pixels.numpy()})
-    for mine, expected in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(mine, expected.numpy(), atol=1e-3)
+    for actual, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(actual, expected.numpy(), atol=1e-3)
 
 
 @MODELS
-def test_a_image_of_any_size_gives_the_same_detections(
+def test_images_of_any_size_give_the_same_detections(
     make: Callable[[], LoadedModel], exported: Callable[..., Path]
 ) -> None:
     model = make()
@@ -118,7 +118,9 @@ def test_a_image_of_any_size_gives_the_same_detections(
 
 
 @MODELS
-def test_a_batch_changes_nothing(make: Callable[[], LoadedModel], exported: Callable[..., Path]) -> None:
+def test_a_batch_gives_the_detections_of_single_images(
+    make: Callable[[], LoadedModel], exported: Callable[..., Path]
+) -> None:
     images = np.stack([fill.image(seed, 128, 128) for seed in range(3)])
     sizes = np.array([[100, 200], [300, 50], [128, 128]], np.float32)
     run = session(exported(make)).run
@@ -131,7 +133,9 @@ def test_a_batch_changes_nothing(make: Callable[[], LoadedModel], exported: Call
 
 @MODELS
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_cuda_runs_every_node(make: Callable[[], LoadedModel], precision: str, exported: Callable[..., Path]) -> None:
+def test_cuda_has_a_kernel_for_every_node(
+    make: Callable[[], LoadedModel], precision: str, exported: Callable[..., Path]
+) -> None:
     options: dict[str, Any] = {} if precision == "fp32" else {"precision": precision, "batch_size": 1}
     graph = onnx.shape_inference.infer_shapes(onnx.load(exported(make, **options)), strict_mode=True).graph
     assert {node.domain for node in graph.node} == {""}
@@ -142,7 +146,7 @@ def test_cuda_runs_every_node(make: Callable[[], LoadedModel], precision: str, e
 
 
 def has_kernel(node: onnx.NodeProto, types: Mapping[str, int], opset: int) -> bool:
-    """Whether CUDA takes a node: a kernel without an end serves only the version it was written for."""
+    """Whether CUDA has a kernel for a node; a kernel without a last version only serves its first."""
     schema, kernels = defs.get_schema(node.op_type, opset), CUDA.get(node.op_type, {"versions": ()})
     for kernel in kernels["versions"]:
         first, _, last = kernel.rstrip("+").partition("-")
@@ -158,7 +162,7 @@ def has_kernel(node: onnx.NodeProto, types: Mapping[str, int], opset: int) -> bo
     return True
 
 
-def test_a_type_that_cuda_lacks_is_seen() -> None:
+def test_types_without_a_kernel_are_noticed() -> None:
     node = onnx.helper.make_node("Where", ["choose", "one", "other"], ["taken"])
     kinds = onnx.TensorProto
     assert has_kernel(node, {"choose": kinds.BOOL} | dict.fromkeys(("one", "other", "taken"), kinds.INT64), 18)
@@ -166,20 +170,20 @@ def test_a_type_that_cuda_lacks_is_seen() -> None:
 
 
 @MODELS
-def test_the_graph_is_lean(make: Callable[[], LoadedModel], exported: Callable[..., Path]) -> None:
+def test_the_graph_has_nothing_redundant(make: Callable[[], LoadedModel], exported: Callable[..., Path]) -> None:
     graph = onnx.load(exported(make)).graph
     used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
     assert [node.name for node in graph.node if not set(node.output) & used] == []
     assert [tensor.name for tensor in graph.initializer if tensor.name not in used] == []
     used_operators = {node.op_type for node in graph.node}
     assert used_operators & {"Identity", "Dropout", "BatchNormalization", "Constant", "If", "Loop"} == set()
-    wrote = [(node.op_type, *node.input, *(a.SerializeToString() for a in node.attribute)) for node in graph.node]
-    assert len(wrote) == len(set(wrote))
+    operations = [(node.op_type, *node.input, *(a.SerializeToString() for a in node.attribute)) for node in graph.node]
+    assert len(operations) == len(set(operations))
 
 
 @MODELS
 @pytest.mark.parametrize("postprocess", [True, False])
-def test_no_reshape_asks_for_what_not_all_programs_read(
+def test_no_reshape_has_allowzero(
     make: Callable[[], LoadedModel], postprocess: bool, exported: Callable[..., Path]
 ) -> None:
     nodes = onnx.load(exported(make, postprocess=postprocess)).graph.node
@@ -194,46 +198,46 @@ def test_opencv_runs_the_bare_network(exported: Callable[..., Path]) -> None:
     network = cv2.dnn.readNetFromONNX(str(path))
     network.setInput(pixels)
     ours = network.forward(["logits", "boxes"])
-    for mine, expected in zip(ours, session(path).run(None, {"pixels": pixels}), strict=True):
-        np.testing.assert_allclose(mine, expected, atol=1e-3)
+    for actual, expected in zip(ours, session(path).run(None, {"pixels": pixels}), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 
-def test_onnx_runtime_takes_gelu_in_one(exported: Callable[..., Path], tmp_path: Path) -> None:
+def test_onnx_runtime_fuses_gelu(exported: Callable[..., Path], tmp_path: Path) -> None:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
-    settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    settings.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     onnxruntime.InferenceSession(exported(lwdetr), settings, providers=["CPUExecutionProvider"])
-    used_operators = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    used_operators = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
     assert "Erf" not in used_operators
     assert used_operators & {"Gelu", "BiasGelu"}
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3])
-def test_many_scores_are_computed_in_pieces(
+def test_many_scores_are_computed_in_groups_of_heads(
     heads: int, exported: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of large images; here so many of the decoder's four heads attend at once."""
+    """As for large images; here with groups of so many of the decoder's four heads."""
     whole = exported(lwdetr, postprocess=False)
     network = lwdetr().network
     assert isinstance(network, LwDetr)
     monkeypatch.setattr(operators, "MAX_SCORES", heads * network.config.num_queries**2)
-    path = export_onnx(lwdetr(), tmp_path / "pieces.onnx", source="tests", postprocess=False).path
+    path = export_onnx(lwdetr(), tmp_path / "groups.onnx", source="tests", postprocess=False).path
     before, after = (sum(node.op_type == "Softmax" for node in onnx.load(one).graph.node) for one in (whole, path))
     layers = network.config.decoder_layers
     assert after >= before + layers * (math.ceil(network.config.self_heads / heads) - 1)
     pixels = fill.image(0, 128, 128).transpose(2, 0, 1)[None].astype(np.float32) / 255
-    for mine, expected in zip(*(session(one).run(None, {"pixels": pixels}) for one in (path, whole)), strict=True):
-        np.testing.assert_allclose(mine, expected, atol=1e-5)
+    for actual, expected in zip(*(session(one).run(None, {"pixels": pixels}) for one in (path, whole)), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_it_says_what_it_is(exported: Callable[..., Path]) -> None:
+def test_metadata(exported: Callable[..., Path]) -> None:
     model = onnx.load(exported(lwdetr))
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    assert told["detrcli"] == detrcli.__version__
-    assert told["source"] == "tests"
-    assert json.loads(told["classes"]) == list(lwdetr().class_names)
-    assert json.loads(told["preprocessing"])["size"] == {"height": 128, "width": 128}
-    assert float(told["gflops"]) > 0
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["detrcli"] == detrcli.__version__
+    assert metadata["source"] == "tests"
+    assert json.loads(metadata["classes"]) == list(lwdetr().class_names)
+    assert json.loads(metadata["preprocessing"])["size"] == {"height": 128, "width": 128}
+    assert float(metadata["gflops"]) > 0
     (images, sizes), outputs = model.graph.input, [output.name for output in model.graph.output]
     assert outputs == ["boxes", "scores", "labels"]
     assert shape(images) == ["batch", 128, 128, 3]
@@ -245,7 +249,7 @@ def shape(value: onnx.ValueInfoProto) -> list[str | int]:
     return [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim]
 
 
-def test_a_fixed_batch_is_filled_up(exported: Callable[..., Path]) -> None:
+def test_partial_batches_are_filled_up_to_the_fixed_size(exported: Callable[..., Path]) -> None:
     path = exported(lwdetr, batch_size=2)
     assert shape(onnx.load(path).graph.input[0])[0] == 2
     images = [fill.image(seed, 80, 60) for seed in range(3)]
@@ -261,7 +265,7 @@ def test_opsets(opset: int, exported: Callable[..., Path]) -> None:
     assert onnx.load(exported(lwdetr, opset=opset)).opset_import[0].version == opset
 
 
-def test_half_precision_stays_near(exported: Callable[..., Path]) -> None:
+def test_half_precision(exported: Callable[..., Path]) -> None:
     demo = partial(load_checkpoint, find("demo"))
     demo.__name__ = "demo"  # type: ignore[attr-defined]
     path = exported(demo, precision="fp16", batch_size=1)
@@ -270,12 +274,12 @@ def test_half_precision_stays_near(exported: Callable[..., Path]) -> None:
     assert onnx.TensorProto.FLOAT16 in types
 
 
-def test_other_answers_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the exporter had a bug: what it writes knows another network's weights."""
-    traced = exporting._trace
+def test_nothing_is_written_if_predictions_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the exporter had a bug: it writes other weights."""
+    trace = exporting._trace
 
     def spoiled(*args: Any, **kwargs: Any) -> onnx.ModelProto:
-        proto = traced(*args, **kwargs)
+        proto = trace(*args, **kwargs)
         for tensor in proto.graph.initializer:
             if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * 1.5, tensor.name))
@@ -288,11 +292,11 @@ def test_other_answers_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("postprocess", [True, False])
-def test_a_flaw_of_part_of_the_answers_leaves_no_file(
+def test_nothing_is_written_if_some_predictions_differ(
     postprocess: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if the exporter cut off small logits, or took a width for a height."""
-    traced = exporting._trace
+    """As if the exporter clipped small logits, or confused width and height."""
+    trace = exporting._trace
 
     class Flawed(torch.nn.Module):
         def __init__(self, module: torch.nn.Module) -> None:
@@ -305,7 +309,7 @@ def test_a_flaw_of_part_of_the_answers_leaves_no_file(
             logits, boxes = self.module(first)
             return logits.clamp(min=0.0), boxes
 
-    monkeypatch.setattr(exporting, "_trace", lambda module, *more, **named: traced(Flawed(module), *more, **named))
+    monkeypatch.setattr(exporting, "_trace", lambda module, *more, **named: trace(Flawed(module), *more, **named))
     with pytest.raises(ExportError, match="differ from PyTorch's"):
         export_onnx(detr(), tmp_path / "x.onnx", source="tests", postprocess=postprocess)
     assert list(tmp_path.iterdir()) == []
@@ -324,7 +328,7 @@ def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_model_stays_as_it_was(tmp_path: Path) -> None:
+def test_the_model_is_left_unchanged(tmp_path: Path) -> None:
     model = detr()
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     export_onnx(model, tmp_path / "x.onnx", source="tests")

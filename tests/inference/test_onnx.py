@@ -1,4 +1,4 @@
-"""The ONNX backend: devices, files that are not ours, and no PyTorch."""
+"""ONNX backend: devices, damaged and foreign files, and no PyTorch."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_fresh_process_predicts_without_torch(place: Path) -> None:
+def test_prediction_needs_no_pytorch(place: Path) -> None:
     Image.fromarray(fill.image(0, 80, 60)).save(place / "a.png")
     arguments = ["predict", "a.png", "--model", "tiny.onnx", "--device", "cpu", "--format", "csv", "--format", "json"]
     printed, modules = loaded(RUN_MAIN, *arguments, cwd=place)
@@ -52,7 +52,7 @@ def test_a_fresh_process_predicts_without_torch(place: Path) -> None:
     assert (place / "detections/a.png").is_file()
 
 
-def test_sizes_of_a_file_that_takes_any(place: Path) -> None:
+def test_sizes_of_a_file_of_dynamic_size(place: Path) -> None:
     image = fill.image(0, 90, 120)
     usual = detrcli.load(place / "tiny.onnx", device="cpu")
     assert usual._resize == ShortestEdge(64, 96)
@@ -62,7 +62,7 @@ def test_sizes_of_a_file_that_takes_any(place: Path) -> None:
     assert len(detrcli.load(place / "tiny.onnx", device="cpu", size=(128, 96)).predict(image, threshold=0)[0])
 
 
-def test_sizes_of_a_file_that_takes_one(place: Path) -> None:
+def test_sizes_of_a_file_of_fixed_size(place: Path) -> None:
     for size in (320, (320, 320)):
         detrcli.load(place / "demo.onnx", device="cpu", size=size)
     for other in (256, (320, 256)):
@@ -70,7 +70,7 @@ def test_sizes_of_a_file_that_takes_one(place: Path) -> None:
             detrcli.load(place / "demo.onnx", device="cpu", size=other)
 
 
-def test_sizes_of_a_file_that_takes_one_that_is_not_square(place: Path) -> None:
+def test_sizes_of_a_file_of_fixed_size_that_is_not_square(place: Path) -> None:
     file = export_onnx(load_checkpoint(find("demo"), size=(192, 128)), place / "wide.onnx", source="tests").path
     assert detrcli.load(file, device="cpu", size=(192, 128))._resize == Exactly(192, 128)
     for other in (128, 192, (128, 192)):
@@ -78,7 +78,7 @@ def test_sizes_of_a_file_that_takes_one_that_is_not_square(place: Path) -> None:
             detrcli.load(file, device="cpu", size=other)
 
 
-def test_precision_is_the_files(place: Path) -> None:
+def test_precision_is_that_of_the_file(place: Path) -> None:
     assert "fp32" in detrcli.load(place / "tiny.onnx", device="cpu", precision="fp32").backend.description
     with pytest.raises(OnnxSettingError, match=r"tiny.onnx computes in fp32, not in fp16"):
         detrcli.load(place / "tiny.onnx", device="cpu", precision="fp16")
@@ -92,14 +92,14 @@ def test_no_such_device(place: Path, device: str) -> None:
 
 @pytest.mark.skipif(cuda_driver() is not None, reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "tensorrt"])
-def test_without_a_gpu_it_is_not_taken_for_one(place: Path, device: str) -> None:
-    with pytest.raises(DeviceError, match=r"no CUDA device|knows no"):
+def test_a_missing_gpu_is_an_error_unless_the_device_is_auto(place: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match=r"no CUDA device|no support for"):
         detrcli.load(place / "tiny.onnx", device=device)
     assert detrcli.load(place / "tiny.onnx").backend.description == "cpu, ONNX, fp32"
 
 
 def test_a_gpu_that_does_not_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where there is a driver, but not the libraries that the CUDA provider needs."""
+    """With a driver, but without the libraries of the CUDA provider."""
     monkeypatch.setattr(backend, "cuda_driver", object)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
     with pytest.warns(DeviceWarning, match="running on the CPU"):
@@ -109,15 +109,15 @@ def test_a_gpu_that_does_not_start(place: Path, monkeypatch: pytest.MonkeyPatch)
         detrcli.load(place / "tiny.onnx", device="cuda")
 
 
-def test_a_gpu_that_fails_is_not_taken_for_a_damaged_file(
+def test_a_gpu_that_fails_is_distinguished_from_a_damaged_file(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begun = onnxruntime.InferenceSession
+    original = onnxruntime.InferenceSession
 
     def session(path: Any, options: Any, *, providers: list[Any], **more: Any) -> Any:
         if providers != [backend.CPU]:
             raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
-        return begun(path, options, providers=providers, **more)
+        return original(path, options, providers=providers, **more)
 
     monkeypatch.setattr(backend, "cuda_driver", object)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
@@ -137,7 +137,7 @@ def test_the_suffix_may_be_in_capitals(place: Path) -> None:
     assert "ONNX" in detrcli.load(place / "TINY.ONNX", device="cpu").backend.description
 
 
-def test_missing_libraries_leave_stdout_to_the_records(
+def test_messages_about_missing_libraries_do_not_reach_stdout(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(backend, "cuda_driver", object)
@@ -148,7 +148,7 @@ def test_missing_libraries_leave_stdout_to_the_records(
     assert capsys.readouterr().out == ""
 
 
-def test_files_that_are_not_ours(place: Path) -> None:
+def test_damaged_and_foreign_files(place: Path) -> None:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "foreign", [value], [result])
@@ -186,7 +186,7 @@ def test_files_that_are_not_ours(place: Path) -> None:
 
 
 def save_with(target: Path, source: Path, key: str, value: str) -> None:
-    """Save a file with another entry in its metadata."""
+    """Save a copy of a file with a changed entry in its metadata."""
     model = onnx.load(source)
     next(entry for entry in model.metadata_props if entry.key == key).value = value
     onnx.save(model, target)
@@ -200,7 +200,7 @@ def test_a_file_that_names_too_few_classes(place: Path) -> None:
 
 
 DEEP = "[" * 200_000
-"""Deeper than any reader goes."""
+"""Deeper than any JSON parser allows."""
 
 
 @pytest.mark.parametrize(
@@ -225,15 +225,15 @@ DEEP = "[" * 200_000
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_metadata_that_is_not_true(place: Path, key: str, value: str) -> None:
-    save_with(place / "untrue.onnx", place / "tiny.onnx", key, value)
+def test_invalid_metadata(place: Path, key: str, value: str) -> None:
+    save_with(place / "invalid.onnx", place / "tiny.onnx", key, value)
     if key == "detrcli":
-        save_with(place / "untrue.onnx", place / "untrue.onnx", "classes", "{")
-    with pytest.raises(ModelError, match=r"untrue.onnx (has unexpected|was exported by) [^\n]{1,160}$"):
-        detrcli.load(place / "untrue.onnx", device="cpu")
+        save_with(place / "invalid.onnx", place / "invalid.onnx", "classes", "{")
+    with pytest.raises(ModelError, match=r"invalid.onnx (has unexpected|was exported by) [^\n]{1,160}$"):
+        detrcli.load(place / "invalid.onnx", device="cpu")
 
 
-def test_long_names_are_cut(place: Path) -> None:
+def test_long_class_names_are_cut(place: Path) -> None:
     names = ["x" * 1_000_000, "two\nlines\x1b[31m", *map(str, range(5))]
     save_with(place / "long.onnx", place / "tiny.onnx", "classes", json.dumps(names))
     first, second, *_ = detrcli.load(place / "long.onnx", device="cpu").class_names
@@ -241,8 +241,8 @@ def test_long_names_are_cut(place: Path) -> None:
     assert second == "two lines [31m"
 
 
-def changed(graph: onnx.GraphProto, name: str, *, kind: int | None = None, dims: list[Any] | None = None) -> None:
-    """Let what a file takes or gives by a name be said to be something else."""
+def redeclare(graph: onnx.GraphProto, name: str, *, kind: int | None = None, dims: list[Any] | None = None) -> None:
+    """Change the declared type or shape of an input or output."""
     value = next(value for value in (*graph.input, *graph.output) if value.name == name)
     tensor = value.type.tensor_type
     if dims is None:
@@ -250,15 +250,15 @@ def changed(graph: onnx.GraphProto, name: str, *, kind: int | None = None, dims:
     value.CopyFrom(helper.make_tensor_value_info(name, tensor.elem_type if kind is None else kind, dims))
 
 
-def replaced(graph: onnx.GraphProto, **outputs: NDArray[Any]) -> None:
-    """Let a file give constants."""
+def replace_outputs(graph: onnx.GraphProto, **outputs: NDArray[Any]) -> None:
+    """Replace outputs by constants."""
     for name, value in outputs.items():
         for node in graph.node:
             node.output[:] = [f"former_{one}" if one == name else one for one in node.output]
         graph.initializer.append(numpy_helper.from_array(value, f"constant_{name}"))
         graph.node.append(helper.make_node("Identity", [f"constant_{name}"], [name]))
         kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-        changed(graph, name, kind=kind, dims=list(value.shape))
+        redeclare(graph, name, kind=kind, dims=list(value.shape))
 
 
 BOXES, SCORES, LABELS = np.zeros((1, 5, 4), np.float32), np.full((1, 5), 0.9, np.float32), np.zeros((1, 5), np.int64)
@@ -284,9 +284,9 @@ BOXES, SCORES, LABELS = np.zeros((1, 5, 4), np.float32), np.full((1, 5), 0.9, np
         ({"boxes": BOXES, "scores": SCORES, "labels": LABELS + 7}, "no names for"),
     ],
 )
-def test_a_file_that_gives_nonsense(place: Path, outputs: dict[str, NDArray[Any]], complaint: str) -> None:
+def test_a_file_with_invalid_outputs(place: Path, outputs: dict[str, NDArray[Any]], complaint: str) -> None:
     model = onnx.load(place / "tiny.onnx")
-    replaced(model.graph, **outputs)
+    replace_outputs(model.graph, **outputs)
     onnx.save(model, place / "nonsense.onnx")
     with pytest.raises(ModelError, match=rf"nonsense.onnx [^\n]*{complaint}[^\n]*$"):
         detrcli.load(place / "nonsense.onnx", device="cpu").predict(fill.image(0, 80, 60), threshold=0)
@@ -306,9 +306,9 @@ def test_a_file_that_gives_nonsense(place: Path, outputs: dict[str, NDArray[Any]
     ],
     ids=str,
 )
-def test_a_file_that_takes_other_things(place: Path, name: str, change: dict[str, Any]) -> None:
+def test_a_file_with_unexpected_inputs(place: Path, name: str, change: dict[str, Any]) -> None:
     model = onnx.load(place / "tiny.onnx")
-    changed(model.graph, name, **change)
+    redeclare(model.graph, name, **change)
     onnx.save(model, place / "other.onnx")
     with pytest.raises(ModelError, match=r"other.onnx[^\n]*$"):
         detrcli.load(place / "other.onnx", device="cpu").predict(fill.image(0, 80, 60), threshold=0)
@@ -319,8 +319,8 @@ def test_a_file_that_cannot_be_opened(place: Path) -> None:
         backend._session(place / "gone.onnx", [backend.CPU])
 
 
-def test_onnx_runtime_reports_to_nobody(place: Path, tmp_path: Path) -> None:
-    """If it is let, it keeps an identifier and what it is going to send in files."""
+def test_onnx_runtime_sends_no_telemetry(place: Path, tmp_path: Path) -> None:
+    """Otherwise, it stores an identifier and pending reports in files."""
     Image.fromarray(fill.image(0, 80, 60)).save(tmp_path / "a.png")
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     subprocess.run(
@@ -333,36 +333,36 @@ def test_onnx_runtime_reports_to_nobody(place: Path, tmp_path: Path) -> None:
     assert {one.name for one in tmp_path.rglob("*")} == {"a.png", "detections", ".detr", "written"}
 
 
-def test_an_onnx_file_is_no_network_to_train(place: Path) -> None:
+def test_an_onnx_file_cannot_be_trained(place: Path) -> None:
     with pytest.raises(ModelError, match="name the model it was made of"):
         detrcli.load_model(place / "tiny.onnx")
 
 
-def test_threads_are_as_many_as_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_threads_is_that_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert threads() == 3
-    for nonsense in ("", "0", "many"):
-        monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
+    for invalid in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", invalid)
         assert threads() >= 1
 
 
-def test_threads_are_divided_until_the_last_one_is_done(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_divided_until_no_backend_is_shared(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    runs = backend.OnnxBackend(find(str(place / "tiny.onnx")), device="cpu")
+    onnx_backend = backend.OnnxBackend(find(str(place / "tiny.onnx")), device="cpu")
 
     def threads_of_a_run() -> int:
-        return int(runs._session.get_session_options().intra_op_num_threads)
+        return int(onnx_backend._session.get_session_options().intra_op_num_threads)
 
     with ExitStack() as one, ExitStack() as other:
-        one.enter_context(runs.shared())
-        other.enter_context(runs.shared())
+        one.enter_context(onnx_backend.shared())
+        other.enter_context(onnx_backend.shared())
         one.close()
         assert threads_of_a_run() == 1
     assert threads_of_a_run() == 2
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_what_the_cpu_gives(place: Path) -> None:
+def test_a_gpu_gives_the_detections_of_the_cpu(place: Path) -> None:
     images = [fill.image(seed, 200, 300) for seed in range(4)]
     here = detrcli.load(place / "demo.onnx", device="cpu").predict(images, threshold=0.05)
     detector = detrcli.load(place / "demo.onnx", device="cuda")

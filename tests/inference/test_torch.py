@@ -1,4 +1,4 @@
-"""The PyTorch backend: devices, precision, and answers that depend on the image alone."""
+"""PyTorch backend: devices, precision, and detections that do not depend on the batch."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,7 +40,7 @@ def random_images(count: int, height: int, width: int) -> list[NDArray[np.uint8]
     return [fill.image(seed, height, width) for seed in range(count)]
 
 
-def test_threads_are_divided_until_the_last_one_is_done(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_divided_until_no_backend_is_shared(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     first, second = (TorchBackend(loaded(tiny), device="cpu") for _ in range(2))
@@ -87,7 +87,7 @@ def test_absent_cuda(tiny: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_a_full_memory_is_said_in_a_line(error: Exception) -> None:
+def test_out_of_memory_errors_are_recognized(error: Exception) -> None:
     with (
         pytest.raises(DeviceError, match=r"^the memory of cpu is too small for this$"),
         enough_memory(torch.device("cpu"), "for this"),
@@ -95,16 +95,16 @@ def test_a_full_memory_is_said_in_a_line(error: Exception) -> None:
         raise error
 
 
-def test_the_work_of_a_network_counts_its_attention() -> None:
-    """As published for LW-DETR-tiny: 11.2 · 10⁹ products with their sums, those of some small layers included."""
+def test_gflops_include_attention() -> None:
+    """As published for LW-DETR-tiny: 11.2 · 10⁹ multiply-adds, including some small layers."""
     network = LwDetr(SIZES["tiny"]).eval().requires_grad_(False)
-    work = count_gflops(network, 640, 640)
-    assert work / 2 == pytest.approx(11.2, rel=0.1)
+    gflops = count_gflops(network, 640, 640)
+    assert gflops / 2 == pytest.approx(11.2, rel=0.1)
     pack_linears(network)
-    assert count_gflops(network, 640, 640) == work
+    assert count_gflops(network, 640, 640) == gflops
 
 
-def test_other_errors_are_not_taken_for_a_full_memory() -> None:
+def test_other_errors_are_not_taken_for_out_of_memory() -> None:
     with pytest.raises(RuntimeError, match="shape"), enough_memory(torch.device("cpu"), "for this"):
         raise RuntimeError("shape '[2]' is invalid for input of size 3")
 
@@ -117,12 +117,12 @@ def test_precision_on_the_cpu(tiny: Path, precision: Precision, tolerance: float
     module = EndToEnd(trained, DetrPostprocess(), scale=rules.scale, mean=rules.mean, std=rules.std)
     with torch.inference_mode():
         boxes, scores, _ = module(torch.from_numpy(np.stack(images)), torch.tensor(sizes))
-    answers = TorchBackend(loaded(tiny), device="cpu", precision=precision).run(images, sizes)
-    for index, answer in enumerate(answers):
-        assert answer.boxes.dtype == answer.scores.dtype == np.float32
-        assert answer.labels.dtype == np.int64
-        np.testing.assert_allclose(answer.scores, scores[index], rtol=0, atol=tolerance)
-        np.testing.assert_allclose(answer.boxes, boxes[index], rtol=0, atol=tolerance * 960)
+    detections = TorchBackend(loaded(tiny), device="cpu", precision=precision).run(images, sizes)
+    for index, one in enumerate(detections):
+        assert one.boxes.dtype == one.scores.dtype == np.float32
+        assert one.labels.dtype == np.int64
+        np.testing.assert_allclose(one.scores, scores[index], rtol=0, atol=tolerance)
+        np.testing.assert_allclose(one.boxes, boxes[index], rtol=0, atol=tolerance * 960)
 
 
 def lwdetr_on_a_cpu(precision: Precision) -> nn.Module:
@@ -132,7 +132,7 @@ def lwdetr_on_a_cpu(precision: Precision) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("cpu", "precision", "powers", "packs"),
+    ("cpu", "precision", "exp2", "packs"),
     [
         ({"cpu_name": "AMD EPYC"}, "fp32", False, True),
         ({"cpu_name": "AMD EPYC"}, "fp16", False, False),
@@ -144,10 +144,10 @@ def lwdetr_on_a_cpu(precision: Precision) -> nn.Module:
     ],
 )
 @pytest.mark.parametrize("native", [True, False])
-def test_an_lwdetr_takes_the_form_that_is_fast_on_a_cpu(
+def test_lwdetr_takes_its_fastest_form_on_each_cpu(
     cpu: dict[str, object],
     precision: Precision,
-    powers: bool,
+    exp2: bool,
     packs: bool,
     native: bool,
     monkeypatch: pytest.MonkeyPatch,
@@ -156,15 +156,15 @@ def test_an_lwdetr_takes_the_form_that_is_fast_on_a_cpu(
     native = native and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
     network = lwdetr_on_a_cpu(precision)
-    assert any(isinstance(module, Exp2Attention) for module in network.modules()) == powers
+    assert any(isinstance(module, Exp2Attention) for module in network.modules()) == exp2
     packed = any(isinstance(module, PackedLinear) for module in network.modules())
     assert packed == (packs and (native or precision == "fp32"))
     with torch.inference_mode():
-        answer = network(torch.zeros(1, 3, 64, 64, dtype=DTYPES[precision]))
-    assert answer.boxes.isfinite().all()
+        predictions = network(torch.zeros(1, 3, 64, 64, dtype=DTYPES[precision]))
+    assert predictions.boxes.isfinite().all()
 
 
-def test_a_batch_answers_like_its_images(tiny: Path) -> None:
+def test_a_batch_gives_the_detections_of_single_images(tiny: Path) -> None:
     backend = TorchBackend(loaded(tiny), device="cpu")
     images = random_images(5, 64, 80)
     sizes = [(100 + index, 200) for index in range(5)]
@@ -186,14 +186,14 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_precision_on_the_gpu(original: Path, precision: Precision, tolerance: float) -> None:
     images, sizes = random_images(2, 256, 320), [(480, 640)] * 2
     expected = TorchBackend(loaded(original), device="cpu", precision="fp32").run(images, sizes)
-    answers = TorchBackend(loaded(original), device="cuda", precision=precision).run(images, sizes)
-    for ours, theirs in zip(answers, expected, strict=True):
+    detections = TorchBackend(loaded(original), device="cuda", precision=precision).run(images, sizes)
+    for ours, theirs in zip(detections, expected, strict=True):
         assert np.abs(ours.scores - theirs.scores).mean() < tolerance
         assert np.abs(ours.boxes - theirs.boxes).mean() < tolerance * 640
 
 
 @pytest.mark.gpu
-def test_a_batch_answers_like_its_images_on_the_gpu(original: Path) -> None:
+def test_a_batch_gives_the_detections_of_single_images_on_the_gpu(original: Path) -> None:
     backend = TorchBackend(loaded(original), device="cuda", precision="fp32")
     images, sizes = random_images(8, 256, 320), [(480, 640)] * 8
     together = backend.run(images, sizes)
@@ -222,7 +222,7 @@ def test_memory_on_the_gpu_stays_flat(model: str, height: int, width: int, gigab
 @pytest.mark.parametrize(
     ("cpu", "precision"), [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx512_f": True}, "fp32")]
 )
-def test_a_cpu_computes_in_bf16_where_it_can(
+def test_bf16_is_the_default_where_it_is_native(
     tiny: Path, cpu: dict[str, object], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "AMD EPYC", **cpu})
