@@ -13,6 +13,10 @@ class Clock:
         self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}
 
+    def __reduce__(self) -> tuple[type["Clock"], tuple[()]]:
+        """Pickle as a new clock: each process sums up its own time."""
+        return Clock, ()
+
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
         """Add the time of the block to a stage."""

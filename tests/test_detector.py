@@ -166,6 +166,17 @@ def test_a_detector_for_another_process() -> None:
     np.testing.assert_allclose(there.scores, here.scores, atol=1e-4)
 
 
+def test_the_stages_around_the_network_can_be_pickled(detector: Detector, tmp_path: Path) -> None:
+    Image.fromarray(fill.image(1, 90, 120)).save(tmp_path / "a.png")
+    paths: list[Path] = []
+    run = detector.stream(paths, DetectionFilter(0), open_image=open_image, write=keep_detections)
+    here, there = run._stages, pickle.loads(pickle.dumps(run._stages))
+    one, other = (stages.prepare(stages.open(tmp_path / "a.png")) for stages in (here, there))
+    np.testing.assert_array_equal(one.pixels, other.pixels)
+    (raw,) = detector.backend.run([one.pixels], [one.size])
+    same(here.detect(one, raw), there.detect(other, raw))
+
+
 def predicted(detector: Detector, pixels: NDArray[np.uint8]) -> list[Detections]:
     return detector.predict(pixels, threshold=0.01)
 

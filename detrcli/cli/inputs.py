@@ -100,19 +100,20 @@ class Inputs:
         """All images that can be listed before the run begins, as often as it takes: all, or only the first."""
         return self._indexed(self.sources if self.sources.listable else self.first)
 
-    def open(self, item: "IndexedReference", clock: "Clock") -> "ImageFile":
-        """Open one of the images.
-
-        Raises:
-            ImageError: it cannot be opened, or has no id.
-        """
-        from ..images.decode import open_image_file
-
-        _, reference = item
-        if self.ids:
-            self.ids.require_id(reference)
-        return open_image_file(reference.location, clock)
-
     def _indexed(self, images: Iterable[ImageReference]) -> "Iterator[IndexedReference]":
         shard = self.shard
         return (one for one in enumerate(images) if shard is None or shard.takes(one[1].relative.as_posix()))
+
+
+def open_image(item: "IndexedReference", ids: "CocoIds | None", clock: "Clock") -> "ImageFile":
+    """Open an image, which must have an id if ids were given.
+
+    Raises:
+        ImageError: it cannot be opened, or has no id.
+    """
+    from ..images.decode import open_image_file
+
+    _, reference = item
+    if ids:
+        ids.require_id(reference)
+    return open_image_file(reference.location, clock)

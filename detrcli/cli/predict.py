@@ -20,7 +20,7 @@ from ..signals import Interruption
 from .console import Console, printable, show_warnings
 from .exit_codes import INTERRUPTED, SOME_FAILED
 from .hints import with_hint
-from .inputs import Inputs, parse_sources
+from .inputs import Inputs, open_image, parse_sources
 from .loading import load_detector
 from .options import (
     ClassNames,
@@ -183,7 +183,7 @@ def predict(
         inputs,
         formats=chosen,
         draw=draw,
-        answers=_settings(detector, threshold, classes, max_detections, size, max_pixels, font),
+        prediction=_settings(detector, threshold, classes, max_detections, size, max_pixels, font),
         category_ids=_category_ids(console, inputs.ids, detector),
         image_root=image_root or "",
         resume=resume,
@@ -194,7 +194,7 @@ def predict(
     pipeline = detector.stream(
         run.remaining(inputs.stream()),
         detection_filter,
-        open_image=partial(inputs.open, clock=clock),
+        open_image=partial(open_image, ids=inputs.ids, clock=clock),
         write=run.write,
         batch_size=_batch_size(batch_size, detector),
         workers=workers,
@@ -286,7 +286,7 @@ def _start_run(
     *,
     formats: tuple[str, ...],
     draw: bool,
-    answers: dict[str, Any],
+    prediction: dict[str, Any],
     category_ids: "tuple[CocoId | None, ...] | None",
     image_root: str,
     resume: bool | None,
@@ -312,7 +312,7 @@ def _start_run(
         shard=inputs.shard,
         formats=formats,
         draw=draw,
-        answers=answers,
+        prediction=prediction,
         image_root=image_root,
         image_ids=inputs.ids.digest if inputs.ids else "",
         category_ids=category_ids,

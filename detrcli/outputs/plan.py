@@ -28,7 +28,7 @@ class Plan:
         shard: part of the images to take, or None for all.
         formats: output formats.
         draw: whether to write annotated images.
-        answers: options that decide which detections are kept and how they are computed.
+        prediction: options that decide which detections are kept and how they are computed; "answers" in a journal.
         image_root: see `OutputSettings`.
         image_ids: digest of the COCO file that image and category ids are from, or "".
         category_ids: see `OutputSettings`.
@@ -41,14 +41,15 @@ class Plan:
     shard: Shard | None
     formats: tuple[str, ...]
     draw: bool
-    answers: dict[str, Any]
+    prediction: dict[str, Any]
     image_root: str = ""
     image_ids: str = ""
     category_ids: tuple[CocoId | None, ...] | None = None
 
     def as_setting(self) -> dict[str, Any]:
         """Plain data for the first line of a journal."""
-        plain: dict[str, Any] = json.loads(json.dumps({**vars(self), "shard": self.shard and str(self.shard)}))
+        setting = {"answers" if name == "prediction" else name: value for name, value in vars(self).items()}
+        plain: dict[str, Any] = json.loads(json.dumps({**setting, "shard": self.shard and str(self.shard)}))
         return plain
 
     def places(self, relative: PurePosixPath) -> list[PurePosixPath]:
