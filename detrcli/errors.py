@@ -201,4 +201,8 @@ class ClassNamesWarning(ModelWarning):
 
 
 class FontWarning(DetrWarning):
-    """A class name with letters that no font here can draw."""
+    """A class name that cannot be drawn as it should."""
+
+
+class MissingGlyphWarning(FontWarning):
+    """A class name with a letter that no font has."""

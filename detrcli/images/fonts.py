@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import ImageFont, features
 
-from ..errors import FontWarning, UsageError
+from ..errors import FontWarning, MissingGlyphWarning, UsageError
 from ..files import open_file
 
 NO_CHARACTER = "\U0010ffff"
@@ -84,20 +84,19 @@ class Fonts:
     """
 
     def __init__(self, file: str | None = None) -> None:
-        self._own: tuple[Face, ...] = (Face(file),) if file is not None else ()
-        self._faces_of: dict[str, Face | None] = {}
-        self._warned: set[str] = set()
-        for face in self._own:
-            try:
-                if file is not None and os.path.exists(file):  # otherwise Pillow searches the system fonts
-                    open_file(file).close()
-                face.at(16)
-            except OSError as error:
-                raise UsageError(f"cannot read the font {file}: {error.strerror or error}") from error
+        self._preferred = [DEJAVU_SANS] if file is None else [Face(file), DEJAVU_SANS]
+        self._face_by_letter: dict[str, Face | None] = {}
+        self._warned: set[type[FontWarning]] = set()
+        try:
+            if file is not None and os.path.exists(file):  # otherwise Pillow searches the system fonts
+                open_file(file).close()
+            self.base(16)
+        except OSError as error:
+            raise UsageError(f"cannot read the font {file}: {error.strerror or error}") from error
 
     def base(self, size: int) -> Font:
         """Return the preferred font."""
-        return next(self._faces()).at(size)
+        return self._preferred[0].at(size)
 
     def runs(self, name: str, score: str, size: int) -> list[tuple[str, Font]] | None:
         """Split a name and its score into pieces, each with a font that has all of its characters.
@@ -111,11 +110,8 @@ class Fonts:
             joins = letter.isspace() or unicodedata.category(letter)[0] in "MC"  # stays with the previous character
             face = last[1] if joins and last[1] is not None and last[1].has(letter) else self._face_for(letter)
             if face is None:
-                self._warn_once(
-                    "letters",
-                    f"no font has all letters of {name!r}; annotated images show class ids instead of such names. "
-                    "Install a font for the script, such as Noto, or choose a font file",
-                )
+                text = f"no font has all letters of {name!r}; annotated images show class ids instead of such names"
+                self._warn_once(MissingGlyphWarning(text))
                 return None
             if face is last[1]:
                 found[-1] = (last[0] + letter, face)
@@ -124,27 +120,24 @@ class Fonts:
         if not features.check_feature("raqm") and any(
             first <= ord(one) <= last for one in name for first, last in NEEDS_SHAPING
         ):
-            self._warn_once(
-                "raqm",
-                f"Pillow lacks Raqm; the letters of {name!r} are drawn one by one from left to right",
-            )
+            text = f"Pillow lacks Raqm; the letters of {name!r} are drawn one by one from left to right"
+            self._warn_once(FontWarning(text))
         return [(part, face.at(size)) for part, face in found]
 
     def _face_for(self, letter: str) -> Face | None:
-        if letter not in self._faces_of:
+        if letter not in self._face_by_letter:
             usable = (face for face in self._faces() if face.has(letter) and face.usable())
-            self._faces_of[letter] = next(usable, None)
-        return self._faces_of[letter]
+            self._face_by_letter[letter] = next(usable, None)
+        return self._face_by_letter[letter]
 
     def _faces(self) -> Iterator[Face]:
-        yield from self._own
-        yield DEJAVU_SANS
+        yield from self._preferred
         yield from _installed()
 
-    def _warn_once(self, kind: str, text: str) -> None:
-        if kind not in self._warned:
-            self._warned.add(kind)
-            warnings.warn(text, FontWarning, stacklevel=2)
+    def _warn_once(self, warning: FontWarning) -> None:
+        if type(warning) not in self._warned:
+            self._warned.add(type(warning))
+            warnings.warn(warning, stacklevel=2)
 
 
 @lru_cache(maxsize=256)

@@ -745,6 +745,7 @@ def test_a_class_name_that_cannot_be_drawn_is_reported_once(tmp_path: Path) -> N
     run = detr("predict", *arguments, cwd=tmp_path, settings=settings)
     assert run.returncode == 0, run.stderr
     assert run.stderr.count("no font has all letters of '\U0001f98a'") == 1
+    assert "; install a font for the script, such as Noto, or name one with --font\n" in run.stderr
     assert json.loads(run.stdout.splitlines()[0])["detections"][0]["label"] == "\U0001f98a"
 
 

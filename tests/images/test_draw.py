@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageDraw
 
 from detrcli.detections import Detections
-from detrcli.errors import FontWarning, ImageError, OutputError, UsageError
+from detrcli.errors import ImageError, MissingGlyphWarning, OutputError, UsageError
 from detrcli.images import fonts
 from detrcli.images.decode import DecodedImage, read_image
 from detrcli.images.draw import class_color, draw, save_annotated
@@ -434,7 +434,7 @@ def test_name_without_font_becomes_the_class_id_with_one_warning(recwarn: pytest
     assert (shown("cat 🦊") == shown("#17")).all()
     assert (shown("cat") != shown("#17")).any()
     (warning,) = recwarn
-    assert warning.category is FontWarning
+    assert warning.category is MissingGlyphWarning
     assert "'猫'" in str(warning.message)
 
 
@@ -484,7 +484,7 @@ def test_system_font_is_found_by_its_characters(one_system_font: Path, recwarn: 
     assert pieces("猫 ক") == [("猫", "Few"), (" ", "DejaVu Sans"), ("ক", "Few"), (" 0.90", "DejaVu Sans")]
     assert not recwarn
     assert pieces("犬") is None  # its font file is missing
-    assert [one.category for one in recwarn] == [FontWarning]
+    assert [one.category for one in recwarn] == [MissingGlyphWarning]
     assert one_system_font.read_text() == "\n"
 
 
