@@ -103,7 +103,7 @@ class Report:
         seconds = time.perf_counter() - self._began
         parts = [counted(self._done, "image"), counted(self._found.total(), "detection") + _most(self._found)]
         if self._before:
-            parts.insert(1, f"after {self._before} done before")
+            parts.insert(1, f"{self._before} done earlier")
         if self._failed:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self._failed.most_common())
             parts.append(f"{self.failed} failed ({kinds}{f'; see {failures}' if failures else ''})")
@@ -144,7 +144,7 @@ class Report:
 
             print_detections(result)
             if annotated is not None:
-                self._print_line(f"drawn to {printable(str(annotated))}")
+                self._print_line(f"annotated image: {printable(str(annotated))}")
 
     def _print_line(self, text: str) -> None:
         if self._console.live is not None:

@@ -73,7 +73,7 @@ class Place:
         return on_a_terminal("predict", *arguments, cwd=self.folder)
 
     def files(self, folder: str) -> list[str]:
-        """All but those that a run keeps for one that goes on."""
+        """All files in a folder, except those in `.detr`."""
         root = self.folder / folder
         files = (path.relative_to(root) for path in root.rglob("*") if not path.is_dir())
         return sorted(path.as_posix() for path in files if ".detr" not in path.parts)
@@ -708,7 +708,7 @@ def test_a_terminal_shows_a_table_for_one_image(trio: Place) -> None:
     assert "class" in screen
     assert "score" in screen
     assert len(re.findall(r"thing \d +0\.\d{3} +\d+, \d+ – \d+, \d+", screen)) == QUERIES
-    assert screen.rstrip().splitlines()[-1] == "drawn to out/0.jpg"
+    assert screen.rstrip().splitlines()[-1] == "annotated image: out/0.jpg"
     assert '"path"' not in screen
     assert trio.files("out") == ["0.jpg"]
 

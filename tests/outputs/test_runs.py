@@ -63,7 +63,7 @@ class Place:
             yield process, process.stdin, process.stdout
 
     def outputs(self, output: str) -> dict[str, bytes]:
-        """All files of a run but those it keeps for one that goes on."""
+        """All files of a run, except those in `.detr`."""
         root = self.folder / output
         files = {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
         assert not [name for name in files if name.suffix == ".part" and ".detr" not in name.parts]
@@ -122,7 +122,7 @@ def test_a_run_that_is_killed_repeatedly_ends_as_the_unbroken_run(place: Place, 
     run = place.label("killed", "--resume", *ALL)
     assert run.returncode == 1
     assert 0 < len(run.stdout.splitlines()) < COUNT - 30
-    assert re.search(r"after \d+ done before", run.stderr)
+    assert re.search(r"\d+ done earlier", run.stderr)
     assert place.outputs("killed") == whole
     assert not list((place.folder / "killed").rglob("*.part"))
 
