@@ -329,7 +329,7 @@ def test_wrong_annotated_size(tmp_path: Path, wrong: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("name", ["shapes", "cat"])
-def test_a_category_that_only_groups_others_is_no_class(tmp_path: Path, name: str) -> None:
+def test_supercategory_without_objects_is_not_a_class(tmp_path: Path, name: str) -> None:
     content = small()
     for category in content["categories"]:
         category["supercategory"] = name

@@ -318,9 +318,9 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def twins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with images, which both kinds of annotations are about."""
-    folder = tmp_path_factory.mktemp("twins")
+def both_formats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with images for annotations in both formats."""
+    folder = tmp_path_factory.mktemp("both")
     for name in "ab":
         write_image(folder / f"{name}.png", (64, 48), orientation=6)
     write_text(folder / "data.yaml", "names: [x, y, z]\ntrain: .\n")
@@ -329,26 +329,24 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @st.composite
 def objects(draw: st.DrawFn) -> tuple[int, Box]:
-    off_every_edge = st.integers(-160, 640).map(lambda eighths: eighths / 8 + 1 / 16)  # so that rounding is no matter
-    x1, x2 = sorted((draw(off_every_edge), draw(off_every_edge)))
-    y1, y2 = sorted((draw(off_every_edge), draw(off_every_edge)))
+    between_edges = st.integers(-160, 640).map(lambda eighths: eighths / 8 + 1 / 16)  # insensitive to rounding
+    x1, x2 = sorted((draw(between_edges), draw(between_edges)))
+    y1, y2 = sorted((draw(between_edges), draw(between_edges)))
     return draw(st.integers(0, 2)), (x1, y1, x2, y2)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(objects(), max_size=5), st.lists(objects(), max_size=5))
-def test_the_same_data_set_in_both_formats(
-    twins: Path, first: list[tuple[int, Box]], second: list[tuple[int, Box]]
-) -> None:
-    sound: tuple[int, Box] = (0, (1, 2, 30, 40))  # without any object there would be no dataset
-    images = {"a.png": list(dict.fromkeys([sound, *first])), "b.png": list(dict.fromkeys(second))}
+def test_yolo_agrees_with_coco(both_formats: Path, first: list[tuple[int, Box]], second: list[tuple[int, Box]]) -> None:
+    valid: tuple[int, Box] = (0, (1, 2, 30, 40))  # a dataset needs an object
+    images = {"a.png": list(dict.fromkeys([valid, *first])), "b.png": list(dict.fromkeys(second))}
     content = as_coco(images, "xyz", (48, 64))
     for annotation in content["annotations"]:
-        del annotation["area"]  # YOLO's are those of the boxes inside their image
-    coco = read_dataset(write_json(twins / "coco.json", content), "train")
+        del annotation["area"]  # YOLO has only the areas of the clipped boxes
+    coco = read_dataset(write_json(both_formats / "coco.json", content), "train")
     for name, found in images.items():
-        write_text(twins / f"{name[0]}.txt", as_yolo(found, (48, 64)))
-    yolo = read_dataset(twins / "data.yaml", "train")
+        write_text(both_formats / f"{name[0]}.txt", as_yolo(found, (48, 64)))
+    yolo = read_dataset(both_formats / "data.yaml", "train")
     assert coco.classes == yolo.classes == ("x", "y", "z")
     for one, other in zip(coco.examples, yolo.examples, strict=True):
         assert (one.path, one.width, one.height) == (other.path, 48, 64)
@@ -362,16 +360,16 @@ def test_the_same_data_set_in_both_formats(
 
 @settings(deadline=None, max_examples=100)
 @given(st.text("0123456789 .-\n\teninfa", max_size=60))
-def test_whatever_a_label_file_says_there_are_boxes_or_a_clear_error(twins: Path, text: str) -> None:
-    write_text(twins / "a.txt", text)
-    write_text(twins / "b.txt", "0 .5 .5 .5 .5\n")
-    dataset, fault = None, ""
+def test_any_label_file_gives_boxes_or_a_dataset_error(both_formats: Path, text: str) -> None:
+    write_text(both_formats / "a.txt", text)
+    write_text(both_formats / "b.txt", "0 .5 .5 .5 .5\n")
+    dataset, message = None, ""
     try:
-        dataset = read_dataset(twins / "data.yaml", "train")
+        dataset = read_dataset(both_formats / "data.yaml", "train")
     except DatasetError as error:
-        fault = str(error)
+        message = str(error)
     if dataset is None:
-        assert fault.startswith(str(twins / "a.txt"))
+        assert message.startswith(str(both_formats / "a.txt"))
         return
     boxes = dataset.examples[0].boxes
     assert (boxes[:, 2:] > boxes[:, :2]).all()
@@ -379,7 +377,7 @@ def test_whatever_a_label_file_says_there_are_boxes_or_a_clear_error(twins: Path
 
 
 def read_labels(folder: Path, labels: str, description: str = f"{NAMES}train: .\n") -> Dataset:
-    """The dataset of one image, 40 × 30, with these labels."""
+    """Read a dataset of one image of 40 × 30 pixels with the given labels."""
     write_image(folder / "a.jpg")
     write_text(folder / "a.txt", labels)
     write_text(folder / "data.yaml", description)

@@ -427,12 +427,12 @@ def test_file_that_is_not_a_font(tmp_path: Path) -> None:
 def test_name_without_font_becomes_the_class_id_with_one_warning(recwarn: pytest.WarningsRecorder) -> None:
     chosen, decoded = Fonts(), DecodedImage(Image.new("RGB", SIZE, GRAY))
 
-    def shown(name: str) -> Pixels:
+    def draw_name(name: str) -> Pixels:
         return np.asarray(draw(decoded, replace(detections([BOX], [17]), names=(name,)), chosen))
 
-    assert (shown("猫") == shown("#17")).all()
-    assert (shown("cat 🦊") == shown("#17")).all()
-    assert (shown("cat") != shown("#17")).any()
+    assert (draw_name("猫") == draw_name("#17")).all()
+    assert (draw_name("cat 🦊") == draw_name("#17")).all()
+    assert (draw_name("cat") != draw_name("#17")).any()
     (warning,) = recwarn
     assert warning.category is MissingGlyphWarning
     assert "'猫'" in str(warning.message)
@@ -440,13 +440,13 @@ def test_name_without_font_becomes_the_class_id_with_one_warning(recwarn: pytest
 
 @pytest.mark.usefixtures("no_system_fonts")
 def test_long_and_multiline_names(recwarn: pytest.WarningsRecorder) -> None:
-    def shown(name: str) -> Pixels:
+    def draw_name(name: str) -> Pixels:
         return drawn([BOX], name=name)
 
-    assert (shown("two\n lines\t") == shown("two lines")).all()
-    assert (shown("e\u0301le\u0301phant") == shown("éléphant")).all()
-    assert (shown("a\0b\ud800") == shown("a\ufffdb\ufffd")).all()
-    assert (shown("a" * 1_000_000) == shown("a" * 100 + "…")).all()
+    assert (draw_name("two\n lines\t") == draw_name("two lines")).all()
+    assert (draw_name("e\u0301le\u0301phant") == draw_name("éléphant")).all()
+    assert (draw_name("a\0b\ud800") == draw_name("a\ufffdb\ufffd")).all()
+    assert (draw_name("a" * 1_000_000) == draw_name("a" * 100 + "…")).all()
     assert not recwarn
 
 
