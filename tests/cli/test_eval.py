@@ -128,9 +128,9 @@ def test_problems_are_reported(imperfect: Imperfect) -> None:
     assert imperfect.run.code == 0
     flat, outside, *idle, where = imperfect.run.messages
     turned = Path("yolo/../set/turned.jpg")
-    said = "yolo/data.yaml (val): 1 boxes"
-    assert flat == f"{said} have no width or height, such as in {turned}: skipped"
-    assert outside == f"{said} are outside their image, such as in {turned}: skipped"
+    message = "yolo/data.yaml (val): 1 boxes"
+    assert flat == f"{message} have no width or height, such as in {turned}: skipped"
+    assert outside == f"{message} are outside their image, such as in {turned}: skipped"
     assert len(idle) == 1
     assert re.fullmatch(r"yolo/data\.yaml \(val\): \d classes have no objects: ('THING \d'(, )?)+(, …)?", idle[0])
     assert where.startswith("model, 3 images, on cpu, fp32")
@@ -177,8 +177,8 @@ def test_a_damaged_image_leaves_no_partial_output(place: Place, tmp_path: Path) 
     kept = write_text(tmp_path / "out" / "found.json", "earlier")
     run = place.detr(str(tmp_path), *MODEL, "--quiet", "--save-predictions", str(kept))
     assert (run.code, run.stdout) == (2, "")
-    (complaint,) = run.messages
-    assert complaint.startswith(f"detr: {tmp_path / 'turned.jpg'}: damaged image")
+    (message,) = run.messages
+    assert message.startswith(f"detr: {tmp_path / 'turned.jpg'}: damaged image")
     assert kept.read_text() == "earlier"
     assert list(kept.parent.iterdir()) == [kept]
 
@@ -198,8 +198,8 @@ def test_predictions_that_cannot_be_written(place: Place) -> None:
     write_text(place.folder / "taken", "kept")
     run = place.detr("set", *MODEL, "--quiet", "--save-predictions", "taken/found.json")
     assert (run.code, run.stdout) == (2, "")
-    (complaint,) = run.messages
-    assert re.fullmatch("detr: cannot write taken/found.json: .+; choose another place", complaint)
+    (message,) = run.messages
+    assert re.fullmatch("detr: cannot write taken/found.json: .+; choose another place", message)
     assert (place.folder / "taken").read_text() == "kept"
 
 
@@ -212,7 +212,7 @@ def test_a_closed_pipe(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nowhere"], "detr: nowhere: no such file or folder"),
         (
@@ -230,7 +230,7 @@ def test_a_closed_pipe(place: Place) -> None:
     ],
     ids=lambda value: " ".join(value).replace("\n", " ") if isinstance(value, list) else "",
 )
-def test_errors_are_one_line(place: Place, arguments: Sequence[str], said: str) -> None:
+def test_errors_are_one_line(place: Place, arguments: Sequence[str], message: str) -> None:
     (place.folder / "empty").mkdir(exist_ok=True)
     write_json(place.folder / "odd" / "two\nlines.json", [])
     write_text(
@@ -241,5 +241,5 @@ def test_errors_are_one_line(place: Place, arguments: Sequence[str], said: str) 
     run = place.detr(*arguments, *MODEL)
     assert run.code == 2
     assert run.stdout == ""
-    assert said in run.messages[-1]
+    assert message in run.messages[-1]
     assert "Traceback" not in run.stderr

@@ -53,10 +53,10 @@ def trained(place: Path) -> subprocess.CompletedProcess[str]:
 def test_progress_and_output_files(place: Path, trained: subprocess.CompletedProcess[str]) -> None:
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout == ""
-    said = trained.stderr.splitlines()
+    lines = trained.stderr.splitlines()
     assert "lwdetr-nano, 10 classes, 6 images, 2 to validate, on cpu" in trained.stderr
-    assert [line[:14] for line in said if line.startswith("epoch")] == ["epoch   1 of 2", "epoch   2 of 2"]
-    assert said[-1] == "try it: detr predict IMAGE --model out"
+    assert [line[:14] for line in lines if line.startswith("epoch")] == ["epoch   1 of 2", "epoch   2 of 2"]
+    assert lines[-1] == "try it: detr predict IMAGE --model out"
     written = {path.relative_to(place / "out").as_posix() for path in (place / "out").rglob("*") if path.is_file()}
     model = {"config.json", "model.safetensors", "preprocessor_config.json"}
     assert written == model | {f"last/{name}" for name in model} | {"metrics.jsonl", "curves.png", "resume.pt"}
@@ -82,9 +82,9 @@ def test_transformers_predicts_the_same(place: Path) -> None:
     processor = AutoImageProcessor.from_pretrained(place / "out", backend="pil")
     network = AutoModelForObjectDetection.from_pretrained(place / "out").eval()
     with torch.inference_mode():
-        answer = network(**processor(image, return_tensors="pt"))
+        outputs = network(**processor(image, return_tensors="pt"))
     sizes = [(image.height, image.width)]
-    (theirs,) = processor.post_process_object_detection(answer, threshold=0.0, target_sizes=sizes)
+    (theirs,) = processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=sizes)
     (ours,) = detrcli.load(place / "out", device="cpu", precision="fp32").predict(image, threshold=0.0)
     count = 20
     assert min(len(ours), len(theirs["scores"])) >= count
@@ -166,11 +166,11 @@ def test_two_processes_train_one_network(place: Path) -> None:
     run = subprocess.run(command, cwd=place, capture_output=True, text=True, env={**os.environ, **SETTINGS})
     assert run.returncode == 0, run.stderr
     assert run.stderr.count("epoch   1 of 1") == 1
-    assert run.stderr.count("have no object") == 2  # said by one process, for each split
-    (told,) = records(place / "both")
-    assert told["step"] == 1
+    assert run.stderr.count("have no object") == 2  # reported by one process, once per split
+    (record,) = records(place / "both")
+    assert record["step"] == 1
     assert detr(*arguments, "-o", "alone", "--batch-size", 4, cwd=place).returncode == 0
-    assert told["loss"] == pytest.approx(records(place / "alone")[0]["loss"], rel=1e-5)
+    assert record["loss"] == pytest.approx(records(place / "alone")[0]["loss"], rel=1e-5)
     both, alone = (load_file(place / name / "last/model.safetensors") for name in ("both", "alone"))
     assert list(both) == list(alone)
     for name in both:
@@ -202,10 +202,10 @@ def test_two_processes_stop_and_resume_together(tmp_path: Path) -> None:
 
 def test_ctrl_c_saves_the_state_and_hints_at_resume(place: Path) -> None:
     arguments = ("train", "shapes", "-o", "stopped", "--epochs", 50, *SCRATCH)
-    code, said = detr_until("epoch   1", lambda process: process.send_signal(signal.SIGINT), *arguments, cwd=place)
+    code, messages = detr_until("epoch   1", lambda process: process.send_signal(signal.SIGINT), *arguments, cwd=place)
     assert code == 130
-    assert said.splitlines()[-1] == "stopped; the same command with --resume continues"
-    assert "Traceback" not in said
+    assert messages.splitlines()[-1] == "stopped; the same command with --resume continues"
+    assert "Traceback" not in messages
 
 
 def test_classes_of_the_validation_split_are_matched_by_name(place: Path) -> None:
@@ -235,10 +235,10 @@ def test_a_killed_loading_process_is_reported(place: Path) -> None:
             os.kill(int(child), signal.SIGKILL)
 
     arguments = ("train", "shapes", "-o", "orphaned", "--epochs", 500, "--workers", 1, *SCRATCH)
-    code, said = detr_until("epoch   1", kill_children, *arguments, cwd=place)
+    code, messages = detr_until("epoch   1", kill_children, *arguments, cwd=place)
     assert code == 2
-    assert "detr: an image-loading process was killed" in said
-    assert "Traceback" not in said
+    assert "detr: an image-loading process was killed" in messages
+    assert "Traceback" not in messages
 
 
 def test_validation_images_in_the_training_set_are_reported(place: Path) -> None:
@@ -252,7 +252,7 @@ def test_validation_images_in_the_training_set_are_reported(place: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (("nowhere", "-o", "x"), "nowhere: no such file or folder"),
         (("shapes", "-o", "x", "--from-scratch", "--model", "yolo"), "no architecture is called 'yolo'"),
@@ -288,10 +288,10 @@ def test_validation_images_in_the_training_set_are_reported(place: Path) -> None
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_errors_are_one_line(place: Path, arguments: tuple[str, ...], complaint: str) -> None:
+def test_errors_are_one_line(place: Path, arguments: tuple[str, ...], message: str) -> None:
     run = detr("train", "--quiet", *arguments, cwd=place)
     assert run.returncode == 2
-    assert complaint in run.stderr
+    assert message in run.stderr
     assert "Traceback" not in run.stderr
     assert "Usage:" in run.stderr or len(run.stderr.strip().splitlines()) <= 2
 
