@@ -1,4 +1,4 @@
-"""`detr bench` as people run it: in a process of its own."""
+"""`detr bench` in a process of its own."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from ..tiny import save_tiny
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a DETR `tiny`, the same as `tiny.onnx`, and an image."""
+    """Folder with the DETR `tiny`, its export `tiny.onnx`, and an image."""
     place = tmp_path_factory.mktemp("bench")
     save_tiny(place / "tiny")
     run = detr("export", "--onnx", "--model", "tiny", cwd=place)
@@ -28,24 +28,29 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_models_precisions_and_batches_side_by_side(place: Path) -> None:
+def test_models_and_batch_sizes(place: Path) -> None:
     options = ("--iterations", 2, "--batch-size", 1, "--batch-size", 3, "--device", "cpu", "--image", "a.jpg")
     run = detr("bench", "tiny", "tiny.onnx", *options, "--precision", "fp32", cwd=place)
     assert run.returncode == 0, run.stderr
-    told = json.loads(run.stdout)
-    assert told["threads"] == 1
-    assert {"detrcli", "python", "torch", "onnxruntime"} <= told["versions"].keys()
-    assert told["places"].keys() == {"cpu, fp32", "cpu, ONNX, fp32"}
-    assert all(place["product_gflops"] > 1 for place in told["places"].values())
-    assert {place["processor"] for place in told["places"].values()} == {cpu_name()}
-    assert [(one["on"], one["batch"]) for one in told["results"]] == [
+    output = json.loads(run.stdout)
+    assert output["threads"] == 1
+    assert {"detrcli", "python", "torch", "onnxruntime"} <= output["versions"].keys()
+    assert output["places"].keys() == {"cpu, fp32", "cpu, ONNX, fp32"}
+    assert all(place["product_gflops"] > 1 for place in output["places"].values())
+    assert {place["processor"] for place in output["places"].values()} == {cpu_name()}
+    assert [(one["on"], one["batch"]) for one in output["results"]] == [
         (on, batch) for on in ("cpu, fp32", "cpu, ONNX, fp32") for batch in (1, 3)
     ]
-    for one in told["results"]:
+    for one in output["results"]:
         for part in ("network", "whole"):
             assert 0 < one[part]["median"] <= one[part]["p95"]
         assert one["images_per_second"] == pytest.approx(one["batch"] / one["whole"]["median"])
-    assert [one["gflops"] is None for one in told["results"]] == [False, False, True, True]  # of any size, any work
+    assert [one["gflops"] is None for one in output["results"]] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_an_onnx_file_is_timed_without_torch(place: Path) -> None:
@@ -55,8 +60,8 @@ def test_an_onnx_file_is_timed_without_torch(place: Path) -> None:
     assert "torch" not in json.loads(run.stdout)["versions"]
 
 
-def test_runs_that_warm_up_do_not_count(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock by which the first iterations take minutes, and of later runs each first half a minute."""
+def test_warmup_and_first_runs_are_not_counted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a fake clock: warmup runs take a minute, then every first run half a minute, every second a few seconds."""
     now, runs = [0.0], [0]
 
     class Backend:
@@ -85,7 +90,7 @@ def test_runs_that_warm_up_do_not_count(place: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (("tiny", "--precision", "fp8"), "'fp8' is none of auto, fp32, fp16, bf16"),
         (("nothing",), "no model is called 'nothing'"),
@@ -95,8 +100,8 @@ def test_runs_that_warm_up_do_not_count(place: Path, monkeypatch: pytest.MonkeyP
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_cannot_be_timed_is_said(place: Path, arguments: tuple[str, ...], complaint: str) -> None:
+def test_errors(place: Path, arguments: tuple[str, ...], message: str) -> None:
     run = detr("bench", *arguments, cwd=place)
     assert run.returncode == 2
-    assert complaint in run.stderr
+    assert message in run.stderr
     assert "Traceback" not in run.stderr

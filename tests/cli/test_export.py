@@ -1,4 +1,4 @@
-"""`detr export` as people run it: in a process of its own."""
+"""`detr export` in a process of its own."""
 
 import json
 import re
@@ -19,16 +19,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_it_writes_a_file_that_predicts(place: Path) -> None:
+def test_predictions_of_the_file_match_pytorch(place: Path) -> None:
     run = detr("export", "--model", "demo", "--onnx", cwd=place)
     assert run.returncode == 0, run.stderr
     assert run.stdout == ""
-    same = re.search(r"(\d+) of (\d+) predictions match PyTorch's within", run.stderr)
-    assert same is not None
-    assert same[1] == same[2] != "0"
+    match = re.search(r"(\d+) of (\d+) predictions match PyTorch's within", run.stderr)
+    assert match is not None
+    assert match[1] == match[2] != "0"
     assert run.stderr.splitlines()[-1] == "try it: detr predict IMAGE --model demo.onnx"
-    told = {entry.key: entry.value for entry in onnx.load(place / "demo.onnx").metadata_props}
-    assert (told["name"], told["source"], told["license"]) == ("demo", "demo", "Apache-2.0")
+    metadata = {entry.key: entry.value for entry in onnx.load(place / "demo.onnx").metadata_props}
+    assert (metadata["name"], metadata["source"], metadata["license"]) == ("demo", "demo", "Apache-2.0")
     sample = Path(__file__).parents[2] / "weights/demo/sample.jpg"
     found = {}
     for model in ("demo", "demo.onnx"):
@@ -42,7 +42,7 @@ def test_it_writes_a_file_that_predicts(place: Path) -> None:
         assert ours["box"] == pytest.approx(theirs["box"], abs=0.5)
 
 
-def test_a_name_of_ones_own_a_fixed_batch_and_half_precision(place: Path) -> None:
+def test_output_name_batch_size_precision_opset_and_postprocessing(place: Path) -> None:
     options = ("--batch-size", 2, "--precision", "fp16", "--image-size", "96x64", "--opset", 20, "--quiet")
     run = detr("export", "elsewhere", "--model", "tiny", "--onnx", *options, cwd=place)
     assert run.returncode == 0, run.stderr
@@ -68,8 +68,8 @@ def test_a_name_of_ones_own_a_fixed_batch_and_half_precision(place: Path) -> Non
         ("detrcli.outputs.run", "merged", ["merge", "."]),
     ],
 )
-def test_a_sigterm_is_taken_in_good_order(home: str, work: str, arguments: list[str], tmp_path: Path) -> None:
-    """Else it would leave a file that is not whole."""
+def test_sigterm_raises_an_exception(home: str, work: str, arguments: list[str], tmp_path: Path) -> None:
+    """Otherwise, it could leave a partial file."""
     script = f"""
 import signal, sys
 import {home} as home
@@ -80,25 +80,22 @@ main()
     assert python(script, *arguments, cwd=tmp_path).returncode == 143
 
 
-def test_it_suggests_what_can_be_pasted_and_keeps_folders_to_itself(place: Path) -> None:
+def test_suggested_command_is_quoted_and_metadata_has_no_path(place: Path) -> None:
     command = ("export", "my tiny.onnx", "--model", "~/tiny", "--onnx", "--batch-size", 1)
     run = detr(*command, cwd=place, settings={"HOME": str(place)})
     assert run.returncode == 0, run.stderr
     assert run.stderr.splitlines()[-1] == "try it: detr predict IMAGE --model 'my tiny.onnx'"
-    told = {entry.key: entry.value for entry in onnx.load(place / "my tiny.onnx").metadata_props}
-    assert told["source"] == "tiny"
+    metadata = {entry.key: entry.value for entry in onnx.load(place / "my tiny.onnx").metadata_props}
+    assert metadata["source"] == "tiny"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (("--model", "tiny"), "no format was chosen; use `detr export --onnx`"),
         (("--onnx", "--model", "x.onnx"), "x.onnx is already an ONNX file; name the model that it was exported from"),
         (("--onnx", "--model", "tiny", "--opset", "3"), "--opset takes 18 to 23, not 3"),
-        (
-            ("--onnx", "--model", "tiny", "--batch-size", "9999999999"),
-            "for this export; use a smaller --batch-size",
-        ),
+        (("--onnx", "--model", "tiny", "--batch-size", "9999999999"), "export; use a smaller --batch-size"),
         (("--onnx", "--model", "X.ONNX"), "X.ONNX is already an ONNX file"),
         (("--onnx", "--model", "tiny", "--batch-size", "0"), "--batch-size takes a number or dynamic, not '0'"),
         (("--onnx", "--model", "tiny", "x.pt"), "the name of x.pt must end in .onnx"),
@@ -108,9 +105,9 @@ def test_it_suggests_what_can_be_pasted_and_keeps_folders_to_itself(place: Path)
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_cannot_be_done_is_said_in_a_line(place: Path, arguments: tuple[str, ...], complaint: str) -> None:
+def test_errors_are_one_line(place: Path, arguments: tuple[str, ...], message: str) -> None:
     run = detr("export", *arguments, cwd=place)
     assert run.returncode == 2
-    assert complaint in run.stderr
+    assert message in run.stderr
     assert "Traceback" not in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1

@@ -216,7 +216,7 @@ def test_onnx_runtime_fuses_gelu(exported: Callable[..., Path], tmp_path: Path) 
 def test_many_scores_are_computed_in_groups_of_heads(
     heads: int, exported: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for large images; here with groups of so many of the decoder's four heads."""
+    """As for large images, here with groups of `heads` of the decoder's four heads."""
     whole = exported(lwdetr, postprocess=False)
     network = lwdetr().network
     assert isinstance(network, LwDetr)

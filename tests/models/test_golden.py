@@ -2,6 +2,7 @@
 
 import copy
 import io
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pytest
@@ -39,6 +40,15 @@ def network(model: str, tmp_path_factory: pytest.TempPathFactory) -> Detr:
     return network
 
 
+def check_steps(steps: Mapping[str, Tensor], names: Iterable[str], model: str, case: str, tolerance: float) -> None:
+    """Compare final outputs, and those intermediate ones that have golden values."""
+    expected = golden.outputs(model)
+    for name in ("pred_logits", "pred_boxes", *(name for name in names if f"{case}.{name}" in expected)):
+        np.testing.assert_allclose(
+            steps[name].numpy(), expected[f"{case}.{name}"], rtol=0, atol=tolerance, err_msg=name
+        )
+
+
 @pytest.mark.parametrize(
     ("form", "dtype"),
     [
@@ -69,11 +79,7 @@ def test_outputs(model: str, network: Detr, dtype: torch.dtype, form: str) -> No
         if f"{case}.position" in expected:
             position = expected[f"{case}.position"]
             steps["position"] = steps["position"].mT.reshape(-1, *position.shape[1:]).expand(position.shape)
-        for name in {"input_proj", "position", "memory", "decoder_last", "pred_logits", "pred_boxes"}:
-            if name.startswith("pred_") or f"{case}.{name}" in expected:
-                np.testing.assert_allclose(
-                    steps[name].numpy(), expected[f"{case}.{name}"], rtol=0, atol=TOLERANCE[dtype], err_msg=name
-                )
+        check_steps(steps, {"input_proj", "position", "memory", "decoder_last"}, model, case, TOLERANCE[dtype])
 
 
 def test_postprocessing() -> None:
