@@ -1,1 +1,1 @@
-"""What is written for images: records, files in several formats, and the journal of a run."""
+"""Outputs of a run: output formats, per-image results, and the journal."""

@@ -42,7 +42,7 @@ class Place:
         return self.detr("predict", "images", *OPTIONS, "--output", output, *arguments, **options)
 
     def start_until(self, lines: int, output: str, *arguments: object) -> PythonProcess:
-        """A run that has printed so many lines, and may print more."""
+        """Start a run and read its first lines."""
         command = ("predict", "images", *OPTIONS, "--output", output, *arguments)
         process = start(*command, cwd=self.folder, settings=TWO_THREADS, bufsize=0, **PIPES)
         assert process.stdout is not None
