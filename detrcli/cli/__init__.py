@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ..errors import DetrError
 from ..files import DISK_FULL
 from ..host import limit_openmp_spinning
-from .console import Console, give_up_stdout
+from .console import Console, discard_stdout
 from .exit_codes import ERROR, INTERRUPTED, SOME_FAILED
 from .hints import with_hint
 from .json_lines import json_stderr
@@ -50,7 +50,7 @@ def _run(console: Console) -> NoReturn:
         streams = (errno.EPIPE, errno.EIO, errno.EBADF, *DISK_FULL)
         if not isinstance(error, OSError) or error.errno not in streams or error.filename is not None:
             raise
-        give_up_stdout()
+        discard_stdout()
         if error.errno == errno.EPIPE:
             sys.exit(SOME_FAILED)
         console.error(f"cannot write stdout: {error.strerror}")

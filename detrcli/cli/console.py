@@ -28,7 +28,7 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def give_up_stdout() -> None:
+def discard_stdout() -> None:
     """Discard what is still buffered for stdout; Python would fail again to flush it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -14,7 +14,7 @@ from ..errors import OutputError
 from ..files import as_output_error
 from ..images.header import INSTALL_HEIF, NEEDS_HEIF
 from ..outputs.record import Failure, ImageResult, Outcome
-from .console import Console, counted, give_up_stdout, printable
+from .console import Console, counted, discard_stdout, printable
 from .hints import add_hint
 from .progress import Progress, show_progress
 
@@ -131,7 +131,7 @@ class Report:
                     sys.stdout.write(json.dumps(result.as_record()) + "\n")
                     sys.stdout.flush()
             except OutputError:
-                give_up_stdout()
+                discard_stdout()
                 raise
         elif self._console.quiet:
             return

@@ -17,5 +17,5 @@ def test_without_a_terminal_a_line_a_minute(
         for time in (1000.5, 1059, 1061, 1119, 1122, 1130, 1300):
             times.append(time)
             shown.update(len(times) - 1, 7, "evaluating")
-    said = ["evaluating: 3 of 7", "evaluating: 5 of 7", "evaluating: 7 of 7"]
-    assert capsys.readouterr().err.splitlines() == ([] if quiet else said)
+    lines = ["evaluating: 3 of 7", "evaluating: 5 of 7", "evaluating: 7 of 7"]
+    assert capsys.readouterr().err.splitlines() == ([] if quiet else lines)
