@@ -65,7 +65,7 @@ def test_output_name_batch_size_precision_opset_and_postprocessing(place: Path) 
     ("home", "work", "arguments"),
     [
         ("detrcli.export.onnx", "export_onnx", ["export", "--onnx", "--model", "demo"]),
-        ("detrcli.outputs.run", "merged", ["merge", "."]),
+        ("detrcli.outputs.merge", "merge_shards", ["merge", "."]),
     ],
 )
 def test_sigterm_raises_an_exception(home: str, work: str, arguments: list[str], tmp_path: Path) -> None:
