@@ -6,9 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.families import family_of
 from ..classes import matching_labels
 from ..models.deformable import DeformableAttention
-from ..models.detr import Detr, DetrConfig
+from ..models.detr import Detr
 from ..models.layers import MLP
 from ..models.lwdetr import LwDetr
 from ..models.resnet import BasicBlock, Bottleneck, ResNet
@@ -75,7 +76,7 @@ def with_classes(network: Detr | LwDetr, old: tuple[str, ...], new: tuple[str, .
     extra = old_heads[0].out_features - len(old)  # no-object
     kept += [(len(new) + index, len(old) + index) for index in range(extra)]
     config = replace(network.config, num_classes=len(new))
-    result = Detr(config) if isinstance(config, DetrConfig) else LwDetr(config)
+    result = family_of(config).network(config)
     initialize_class_heads(result)
     with torch.no_grad():
         for head, old_head in zip(class_heads(result), old_heads, strict=True):

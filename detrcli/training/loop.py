@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..checkpoints.families import DETR, LWDETR
+from ..checkpoints.families import family_of
 from ..checkpoints.load import LoadedModel
 from ..checkpoints.save import save_model
 from ..datasets import Dataset
@@ -112,7 +112,7 @@ class Trainer:
         if processes.world_size > 1:
             sync_batch_norms(network)
             self._every_layer = DistributedDataParallel(self._every_layer)
-        stride = (DETR if isinstance(network, Detr) else LWDETR).stride
+        stride = family_of(network.config).stride
         rule = model.preprocessing.resize
         self._sampler = Sampler(
             len(data.examples),

@@ -9,8 +9,9 @@ import torch
 import transformers
 from torch import nn
 
+from detrcli.checkpoints.families import FAMILIES
 from detrcli.checkpoints.load import load_model
-from detrcli.checkpoints.model_types import unsupported_model
+from detrcli.checkpoints.model_types import SUPPORTED, unsupported_model
 from detrcli.errors import ModelError
 
 from ..places import SHARED
@@ -53,6 +54,10 @@ def refused(model: Path) -> str:
     assert "\n" not in message
     assert message.endswith("; only DETR and LW-DETR are supported")
     return message
+
+
+def test_each_family_is_supported() -> None:
+    assert list(SUPPORTED.values()) == [family.name for family in FAMILIES]
 
 
 @pytest.mark.parametrize("name", MODELS)
