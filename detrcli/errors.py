@@ -20,19 +20,19 @@ class ModelError(DetrError):
 
 
 class UnknownModelError(ModelError):
-    """No model has this name, nor a similar one."""
+    """A model name that is not known."""
 
 
 class NotCachedError(ModelError):
-    """A model is not in the Hub's cache, and may not be downloaded."""
+    """A model that is not in the Hub's cache and may not be downloaded."""
 
 
 class HubUnreachableError(ModelError):
-    """A model is not in the Hub's cache, and the Hub cannot be reached."""
+    """A model that is not in the Hub's cache while the Hub cannot be reached."""
 
 
 class BackboneError(ModelError):
-    """A model has a backbone that is not supported."""
+    """A model whose backbone is not supported."""
 
 
 class OnnxFileError(ModelError):
@@ -69,11 +69,11 @@ class ImageError(DetrError):
 
 
 class ImageOverwriteError(ImageError):
-    """An image's outputs would overwrite a file that no run wrote, or that was changed since."""
+    """An image whose outputs would overwrite a file that no run wrote, or that was changed since."""
 
 
 class OwnImageError(ImageError):
-    """An annotated image would overwrite the image itself."""
+    """An image whose annotated copy would overwrite it."""
 
 
 class ClassError(DetrError):
@@ -93,31 +93,31 @@ class LockedError(UsageError):
 
 
 class StoppedRunError(UsageError):
-    """The output folder holds a run that was stopped."""
+    """An output folder with a run that was stopped."""
 
 
 class OtherRunError(UsageError):
-    """The run to resume has other settings."""
+    """A run to resume that has other settings."""
 
 
 class UnfinishedShardError(UsageError):
-    """A shard to merge is not finished."""
+    """A shard to merge that is not finished."""
 
 
 class JournalError(UsageError):
-    """The journal of a run cannot be read."""
+    """A journal of a run that cannot be read."""
 
 
 class OutsideOutputError(UsageError):
-    """A run's own folder is a link that leads out of the output folder."""
+    """A folder of a run that is a link out of the output folder."""
 
 
 class ForeignFilesError(UsageError):
-    """A run would overwrite files that no run wrote, or that were changed since."""
+    """Files that a run would overwrite although no run wrote them, or that were changed since."""
 
 
 class OtherImagesError(UsageError):
-    """A run would overwrite a file for other images."""
+    """A file of other images that a run would overwrite."""
 
 
 class OutputError(DetrError):
@@ -125,11 +125,7 @@ class OutputError(DetrError):
 
 
 class OverwriteError(OutputError):
-    """An output would overwrite a file that no run wrote, or that was changed since."""
-
-
-class MissingImagesError(OutputError):
-    """A list ended without images that the file to be replaced has."""
+    """A file that would be overwritten although no run wrote it, it was changed, or it has other images."""
 
 
 class DatasetError(DetrError):
@@ -197,7 +193,7 @@ class ModelWarning(DetrWarning):
 
 
 class ClassNamesWarning(ModelWarning):
-    """A model's files do not say what its classes are called, or say it wrong."""
+    """Class names that are missing from a model's files, or wrong there."""
 
 
 class FontWarning(DetrWarning):

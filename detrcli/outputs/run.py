@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from weakref import finalize
 
 from ..detections import Detections
-from ..errors import ImageError, MissingImagesError, StoppedRunError
+from ..errors import ImageError, OverwriteError, StoppedRunError
 from ..files import PART_SUFFIX, STATE_FOLDER, as_output_error, shorten_name
 from ..images.decode import DecodedImage
 from ..images.sources import ImageReference
@@ -207,7 +207,7 @@ class OutputRun(Run):
         with closing(self._journal):
             runs = [self._journal.recorded()]
             if finished and self._at_stake is not None and (left := self._at_stake.left):
-                raise MissingImagesError(f"the list lacks {left} of the images of {self._file_at_stake}")
+                raise OverwriteError(f"the list lacks {left} of the images of {self._file_at_stake}")
             if finished and self._plan.shard is None:
                 write_for_all(self._plan.formats, runs, self._settings, self._written, staging=self._folder)
             kinds = Counter[str]()
