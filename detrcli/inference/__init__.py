@@ -1,1 +1,1 @@
-"""Between pixels and raw detections: engines, their inputs and outputs, and the pipeline that feeds them."""
+"""From resized pixels to raw detections: engines, fused networks, postprocessing, and the pipeline over images."""
