@@ -11,24 +11,9 @@ import typer
 
 from ..checkpoints.names import DEFAULT_MODEL
 from ..files import atomic_file
+from . import options
 from .console import Console, printable, show_warnings
 from .loading import load_detector
-from .options import (
-    BatchSize,
-    ClassNames,
-    DatasetPath,
-    Device,
-    ImageSize,
-    LogJson,
-    Model,
-    Offline,
-    Precision,
-    Quiet,
-    Revision,
-    Strict,
-    Verbose,
-    expand_user,
-)
 from .packages import require
 from .progress import show_progress
 
@@ -40,32 +25,35 @@ ROWS = 40
 
 
 def evaluate(
-    dataset: DatasetPath,
-    model: Model = DEFAULT_MODEL,
+    dataset: options.DatasetPath,
+    model: options.Model = DEFAULT_MODEL,
     split: Annotated[
         Literal["val", "train", "test"], typer.Option(metavar="val|train|test", help="Split of the dataset.")
     ] = "val",
-    revision: Revision = None,
-    class_names: ClassNames = None,
-    device: Device = "auto",
-    size: ImageSize = None,
-    precision: Precision = "auto",
-    batch_size: BatchSize = None,
+    revision: options.Revision = None,
+    class_names: options.ClassNames = None,
+    device: options.Device = "auto",
+    size: options.ImageSize = None,
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Threads that read images.  [default: the number of cores]")
     ] = None,
-    strict: Strict = False,
+    strict: options.Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON even on a terminal.")] = False,
     save_predictions: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", dir_okay=False, callback=expand_user, help="Write all detections in COCO's results format."
+            metavar="FILE",
+            dir_okay=False,
+            callback=options.expand_user,
+            help="Write all detections as COCO results.",
         ),
     ] = None,
-    offline: Offline = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    log_json: LogJson = False,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    log_json: options.LogJson = False,
 ) -> None:
     """Evaluate a model on a labeled dataset: COCO's average precision.
 

@@ -12,21 +12,9 @@ from ..checkpoints.names import DEFAULT_MODEL, known_model
 from ..errors import UsageError
 from ..export import DEFAULT_OPSET, OPSETS
 from ..signals import sigterm_as_exception
+from . import options
 from .console import Console, printable, show_warnings
 from .hub import quiet_hub_logging
-from .options import (
-    ClassNames,
-    ImageSize,
-    LogJson,
-    Model,
-    Offline,
-    Quiet,
-    Revision,
-    Verbose,
-    expand_user,
-    load_class_names,
-    parse_size,
-)
 
 
 def export(
@@ -34,7 +22,7 @@ def export(
         Path | None,
         typer.Argument(
             metavar="FILE",
-            callback=expand_user,
+            callback=options.expand_user,
             help="Output file or folder.  [default: the model's name with .onnx]",
         ),
     ] = None,
@@ -42,9 +30,9 @@ def export(
     format: Annotated[
         Literal["onnx"] | None, typer.Option(metavar="FORMAT", help="File format: onnx, the only one.")
     ] = None,
-    model: Model = DEFAULT_MODEL,
-    revision: Revision = None,
-    class_names: ClassNames = None,
+    model: options.Model = DEFAULT_MODEL,
+    revision: options.Revision = None,
+    class_names: options.ClassNames = None,
     no_postprocess: Annotated[
         bool,
         typer.Option(
@@ -54,7 +42,7 @@ def export(
     batch_size: Annotated[
         str, typer.Option(metavar="N|dynamic", help="Images per batch; dynamic takes any number.")
     ] = "dynamic",
-    size: ImageSize = None,
+    size: options.ImageSize = None,
     precision: Annotated[Literal["fp32", "fp16"], typer.Option(metavar="PRECISION", help="fp32 or fp16.")] = "fp32",
     opset: Annotated[
         int,
@@ -63,10 +51,10 @@ def export(
             help="ONNX operator set. CUDA has kernels for all of 18; from 23 on, attention is one operator.",
         ),
     ] = DEFAULT_OPSET,
-    offline: Offline = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    log_json: LogJson = False,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    log_json: options.LogJson = False,
 ) -> None:
     """Export a model to ONNX.
 
@@ -94,8 +82,8 @@ def export(
 
     loaded = load_checkpoint(
         find(model, revision=revision, offline=offline),
-        size=parse_size(size),
-        class_names=load_class_names(class_names),
+        size=options.parse_size(size),
+        class_names=options.load_class_names(class_names),
     )
     for note in loaded.notes:
         console.detail(printable(f"{loaded.name}: {note}"))

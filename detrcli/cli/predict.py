@@ -17,27 +17,12 @@ from ..errors import OutputError, UsageError
 from ..outputs.formats import FORMATS
 from ..outputs.shards import parse_shard
 from ..signals import Interruption
+from . import options
 from .console import Console, printable, show_warnings
 from .exit_codes import INTERRUPTED, SOME_FAILED
 from .hints import with_hint
 from .inputs import Inputs, open_image, parse_sources
 from .loading import load_detector
-from .options import (
-    ClassNames,
-    Device,
-    ImageSize,
-    LogJson,
-    Model,
-    Offline,
-    Overwrite,
-    Precision,
-    Quiet,
-    Revision,
-    Verbose,
-    Workers,
-    choices,
-    expand_user,
-)
 
 if TYPE_CHECKING:
     from ..datasets.coco_ids import CocoIds
@@ -58,22 +43,25 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            callback=expand_user,
+            callback=options.expand_user,
             help="Images, folders, globs or URLs; - reads a list from stdin.",
         ),
     ] = None,
     files_from: Annotated[
         list[Path] | None,
         typer.Option(
-            "--files-from", metavar="FILE", callback=expand_user, help="Text file that lists images (repeatable)."
+            "--files-from",
+            metavar="FILE",
+            callback=options.expand_user,
+            help="File that lists images (repeatable).",
         ),
     ] = None,
     from0: Annotated[
         bool, typer.Option("-0", "--from0", help="Entries of lists end with NUL bytes, as from find -print0.")
     ] = False,
-    model: Model = DEFAULT_MODEL,
-    revision: Revision = None,
-    class_names: ClassNames = None,
+    model: options.Model = DEFAULT_MODEL,
+    revision: options.Revision = None,
+    class_names: options.ClassNames = None,
     threshold: Annotated[
         float, typer.Option("--threshold", "-t", min=0, max=1, metavar="SCORE", help="Minimum score of detections.")
     ] = 0.5,
@@ -83,9 +71,9 @@ def predict(
     max_detections: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Maximum number of detections per image.")
     ] = None,
-    device: Device = "auto",
-    size: ImageSize = None,
-    precision: Precision = "auto",
+    device: options.Device = "auto",
+    size: options.ImageSize = None,
+    precision: options.Precision = "auto",
     batch_size: Annotated[
         str,
         typer.Option(
@@ -94,24 +82,26 @@ def predict(
             help="Images per batch; auto finds the fastest size.",
         ),
     ] = "auto",
-    workers: Workers = None,
+    workers: options.Workers = None,
     max_pixels: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Refuse larger images.  [default: 178956970]"),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", callback=expand_user, help="Output folder.")
+        Path, typer.Option("--output", "-o", metavar="DIR", callback=options.expand_user, help="Output folder.")
     ] = Path("detections"),
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Write annotated images.")] = True,
     font: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", callback=expand_user, help="Font for class names.  [default: one with their letters]"
+            metavar="FILE",
+            callback=options.expand_user,
+            help="Font for class names.  [default: one that has them]",
         ),
     ] = None,
     formats: Annotated[
         list[str] | None,
-        choices(
+        options.choices(
             *("--format", "-f"),
             values=FORMATS,
             metavar="FORMAT",
@@ -126,7 +116,7 @@ def predict(
         Path | None,
         typer.Option(
             metavar="FILE",
-            callback=expand_user,
+            callback=options.expand_user,
             help="COCO file with the image and category ids for coco and coco-results.",
         ),
     ] = None,
@@ -135,15 +125,15 @@ def predict(
         bool | None,
         typer.Option("--resume/--no-resume", help="Resume an interrupted run, or start over."),
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Process shard I of N, counted from 0; see `detr merge`."),
     ] = None,
-    offline: Offline = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    log_json: LogJson = False,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    log_json: options.LogJson = False,
 ) -> None:
     """Detect objects in images.
 

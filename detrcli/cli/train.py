@@ -16,24 +16,9 @@ from ..errors import UsageError
 from ..files import lock_directory
 from ..host import cores
 from ..training.files import STATE
+from . import options
 from .console import Console, printable, show_warnings
 from .hub import quiet_hub_logging
-from .options import (
-    ClassNames,
-    DatasetPath,
-    ImageSize,
-    LogJson,
-    Model,
-    Offline,
-    OneDevice,
-    Quiet,
-    Revision,
-    Strict,
-    Verbose,
-    expand_user,
-    load_class_names,
-    parse_size,
-)
 from .packages import require
 from .progress import Progress, show_progress
 
@@ -45,12 +30,14 @@ if TYPE_CHECKING:
 
 
 def train(
-    dataset: DatasetPath,
+    dataset: options.DatasetPath,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="DIR", callback=expand_user, help="Folder for the model and metrics."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", callback=options.expand_user, help="Folder for model and metrics."
+        ),
     ],
-    model: Model = DEFAULT_MODEL,
+    model: options.Model = DEFAULT_MODEL,
     scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Start from random weights; --model names an architecture.")
     ] = False,
@@ -58,7 +45,7 @@ def train(
         Path | None,
         typer.Option(
             metavar="DATASET",
-            callback=expand_user,
+            callback=options.expand_user,
             help="Dataset to validate on.  [default: the dataset's own val or test split]",
         ),
     ] = None,
@@ -67,8 +54,8 @@ def train(
         typer.Option(metavar="FRACTION", help="Hold out this fraction of the images, such as 0.1, for validation."),
     ] = None,
     val_interval: Annotated[int, typer.Option(min=1, metavar="N", help="Epochs between validations.")] = 1,
-    revision: Revision = None,
-    class_names: ClassNames = None,
+    revision: options.Revision = None,
+    class_names: options.ClassNames = None,
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 50,
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images per step and process.")] = 8,
     lr: Annotated[float, typer.Option(min=0, metavar="LR", help="Learning rate of the heads.")] = 1e-4,
@@ -122,7 +109,7 @@ def train(
     box_loss: Annotated[
         Literal["l1", "smooth_l1"], typer.Option(metavar="l1|smooth_l1", help="Box regression loss.")
     ] = "l1",
-    size: ImageSize = None,
+    size: options.ImageSize = None,
     multi_scale: Annotated[bool, typer.Option(help="Vary the image size from batch to batch.")] = True,
     random_crop: Annotated[bool, typer.Option(help="Randomly crop images, or pad them.")] = True,
     color_jitter: Annotated[
@@ -132,7 +119,7 @@ def train(
         bool,
         typer.Option("--rotate-flip", help="Random 90° rotations and flips, for images without a fixed orientation."),
     ] = False,
-    device: OneDevice = "auto",
+    device: options.OneDevice = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
         typer.Option(
@@ -146,12 +133,12 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Random seed.")] = 0,
-    strict: Strict = False,
+    strict: options.Strict = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training run.")] = False,
-    offline: Offline = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    log_json: LogJson = False,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    log_json: options.LogJson = False,
 ) -> None:
     """Fine-tune a model on a labeled dataset, or train it from scratch.
 
@@ -180,11 +167,11 @@ def train(
     from ..training.optimizer import FROM_SCRATCH, fine_tuning_config
     from ..training.sampler import steps_per_epoch
 
-    classes, image_size = data.train.classes, parse_size(size)
+    classes, image_size = data.train.classes, options.parse_size(size)
     if scratch:
         initial, optimizer = from_scratch(model, classes, size=image_size, seed=seed), FROM_SCRATCH
     else:
-        where = {"revision": revision, "offline": offline, "class_names": load_class_names(class_names)}
+        where = {"revision": revision, "offline": offline, "class_names": options.load_class_names(class_names)}
         initial = _load_pretrained(console, model, classes, size=image_size, seed=seed, **where)
         optimizer = fine_tuning_config(initial.network)
     optimizer = _override(
@@ -235,8 +222,8 @@ def _check_validation(val_data: Path | None, val_fraction: float | None) -> None
         raise UsageError(f"--val-fraction takes a number above 0 and below 1, not {val_fraction:g}")
 
 
-def _check_from_scratch(options: Mapping[str, object]) -> None:
-    for option, value in options.items():
+def _check_from_scratch(given: Mapping[str, object]) -> None:
+    for option, value in given.items():
         if value:
             raise UsageError(f"{option} cannot be combined with --from-scratch")
 
@@ -267,11 +254,11 @@ def _read_data(
     return data
 
 
-def _load_pretrained(console: Console, model: str, classes: tuple[str, ...], **options: Any) -> "LoadedModel":
+def _load_pretrained(console: Console, model: str, classes: tuple[str, ...], **more: Any) -> "LoadedModel":
     from ..training.initial_model import pretrained
 
     quiet_hub_logging(model, console)
-    initial, known = pretrained(model, classes, **options)
+    initial, known = pretrained(model, classes, **more)
     console.info(printable(f"{initial.name} knows {known} of {len(classes)} classes by name"))
     return initial
 
