@@ -77,10 +77,7 @@ def bench(
             cases += [BenchmarkCase(detector, batch_size) for batch_size in batch_sizes or [1]]
     with show_progress(console) as progress:
         speeds = measure(
-            cases,
-            image or sample_image(),
-            iterations,
-            lambda done: progress.update(done, iterations, "iteration"),
+            cases, image or sample_image(), iterations, lambda done: progress.update(done, iterations, "iteration")
         )
     backends = {case.detector.backend.description: case.detector.backend for case in cases}
     places = {

@@ -56,10 +56,7 @@ class Speed:
 
 
 def measure(
-    cases: Sequence[BenchmarkCase],
-    path: Path,
-    iterations: int,
-    on_iteration: Callable[[int], None] = lambda _: None,
+    cases: Sequence[BenchmarkCase], path: Path, iterations: int, on_iteration: Callable[[int], None] = lambda _: None
 ) -> list[Speed]:
     """Time cases in turn; see `time_in_turn`.
 

@@ -44,10 +44,7 @@ def evaluate(
     save_predictions: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            dir_okay=False,
-            callback=options.expand_user,
-            help="Write all detections as COCO results.",
+            metavar="FILE", dir_okay=False, callback=options.expand_user, help="Write all detections as COCO results."
         ),
     ] = None,
     offline: options.Offline = False,

@@ -14,8 +14,7 @@ from .options import LogJson, Overwrite, Quiet, choices, expand_user
 
 def merge(
     folders: Annotated[
-        list[Path],
-        typer.Argument(metavar="DIR", callback=expand_user, help="Output folders of the shards."),
+        list[Path], typer.Argument(metavar="DIR", callback=expand_user, help="Output folders of the shards.")
     ],
     output: Annotated[
         Path | None,

@@ -50,10 +50,7 @@ def predict(
     files_from: Annotated[
         list[Path] | None,
         typer.Option(
-            "--files-from",
-            metavar="FILE",
-            callback=options.expand_user,
-            help="File that lists images (repeatable).",
+            "--files-from", metavar="FILE", callback=options.expand_user, help="File that lists images (repeatable)."
         ),
     ] = None,
     from0: Annotated[
@@ -84,8 +81,7 @@ def predict(
     ] = "auto",
     workers: options.Workers = None,
     max_pixels: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Refuse larger images.  [default: 178956970]"),
+        int | None, typer.Option(min=1, metavar="N", help="Refuse larger images.  [default: 178956970]")
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", callback=options.expand_user, help="Output folder.")
@@ -94,9 +90,7 @@ def predict(
     font: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            callback=options.expand_user,
-            help="Font for class names.  [default: one that has them]",
+            metavar="FILE", callback=options.expand_user, help="Font for class names.  [default: one that has them]"
         ),
     ] = None,
     formats: Annotated[
@@ -122,13 +116,11 @@ def predict(
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders, too.")] = False,
     resume: Annotated[
-        bool | None,
-        typer.Option("--resume/--no-resume", help="Resume an interrupted run, or start over."),
+        bool | None, typer.Option("--resume/--no-resume", help="Resume an interrupted run, or start over.")
     ] = None,
     overwrite: options.Overwrite = False,
     shard: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Process shard I of N, counted from 0; see `detr merge`."),
+        str | None, typer.Option(metavar="I/N", help="Process shard I of N, counted from 0; see `detr merge`.")
     ] = None,
     offline: options.Offline = False,
     quiet: options.Quiet = False,

@@ -15,14 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..checkpoints.find import Checkpoint
-from ..errors import (
-    DeviceError,
-    DeviceUnavailableError,
-    DeviceWarning,
-    ModelError,
-    OnnxFileError,
-    OnnxSettingError,
-)
+from ..errors import DeviceError, DeviceUnavailableError, DeviceWarning, ModelError, OnnxFileError, OnnxSettingError
 from ..export import DEFAULT_OPSET
 from ..export.metadata import parse_metadata
 from ..host import cpu_name, cuda_driver, gpu_name, parallel_images, threads
