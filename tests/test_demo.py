@@ -5,19 +5,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
 import detrcli
 from detrcli.checkpoints.bundled import bundled, sample_image
-from detrcli.checkpoints.find import find
-from detrcli.checkpoints.load import load_checkpoint
 from detrcli.datasets import Dataset, read_dataset
 from detrcli.evaluation.average_precision import evaluate
-from detrcli.export.onnx import export_onnx
 
 from . import scenes
+from .exported import Exports, demo
 
 CARD = bundled("demo") / "README.md"
 
@@ -41,16 +38,17 @@ def test_ap_is_as_stated(ap: float) -> None:
     assert ap == pytest.approx(float(stated[2]) / 100, abs=0.002)
 
 
+@pytest.mark.slow  # 500 scenes
 def test_bf16_hardly_lowers_ap(held_out: Dataset, ap: float) -> None:
     assert evaluate(detrcli.load("demo", device="cpu", precision="bf16"), held_out)[0].ap >= ap - 0.003
 
 
-@pytest.mark.parametrize(("exported_in", "loss"), [("fp32", 0.001), ("fp16", 0.003)])
+@pytest.mark.slow  # 500 scenes each
+@pytest.mark.parametrize(("options", "loss"), [({}, 0.001), ({"precision": "fp16"}, 0.003)], ids=["fp32", "fp16"])
 def test_onnx_export_hardly_changes_ap(
-    exported_in: Literal["fp32", "fp16"], loss: float, held_out: Dataset, ap: float, tmp_path: Path
+    options: dict[str, str], loss: float, held_out: Dataset, ap: float, exported: Exports
 ) -> None:
-    model = load_checkpoint(find("demo"))
-    file = export_onnx(model, tmp_path / "demo.onnx", source="demo", precision=exported_in).path
+    file = exported(demo, **options)
     assert evaluate(detrcli.load(file, device="cpu"), held_out)[0].ap == pytest.approx(ap, abs=loss)
 
 

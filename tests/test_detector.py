@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import pickle
+import shutil
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,18 +20,16 @@ from PIL import Image
 
 import detrcli
 from detrcli import Detector
-from detrcli.checkpoints.find import find
-from detrcli.checkpoints.load import load_checkpoint
 from detrcli.detections import DetectionFilter, Detections
 from detrcli.detector import keep_detections, open_image
 from detrcli.errors import ClassError, ImageError, ModelError, UsageError
-from detrcli.export.onnx import export_onnx
 from detrcli.images.decode import ImageFile, from_array
 from detrcli.images.resize import ResizeRule
 from detrcli.inference.backend import RawDetections
 from detrcli.inference.batch_size import BatchSize
 
 from . import fill
+from .exported import Exports, detr
 from .tiny import QUERIES, save_tiny
 
 
@@ -141,12 +141,12 @@ def test_sizes_below_one(size: int | tuple[int, int]) -> None:
 
 
 def test_a_pickled_detector_detects_the_same(
-    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    detector: Detector, exported: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = fill.image(1, 90, 120)
     monkeypatch.chdir(tmp_path)
     save_tiny(tmp_path / "m")
-    path = export_onnx(load_checkpoint(find(str(tmp_path / "m"))), tmp_path / "m.onnx", source="tests").path
+    path = Path(shutil.copy(exported(detr), tmp_path / "m.onnx"))
     for one in (detector, detrcli.load("m", device="cpu", precision="fp32"), detrcli.load(path.name, size=(96, 64))):
         monkeypatch.chdir(tmp_path.parent)
         again = pickle.loads(pickle.dumps(one))
@@ -319,13 +319,19 @@ def test_one_image_that_a_model_computes_nonsense_for(raw: dict[str, Any], tmp_p
 
 
 @pytest.mark.parametrize("kind", ["folder", "onnx"])
-def test_images_are_resized_with_the_models_filter(kind: str, tmp_path: Path) -> None:
-    save_tiny(tmp_path / "m")
-    rules = tmp_path / "m" / "preprocessor_config.json"
-    rules.write_text(json.dumps(json.loads(rules.read_text()) | {"resample": int(Image.Resampling.NEAREST)}))
-    model = tmp_path / "m"
+def test_images_are_resized_with_the_models_filter(kind: str, exported: Exports, tmp_path: Path) -> None:
+    nearest = {"resample": int(Image.Resampling.NEAREST)}
     if kind == "onnx":
-        model = export_onnx(load_checkpoint(find(str(model))), tmp_path / "m.onnx", source="tests").path
+        model = tmp_path / "m.onnx"
+        proto = onnx.load(exported(detr))
+        (entry,) = (one for one in proto.metadata_props if one.key == "preprocessing")
+        entry.value = json.dumps(json.loads(entry.value) | nearest)
+        onnx.save(proto, model)
+    else:
+        model = tmp_path / "m"
+        save_tiny(model)
+        rules = model / "preprocessor_config.json"
+        rules.write_text(json.dumps(json.loads(rules.read_text()) | nearest))
     image = Image.fromarray(fill.image(1, 90, 120))
     expected = np.asarray(image.resize((85, 64), Image.Resampling.NEAREST))
     np.testing.assert_array_equal(detrcli.load(model, device="cpu").resized(image), expected)

@@ -13,18 +13,17 @@ from typer.main import get_command
 
 import detrcli
 from detrcli.checkpoints.bundled import sample_image
-from detrcli.checkpoints.find import find
-from detrcli.checkpoints.load import load_checkpoint
 from detrcli.cli.app import app
-from detrcli.export.onnx import export_onnx
+
+from .exported import Exports, demo
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_example_gives_the_detections_of_the_exported_model(tmp_path: Path) -> None:
+def test_the_example_gives_the_detections_of_the_exported_model(exported: Exports, tmp_path: Path) -> None:
     text = (ROOT / "weights" / "README.md").read_text("utf-8")
     (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    export_onnx(load_checkpoint(find("demo")), tmp_path / "lwdetr-small.onnx", source="demo")
+    (tmp_path / "lwdetr-small.onnx").symlink_to(exported(demo))
     (tmp_path / "photo.jpg").write_bytes(sample_image().read_bytes())
     script = script.replace(
         "print(names[label], score, box)", "print(json.dumps([names[label], *map(float, [score, *box])]))"

@@ -1,6 +1,8 @@
 """Any contents of a model's files give a model or a one-line error."""
 
+import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,20 +19,20 @@ import detrcli
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.errors import LONGEST, DetrError, ModelError
-from detrcli.export.onnx import export_onnx
 
 from .. import fill
+from ..exported import Exports, detr
 from ..tiny import save_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::detrcli.errors.ModelWarning")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, exported: Exports) -> Path:
     """A folder with the tiny model as folder `m` and as `m.onnx`."""
     place = tmp_path_factory.mktemp("nonsense")
     save_tiny(place / "m")
-    export_onnx(load_checkpoint(find(str(place / "m"))), place / "m.onnx", source="tests")
+    shutil.copy(exported(detr), place / "m.onnx")
     return place
 
 
@@ -95,7 +97,7 @@ def spoiled(draw: st.DrawFn, content: Any) -> Any:
         for key in way:
             inner = inner[key]
         if draw(st.booleans()):
-            inner[last] = draw(st.sampled_from([*NUMBERS, *OTHERS]))
+            inner[last] = copy.deepcopy(draw(st.sampled_from([*NUMBERS, *OTHERS])))
         elif len(places(content)) > 1:
             del inner[last]
     return content

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -18,27 +19,23 @@ from PIL import Image
 
 import detrcli
 from detrcli.checkpoints.find import find
-from detrcli.checkpoints.load import load_checkpoint
 from detrcli.errors import DeviceError, DeviceWarning, ModelError, OnnxSettingError
-from detrcli.export.onnx import export_onnx
 from detrcli.host import cuda_driver, threads
 from detrcli.images.resize import Exactly, ShortestEdge
 from detrcli.inference import onnx as backend
 
 from .. import fill
+from ..exported import Exports, demo, detr, wide_lwdetr
 from ..fresh_process import RUN_MAIN, loaded
-from ..tiny import save_tiny
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, exported: Exports) -> Path:
     """A folder with `tiny.onnx` and `raw.onnx` of a small DETR, and `demo.onnx`."""
     place = tmp_path_factory.mktemp("onnx")
-    save_tiny(place / "tiny")
-    tiny = load_checkpoint(find(str(place / "tiny")))
-    export_onnx(tiny, place / "tiny.onnx", source="tests")
-    export_onnx(tiny, place / "raw.onnx", source="tests", postprocess=False)
-    export_onnx(load_checkpoint(find("demo")), place / "demo.onnx", source="tests")
+    shutil.copy(exported(detr), place / "tiny.onnx")
+    shutil.copy(exported(detr, postprocess=False), place / "raw.onnx")
+    shutil.copy(exported(demo), place / "demo.onnx")
     return place
 
 
@@ -70,11 +67,11 @@ def test_sizes_of_a_file_of_fixed_size(place: Path) -> None:
             detrcli.load(place / "demo.onnx", device="cpu", size=other)
 
 
-def test_sizes_of_a_file_of_fixed_size_that_is_not_square(place: Path) -> None:
-    file = export_onnx(load_checkpoint(find("demo"), size=(192, 128)), place / "wide.onnx", source="tests").path
+def test_sizes_of_a_file_of_fixed_size_that_is_not_square(exported: Exports) -> None:
+    file = exported(wide_lwdetr)
     assert detrcli.load(file, device="cpu", size=(192, 128))._resize == Exactly(192, 128)
     for other in (128, 192, (128, 192)):
-        with pytest.raises(OnnxSettingError, match=r"wide.onnx only takes 192 × 128 pixels"):
+        with pytest.raises(OnnxSettingError, match=r"wide_lwdetr.onnx only takes 192 × 128 pixels"):
             detrcli.load(file, device="cpu", size=other)
 
 
