@@ -1,10 +1,12 @@
 """Golden outputs of the original implementations, and networks with the same weights."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 
@@ -16,6 +18,11 @@ from . import fill
 from .places import DATA, SHARED
 
 CASES = ("single", "padded")
+
+
+def smallest_first(models: Sequence[str]) -> list[Any]:
+    """Models as parameters of a fixture; all but the first, the smallest, are slow."""
+    return [models[0], *(pytest.param(model, marks=pytest.mark.slow) for model in models[1:])]
 
 
 @cache

@@ -28,7 +28,7 @@ MODELS = ("detr-resnet-50", "detr-resnet-101", "detr-resnet-50-dc5")
 TOLERANCE = {torch.float64: 2e-5, torch.float32: 2e-4}
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=golden.smallest_first(MODELS))
 def model(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

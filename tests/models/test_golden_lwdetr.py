@@ -32,7 +32,7 @@ def cases(model: str) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=golden.smallest_first(MODELS))
 def model(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -94,9 +94,10 @@ def test_outputs(model: str, network: LwDetr, dtype: torch.dtype, form: str) -> 
         check_steps(steps, {"vit2", "projector", "projector0", "projector1"}, model, case, TOLERANCE[dtype])
 
 
-def test_postprocessing(model: str) -> None:
-    expected = golden.outputs(model)
-    for case in cases(model):
+@pytest.mark.parametrize("name", MODELS)
+def test_postprocessing(name: str) -> None:
+    expected = golden.outputs(name)
+    for case in cases(name):
         logits, boxes = (torch.from_numpy(expected[f"{case}.pred_{name}"]).double() for name in ("logits", "boxes"))
         scores, labels, boxes = LwDetrPostprocess(logits.shape[1])(Predictions(logits, boxes))
         np.testing.assert_allclose(scores, expected[f"{case}.post.scores"], rtol=0, atol=2e-5)
