@@ -54,6 +54,7 @@ DOCUMENTS = (
 )
 OTHERS = {
     "--help",
+    "--install-completion",
     "--group",
     "--no-deps",
     "--batch",
