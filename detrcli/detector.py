@@ -61,14 +61,9 @@ class Detector:
         notes: tuple[str, ...] = (),
         reload: "Callable[[], Detector] | None" = None,
     ) -> None:
-        self.name = name
-        self.weights = weights
-        self.notes = notes
-        self.backends = tuple(backends)
-        self.class_names = class_names
-        self._resize = resize
-        self._resample = resample
-        self._reload = reload
+        self.name, self.backends, self.class_names = name, tuple(backends), class_names
+        self.weights, self.notes = weights, notes
+        self._resize, self._resample, self._reload = resize, resample, reload
 
     def __reduce__(self) -> "tuple[Callable[[], Detector], tuple[()]]":
         """Pickle the call of `detrcli.load` that made the detector."""
@@ -202,11 +197,7 @@ class Detector:
         return detection_filter.select(raw.boxes, raw.scores, raw.labels, self.class_names, (width, height))
 
     def _check_model(self, image: NetworkInput) -> None:
-        """Refuse a model that computes no numbers even for a plain image of the same shape.
-
-        Raises:
-            ModelError: it computes none.
-        """
+        """Refuse a model that computes no numbers even for a plain image of the same shape."""
         (raw,) = self.backend.run([np.full_like(image.pixels, GRAY)], [image.size])
         if not _is_sound(raw):
             model = self.weights or self.name

@@ -69,33 +69,26 @@ class HubRepository:
 
     def _explained(self, error: Exception) -> ModelError:
         """Say in plain words why a download failed."""
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
+        from huggingface_hub import errors
 
         repo = f"{self.name} at revision {self.revision}" if self.revision else self.name
         match error:
-            case LocalEntryNotFoundError() if self.offline:
+            case errors.LocalEntryNotFoundError() if self.offline:
                 return NotCachedError(f"{repo} is not in the cache")
-            case LocalEntryNotFoundError(__cause__=HfHubHTTPError() as cause):
+            case errors.LocalEntryNotFoundError(__cause__=errors.HfHubHTTPError() as cause):
                 text = f"the Hub answered with an error for {repo} ({_first_line(cause)}); try again later"
-            case LocalEntryNotFoundError():
+            case errors.LocalEntryNotFoundError():
                 return HubUnreachableError(f"the Hub cannot be reached and {repo} is not in the cache")
-            case GatedRepoError():
+            case errors.GatedRepoError():
                 text = f"{self.name} is gated: accept its terms on its Hub page, then run `hf auth login`"
-            case RepositoryNotFoundError():
+            case errors.RepositoryNotFoundError():
                 text = f"the Hub has no model {self.name}, or it is private: check the name, or run `hf auth login`"
-            case RevisionNotFoundError():
+            case errors.RevisionNotFoundError():
                 revision = self.commit or self.revision
                 text = f"{self.name} has no revision {revision!r}; its Hub page lists the branches and tags"
-            case HFValidationError():
+            case errors.HFValidationError():
                 text = f"{self.name!r} cannot be the name of a model on the Hub"
-            case HfHubHTTPError():
+            case errors.HfHubHTTPError():
                 text = f"the Hub answered with an error for {repo} ({_first_line(error)}); try again later"
             case OSError() if error.errno == errno.ENOSPC:
                 text = f"the disk is full: {repo} could not be downloaded; free some space, or set HF_HOME"

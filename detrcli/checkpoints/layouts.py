@@ -8,7 +8,7 @@ three of ours, in equal shares along the first dimension.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from typing import TypeAlias
 
 import torch
@@ -53,8 +53,9 @@ class Layout:
     def to_published(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename and join our tensors; the inverse of `to_ours`."""
         published = {}
+        inverse = tuple((ours, theirs) for theirs, ours in self.rows)
         for name, tensor in tensors.items():
-            target = _rename(name, self._writing)
+            target = _rename(name, inverse)
             names = _alternatives(self._our_name(target))
             if len(names) == 1:
                 published[target] = tensor
@@ -63,25 +64,15 @@ class Layout:
         return published
 
     def _our_name(self, published: str) -> str:
-        return _rename(_rename(published, self._aliases), self._reading)
-
-    @cached_property
-    def _aliases(self) -> "list[_Rule]":
-        return [_rule(*row) for row in self.aliases]
-
-    @cached_property
-    def _reading(self) -> "list[_Rule]":
-        return [_rule(published, ours) for published, ours in self.rows]
-
-    @cached_property
-    def _writing(self) -> "list[_Rule]":
-        return [_rule(ours, published) for published, ours in self.rows]
+        return _rename(_rename(published, self.aliases), self.rows)
 
 
-_Rule: TypeAlias = tuple[re.Pattern[str], str]
+@cache
+def _rules(rows: Rows) -> list[tuple[re.Pattern[str], str]]:
+    return [_rule(*row) for row in rows]
 
 
-def _rule(source: str, target: str) -> _Rule:
+def _rule(source: str, target: str) -> tuple[re.Pattern[str], str]:
     """Pattern and replacement that rename `source`, and what begins with it, to `target`."""
     wildcards = {"*": "([^.]+)"}
     pattern = r"\.".join(wildcards.get(part, f"(?:{part})") for part in source.split("."))
@@ -89,8 +80,8 @@ def _rule(source: str, target: str) -> _Rule:
     return re.compile(rf"{pattern}(?=\.|$)"), re.sub(r"\*", lambda _: rf"\{next(groups)}", target)
 
 
-def _rename(name: str, rules: list[_Rule]) -> str:
-    for pattern, replacement in rules:
+def _rename(name: str, rows: Rows) -> str:
+    for pattern, replacement in _rules(rows):
         if match := pattern.match(name):
             return match.expand(replacement) + name[match.end() :]
     return name

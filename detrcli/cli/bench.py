@@ -11,8 +11,8 @@ import typer
 from ..checkpoints.bundled import sample_image
 from ..checkpoints.names import DEFAULT_MODEL
 from .console import Console, printable, show_warnings
-from .hub import quiet_hub_logging
-from .options import ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, choices, expand_user, parse_size
+from .loading import quiet_hub_logging
+from .options import ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, choices, parse_size, path_option
 from .progress import show_progress
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ def bench(
     ] = None,
     device: OneDevice = "auto",
     size: ImageSize = None,
-    image: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", callback=expand_user, help="Image to run on.  [default: a bundled one]"),
-    ] = None,
+    image: Annotated[Path | None, path_option(help="Image to run on.  [default: a bundled one]")] = None,
     iterations: Annotated[int, typer.Option(min=1, metavar="N", help="Timed runs of each model.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON even on a terminal.")] = False,
     offline: Offline = False,

@@ -14,7 +14,7 @@ from ..export import DEFAULT_OPSET, OPSETS
 from ..signals import sigterm_as_exception
 from . import options
 from .console import Console, printable, show_warnings
-from .hub import quiet_hub_logging
+from .loading import quiet_hub_logging
 
 
 def export(

@@ -1,11 +1,12 @@
-"""Loading of the detector that a command runs."""
+"""Loading of the detector that a command runs, and what the Hub's client says meanwhile."""
 
+import logging
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
+from ..checkpoints.find import hub_repository
 from .console import Console, printable
-from .hub import quiet_hub_logging
 from .options import load_class_names, parse_size
 
 if TYPE_CHECKING:
@@ -44,3 +45,32 @@ def load_detector(
     for note in detector.notes:
         console.detail(printable(f"{detector.name}: {note}"))
     return detector
+
+
+class _RetryNotice(logging.Handler):
+    """One line of ours instead of the client's warning at each retry."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self.console = console
+        self.shown = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.shown:
+            self.console.info("the Hub does not respond properly; trying again for half a minute")
+            self.shown = True
+
+
+def quiet_hub_logging(model: str, console: Console) -> None:
+    """Hide the messages of the Hub's client unless verbose, and its progress bars if quiet or as JSON."""
+    if hub_repository(model) is None:
+        return
+    from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if console.quiet or console.as_json:
+        disable_progress_bars()
+    if not console.verbose:
+        logger = hub_logging.get_logger("huggingface_hub")
+        logger.handlers[:] = [_RetryNotice(console)]
+        logger.propagate = False

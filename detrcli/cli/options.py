@@ -47,6 +47,11 @@ def expand_user(value: Any) -> Any:
     return value if value is None else type(value)(os.path.expanduser(value))
 
 
+def path_option(*names: str, help: str, metavar: str = "FILE") -> Any:
+    """Return an option that takes a path, or several."""
+    return typer.Option(*names, metavar=metavar, callback=expand_user, help=help)
+
+
 def _single_device(name: str) -> str:
     if "," in name:
         raise typer.BadParameter(f"this runs on one device, not on {name}.")
@@ -119,12 +124,7 @@ Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print err
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Print details.")]
 ClassNames: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        "--class-names",
-        metavar="FILE",
-        callback=expand_user,
-        help="Class names of the model: data.yaml, JSON, or text with one name per line.",
-    ),
+    path_option("--class-names", help="Class names of the model: data.yaml, JSON, or text with one name per line."),
 ]
 DatasetPath: TypeAlias = Annotated[
     Path,

@@ -48,10 +48,7 @@ def predict(
         ),
     ] = None,
     files_from: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--files-from", metavar="FILE", callback=options.expand_user, help="File that lists images (repeatable)."
-        ),
+        list[Path] | None, options.path_option("--files-from", help="File that lists images (repeatable).")
     ] = None,
     from0: Annotated[
         bool, typer.Option("-0", "--from0", help="Entries of lists end with NUL bytes, as from find -print0.")
@@ -84,14 +81,12 @@ def predict(
         int | None, typer.Option(min=1, metavar="N", help="Refuse larger images.  [default: 178956970]")
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", callback=options.expand_user, help="Output folder.")
+        Path,
+        options.path_option("--output", "-o", metavar="DIR", help="Output folder."),
     ] = Path("detections"),
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Write annotated images.")] = True,
     font: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", callback=options.expand_user, help="Font for class names.  [default: one that has them]"
-        ),
+        Path | None, options.path_option(help="Font for class names.  [default: one that has them]")
     ] = None,
     formats: Annotated[
         list[str] | None,
@@ -107,12 +102,7 @@ def predict(
         typer.Option(metavar="URL", help="Prefix of image paths for label-studio, such as /data/local-files/?d=."),
     ] = None,
     image_ids: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            callback=options.expand_user,
-            help="COCO file with the image and category ids for coco and coco-results.",
-        ),
+        Path | None, options.path_option(help="COCO file with the image and category ids for coco and coco-results.")
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders, too.")] = False,
     resume: Annotated[
@@ -159,13 +149,23 @@ def predict(
 
     clock, interruption = Clock(), Interruption()
     detection_filter = _detection_filter(detector, threshold, classes, max_detections)
+    prediction = {
+        "threshold": threshold,
+        "classes": classes,
+        "max_detections": max_detections,
+        "size": size,
+        "max_pixels": max_pixels,
+        "device": ", ".join(sorted({backend.device_type for backend in detector.backends})),
+        "precision": detector.backend.precision,
+        "font": None if font is None else str(font),
+    }
     run = _start_run(
         output,
         detector,
         inputs,
         formats=chosen,
         draw=draw,
-        prediction=_settings(detector, threshold, classes, max_detections, size, max_pixels, font),
+        prediction=prediction,
         category_ids=_category_ids(console, inputs.ids, detector),
         image_root=image_root or "",
         resume=resume,
@@ -239,28 +239,6 @@ def _category_ids(console: Console, ids: "CocoIds | None", detector: "Detector")
     return category_ids
 
 
-def _settings(
-    detector: "Detector",
-    threshold: float,
-    classes: list[str] | None,
-    max_detections: int | None,
-    size: str | None,
-    max_pixels: int | None,
-    font: Path | None,
-) -> dict[str, Any]:
-    """Settings that decide which detections are kept, how they are computed, and how they are drawn."""
-    return {
-        "threshold": threshold,
-        "classes": classes,
-        "max_detections": max_detections,
-        "size": size,
-        "max_pixels": max_pixels,
-        "device": ", ".join(sorted({backend.device_type for backend in detector.backends})),
-        "precision": detector.backend.precision,
-        "font": None if font is None else str(font),
-    }
-
-
 def _start_run(
     output: Path,
     detector: "Detector",
@@ -321,10 +299,9 @@ def _process(
     interruption: Interruption,
     max_pixels: int | None,
 ) -> Counter[str]:
-    """Take all images through the pipeline, until the first Ctrl-C or SIGTERM; a second Ctrl-C ends the process.
+    """Take all images through the pipeline until the first Ctrl-C or SIGTERM, and count failures as `Run.close` does.
 
-    Returns:
-        Number of failures of each kind, as `Run.close` counts them.
+    A second Ctrl-C ends the process.
     """
     from ..images.decode import pixel_limit
 

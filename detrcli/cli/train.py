@@ -18,7 +18,7 @@ from ..host import cores
 from ..training.files import STATE
 from . import options
 from .console import Console, printable, show_warnings
-from .hub import quiet_hub_logging
+from .loading import quiet_hub_logging
 from .packages import require
 from .progress import Progress, show_progress
 
@@ -31,22 +31,15 @@ if TYPE_CHECKING:
 
 def train(
     dataset: options.DatasetPath,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="DIR", callback=options.expand_user, help="Folder for model and metrics."
-        ),
-    ],
+    output: Annotated[Path, options.path_option("--output", "-o", metavar="DIR", help="Folder for model and metrics.")],
     model: options.Model = DEFAULT_MODEL,
     scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Start from random weights; --model names an architecture.")
     ] = False,
     val_data: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DATASET",
-            callback=options.expand_user,
-            help="Dataset to validate on.  [default: the dataset's own val or test split]",
+        options.path_option(
+            metavar="DATASET", help="Dataset to validate on.  [default: the dataset's own val or test split]"
         ),
     ] = None,
     val_fraction: Annotated[

@@ -204,15 +204,7 @@ def _as_coco(
     objects: list[tuple[int, int]],
     detections: list[tuple[int, int]],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the objects and the detections of a class as COCO datasets of the images that have any.
-
-    Args:
-        dataset: dataset with the true objects.
-        predictions: predictions on each image.
-        label: label of the class.
-        objects: image and index of each object of the class.
-        detections: image and index of each detection of the class.
-    """
+    """Return the objects and detections of a class, given by image and index, as COCO datasets of their images."""
     examples, category = dataset.examples, dataset.category_ids[label]
     images = [{"id": image} for image in sorted({image for image, _ in (*objects, *detections)})]
     shared = {"images": images, "categories": [{"id": category}]}

@@ -184,14 +184,7 @@ class OnnxBackend:
 
 
 def _check_signature(session: onnxruntime.InferenceSession, rule: ResizeRule, path: Path) -> int | None:
-    """Check that a file's inputs and outputs are those of this package and fit its resize rule.
-
-    Returns:
-        The fixed batch size, or None if it is dynamic.
-
-    Raises:
-        OnnxFileError: they are others.
-    """
+    """Return a file's fixed batch size or None; refuse inputs and outputs that are not ours or do not fit the rule."""
     inputs, outputs = (
         {one.name: (one.type, one.shape) for one in values} for values in (session.get_inputs(), session.get_outputs())
     )

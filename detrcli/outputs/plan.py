@@ -12,7 +12,7 @@ from ..files import STATE_FOLDER
 from ..images.sources import CocoId
 from .formats import FORMATS, PER_IMAGE, PER_RUN, image_format, run_format
 from .journal import JOURNAL, RecordedRun, read_journal, read_setting
-from .settings import OutputSettings
+from .record import OutputSettings
 from .shards import Shard, parse_shard
 
 

@@ -1,4 +1,4 @@
-"""Outcome of an image: its detections as every format writes them, or why there are none."""
+"""What formats write: the outcome of each image, and the settings of the run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,3 +118,20 @@ class Outcome:
     def failed(cls, index: int, path: str, error: ImageError) -> "Outcome":
         """Outcome of an image that an error prevented."""
         return cls(index, Failure(path, error.kind, str(error)), error=type(error))
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """What a format needs to know besides the images.
+
+    Attributes:
+        class_names: name of each label of the model.
+        folder: the output folder.
+        image_root: URL that image paths are appended to, or "" to write paths as they are.
+        category_ids: COCO category id of each label, None for a label without one; or None to number the classes.
+    """
+
+    class_names: tuple[str, ...]
+    folder: Path = Path()
+    image_root: str = ""
+    category_ids: tuple[CocoId | None, ...] | None = None

@@ -17,20 +17,12 @@ from ..files import PART_SUFFIX, STATE_FOLDER, as_output_error, shorten_name
 from ..images.decode import DecodedImage
 from ..images.sources import ImageReference
 from ..timing import Clock
+from . import overwriting
 from .journal import JOURNAL, Journal, ensure_not_locked
 from .name_counts import NameCounts
-from .overwriting import (
-    ensure_inside,
-    ensure_no_image_is_lost,
-    ensure_not_foreign,
-    image_key,
-    is_occupied,
-    keyed_images,
-)
 from .plan import Plan, ensure_same_plan, files_for_all, read_run
-from .record import Failure, ImageResult, IndexedReference, Outcome
+from .record import Failure, ImageResult, IndexedReference, Outcome, OutputSettings
 from .run_files import FAILURES, write_failures, write_for_all
-from .settings import OutputSettings
 from .shards import Shard
 from .writer import ImageWriter
 from .written import Written
@@ -143,7 +135,7 @@ class OutputRun(Run):
         super().__init__(plan.model)
         self._output, self._plan, self.resumable = output, plan, resumable
         self._folder = _own_folder(output, plan.shard)
-        ensure_inside(self._folder, os.path.realpath(output))
+        overwriting.ensure_inside(self._folder, os.path.realpath(output))
         path, shard = self._folder / JOURNAL, plan.shard
         recorded = read_run(path) if resumable else None
         if recorded is not None and resume is None and recorded.done and not recorded.finished:
@@ -158,7 +150,7 @@ class OutputRun(Run):
         for_all = {output / name for name in files_for_all(plan.formats)}
         self._reserved = {output / FAILURES, self.failures, *for_all}
         self._at_stake: NameCounts | None = None
-        if not overwrite and is_occupied(output):
+        if not overwrite and overwriting.is_occupied(output):
             if not resume:
                 self._check_other_images(path, coming(), listable=listable)
             self._check_foreign(self.remaining(iter(coming())) if listable else ())
@@ -187,7 +179,7 @@ class OutputRun(Run):
     def add(self, outcome: Outcome) -> None:
         """Record the outcome of an image in the journal; outcomes come in the images' order, all from one thread."""
         if self._at_stake is not None:
-            self._at_stake.drop(image_key(outcome.result.path))
+            self._at_stake.drop(overwriting.image_key(outcome.result.path))
         self._journal.add(outcome, self._folders(outcome.result))
 
     def close(self, *, finished: bool) -> Counter[str]:
@@ -231,7 +223,7 @@ class OutputRun(Run):
         failures = (self.failures,) if self._lists_failures else ()
         own = (self._output / place for _, one in coming for place in self._plan.places(PurePosixPath(one.relative)))
         own = (path for path in map(shorten_name, own) if path not in self._reserved)
-        ensure_not_foreign(self._written, chain(for_all, failures, own))
+        overwriting.ensure_not_foreign(self._written, chain(for_all, failures, own))
 
     def _check_other_images(self, journal: Path, coming: Iterable[IndexedReference], *, listable: bool) -> None:
         """Refuse to begin where a file of other images would be overwritten."""
@@ -244,14 +236,14 @@ class OutputRun(Run):
                 return
             self._file_at_stake, journals = files[0], sorted((self._output / STATE_FOLDER).glob(f"**/{JOURNAL}"))
         runs = [one for path in journals if (one := read_run(path)) is not None and one.finished]
-        keys = (image_key(one.path) for _, one in coming)
+        keys = (overwriting.image_key(one.path) for _, one in coming)
         if listable:
-            ensure_no_image_is_lost(self._file_at_stake, runs, keys)
+            overwriting.ensure_no_image_is_lost(self._file_at_stake, runs, keys)
         elif runs:
             # whether all of them come again will be known when the list ends
-            self._at_stake = NameCounts(key for key, _ in keyed_images(runs))
+            self._at_stake = NameCounts(key for key, _ in overwriting.keyed_images(runs))
             if any(key not in self._at_stake for key in keys):
-                ensure_no_image_is_lost(self._file_at_stake, runs, ())
+                overwriting.ensure_no_image_is_lost(self._file_at_stake, runs, ())
 
     def _folders(self, result: ImageResult | Failure) -> set[Path]:
         """Folders that hold an image's own outputs, and their parents from the output folder on."""

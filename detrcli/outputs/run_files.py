@@ -11,8 +11,7 @@ from pathlib import Path
 from ..files import as_output_error, atomic_file
 from .formats import PER_RUN, run_format
 from .journal import RecordedRun
-from .record import Failure, ImageResult, Outcome
-from .settings import OutputSettings
+from .record import Failure, ImageResult, Outcome, OutputSettings
 from .written import Written
 
 FAILURES = "failures.jsonl"

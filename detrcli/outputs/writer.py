@@ -15,8 +15,7 @@ from .formats import FORMATS, PER_IMAGE, image_format
 from .namesakes import find_namesake
 from .overwriting import is_within
 from .plan import Plan
-from .record import ImageResult
-from .settings import OutputSettings
+from .record import ImageResult, OutputSettings
 from .written import Written
 
 if TYPE_CHECKING:

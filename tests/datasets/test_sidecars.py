@@ -14,8 +14,7 @@ from detrcli.datasets import Dataset, read_dataset, reading
 from detrcli.errors import DatasetError
 from detrcli.files import open_file
 from detrcli.outputs.formats import image_format
-from detrcli.outputs.record import Detection, ImageResult
-from detrcli.outputs.settings import OutputSettings
+from detrcli.outputs.record import Detection, ImageResult, OutputSettings
 
 from .written import Box, refusal, write_image, write_json, write_text
 

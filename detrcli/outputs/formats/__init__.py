@@ -11,8 +11,7 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from ..record import ImageResult
-    from ..settings import OutputSettings
+    from ..record import ImageResult, OutputSettings
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import IO, Any
 
 from ...classes import used_labels
 from ...images.sources import CocoId
-from ..record import ImageResult
-from ..settings import OutputSettings
+from ..record import ImageResult, OutputSettings
 
 
 def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from typing import IO
 
-from ..record import ImageResult
-from ..settings import OutputSettings
+from ..record import ImageResult, OutputSettings
 from .coco import coco_results, write_array
 
 

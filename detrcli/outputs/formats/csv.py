@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import IO
 
-from ..record import ImageResult
-from ..settings import OutputSettings
+from ..record import ImageResult, OutputSettings
 
 FORMULA = re.compile("['=+\\-@＝＋－＠\\x00-\\x1f\\x7f]")
 """First characters of text that a spreadsheet may not keep as text."""

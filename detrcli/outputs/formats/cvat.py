@@ -5,8 +5,7 @@ from typing import IO
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ...classes import used_labels
-from ..record import ImageResult
-from ..settings import OutputSettings
+from ..record import ImageResult, OutputSettings
 from ..xml_text import xml_text
 
 

@@ -3,8 +3,7 @@
 import json
 from pathlib import PurePosixPath
 
-from ..record import ImageResult
-from ..settings import OutputSettings
+from ..record import ImageResult, OutputSettings
 
 
 def path_for(relative: PurePosixPath) -> PurePosixPath:

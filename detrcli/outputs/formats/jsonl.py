@@ -4,8 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import IO
 
-from ..record import ImageResult
-from ..settings import OutputSettings
+from ..record import ImageResult, OutputSettings
 
 
 def write(file: IO[bytes], results: Iterable[ImageResult], settings: OutputSettings) -> None:

@@ -11,8 +11,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ...classes import used_labels
 from ...images.urls import is_url
-from ..record import Detection, ImageResult
-from ..settings import OutputSettings
+from ..record import Detection, ImageResult, OutputSettings
 from ..xml_text import xml_text
 from .coco import write_array
 

@@ -5,8 +5,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from ...images.urls import is_url
-from ..record import Detection, ImageResult
-from ..settings import OutputSettings
+from ..record import Detection, ImageResult, OutputSettings
 
 VERSION = "5.5.0"
 """Version of LabelMe that writes such files."""

@@ -7,8 +7,7 @@ column x = width, and a box contains both of its corners.
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from ..record import ImageResult
-from ..settings import OutputSettings
+from ..record import ImageResult, OutputSettings
 from ..xml_text import xml_text
 
 

@@ -9,8 +9,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from ...classes import used_labels
-from ..record import ImageResult
-from ..settings import OutputSettings
+from ..record import ImageResult, OutputSettings
 
 
 def path_for(relative: PurePosixPath) -> PurePosixPath:

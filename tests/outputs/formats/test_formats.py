@@ -27,8 +27,7 @@ from torchvision.datasets import VOCDetection
 import detrcli.outputs.formats
 from detrcli.datasets import read_dataset
 from detrcli.outputs.formats import FORMATS, PER_IMAGE, PER_RUN, image_format, run_format
-from detrcli.outputs.record import Detection, ImageResult
-from detrcli.outputs.settings import OutputSettings
+from detrcli.outputs.record import Detection, ImageResult, OutputSettings
 
 Boxes = Sequence[tuple[str, Sequence[float]]]
 """Class names and boxes that were read back."""
