@@ -43,9 +43,7 @@ class Console:
     """
 
     def __init__(self, *, quiet: bool, verbose: bool, as_json: bool = False) -> None:
-        self.quiet = quiet
-        self.verbose = verbose
-        self.as_json = as_json
+        self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
         self.live: RichConsole | None = None
         """Console of the progress bar on display; messages are printed above the bar."""
 

@@ -9,7 +9,7 @@ from ..outputs.formats import PER_RUN
 from ..signals import sigterm_as_exception
 from .console import Console, counted, printable
 from .exit_codes import SOME_FAILED
-from .options import LogJson, Overwrite, Quiet, choices, expand_user
+from .options import LogJson, Overwrite, Quiet, choices, expand_user, path_option
 
 
 def merge(
@@ -17,10 +17,7 @@ def merge(
         list[Path], typer.Argument(metavar="DIR", callback=expand_user, help="Output folders of the shards.")
     ],
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", callback=expand_user, help="Output folder.  [default: the first DIR]"
-        ),
+        Path | None, path_option("--output", "-o", metavar="DIR", help="Output folder.  [default: the first DIR]")
     ] = None,
     formats: Annotated[
         list[str] | None,

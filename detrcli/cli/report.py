@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -122,7 +122,8 @@ class Report:
             stages=dict(clock.seconds),
         )
         if self._many and self._done and not self._console.as_json:
-            self._console.info(f"time of all threads: {_stages(clock.seconds)}")
+            stages = ", ".join(f"{stage} {taken:.1f} s" for stage, taken in clock.seconds.items())
+            self._console.info(f"time of all threads: {stages}")
 
     def _show(self, result: ImageResult, annotated: Path | None) -> None:
         if not sys.stdout.isatty():
@@ -161,7 +162,3 @@ def _most(found: Counter[str]) -> str:
         return ""
     named = [f"{count} {name}" for name, count in found.most_common(NAMED)]
     return f" ({', '.join(named)}{', …' if len(found) > NAMED else ''})"
-
-
-def _stages(seconds: Mapping[str, float]) -> str:
-    return ", ".join(f"{stage} {taken:.1f} s" for stage, taken in seconds.items())

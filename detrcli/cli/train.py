@@ -143,8 +143,9 @@ def train(
     console = Console(quiet=quiet or not is_main, verbose=verbose, as_json=log_json)
     show_warnings(console)
     _check_validation(val_data, val_fraction)
-    if scratch:
-        _check_from_scratch({"--revision": revision, "--offline": offline, "--class-names": class_names})
+    for option, value in {"--revision": revision, "--offline": offline, "--class-names": class_names}.items():
+        if scratch and value:
+            raise UsageError(f"{option} cannot be combined with --from-scratch")
     if not resume:
         _check_output(output, dataset)
     require("matplotlib", "pycocotools", "scipy")
@@ -198,7 +199,8 @@ def train(
             seed=seed,
         )
         callback = _Callback(console, progress, epochs)
-        workers = _workers() if workers is None else workers
+        if workers is None:
+            workers = min(8, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
         trainer = Trainer(initial, data.train, data.val, config, output, processes, workers=workers, callback=callback)
         if resume:
             trainer.resume()
@@ -213,12 +215,6 @@ def _check_validation(val_data: Path | None, val_fraction: float | None) -> None
         raise UsageError("--val-fraction cannot be combined with --val-data")
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise UsageError(f"--val-fraction takes a number above 0 and below 1, not {val_fraction:g}")
-
-
-def _check_from_scratch(given: Mapping[str, object]) -> None:
-    for option, value in given.items():
-        if value:
-            raise UsageError(f"{option} cannot be combined with --from-scratch")
 
 
 def _check_output(output: Path, dataset: Path) -> None:
@@ -273,10 +269,6 @@ def _warmup_steps(given: int | None, steps: int) -> int:
     if given > steps:
         raise UsageError(f"--warmup-steps {given} is longer than the training run of {steps} steps")
     return given
-
-
-def _workers() -> int:
-    return min(8, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
 def _report_start(console: Console, initial: "LoadedModel", data: "Splits", where: str) -> None:

@@ -229,12 +229,7 @@ def _listed(file: Path, root: Path) -> Iterator[Path]:
 
 @dataclass
 class _Oddities:
-    """Counts of odd lines in label files.
-
-    Attributes:
-        repeated: number of duplicate lines by file.
-        fifth: number of lines with a number after the box, by file.
-    """
+    """Number of duplicate lines, and of lines with a number after the box, by file."""
 
     repeated: Counter[Path] = field(default_factory=Counter)
     fifth: Counter[Path] = field(default_factory=Counter)
@@ -253,13 +248,9 @@ class _Oddities:
 def _objects(
     file: Path, labels: Mapping[int, int], keypoints: int, oddities: _Oddities
 ) -> Iterator[tuple[int, tuple[float, float, float, float]]]:
-    """Yield the label and the box of each object in a label file.
+    """Yield the label and the box of each object in a label file, and count odd lines.
 
-    Args:
-        file: file whose lines have a class and a box (center, width and height), a box and keypoints, or a polygon.
-        labels: label of each class number.
-        keypoints: count of numbers for keypoints in each line.
-        oddities: counts of odd lines, which are updated.
+    Lines have a class number and a box (center, width and height), a box and `keypoints` numbers, or a polygon.
     """
     seen = set[tuple[str, ...]]()
     for line_number, line in enumerate(read_lines(file) if os.path.isfile(file) else [], start=1):

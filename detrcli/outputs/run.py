@@ -23,7 +23,6 @@ from .name_counts import NameCounts
 from .plan import Plan, ensure_same_plan, files_for_all, read_run
 from .record import Failure, ImageResult, IndexedReference, Outcome, OutputSettings
 from .run_files import FAILURES, write_failures, write_for_all
-from .shards import Shard
 from .writer import ImageWriter
 from .written import Written
 
@@ -134,7 +133,9 @@ class OutputRun(Run):
     ) -> None:
         super().__init__(plan.model)
         self._output, self._plan, self.resumable = output, plan, resumable
-        self._folder = _own_folder(output, plan.shard)
+        self._folder = output / STATE_FOLDER
+        if plan.shard:
+            self._folder /= f"{plan.shard.index}-of-{plan.shard.count}"
         overwriting.ensure_inside(self._folder, os.path.realpath(output))
         path, shard = self._folder / JOURNAL, plan.shard
         recorded = read_run(path) if resumable else None
@@ -251,10 +252,6 @@ class OutputRun(Run):
             return set()
         places = self._plan.places(PurePosixPath(result.relative))
         return {self._output / folder for place in places for folder in place.parents}
-
-
-def _own_folder(output: Path, shard: Shard | None) -> Path:
-    return output / STATE_FOLDER / f"{shard.index}-of-{shard.count}" if shard else output / STATE_FOLDER
 
 
 def _remove(folder: Path) -> None:

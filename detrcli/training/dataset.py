@@ -51,8 +51,7 @@ class TrainingDataset(Dataset[Item]):
     """Images of a dataset, loaded, augmented and normalized as a `Sample` says."""
 
     def __init__(self, examples: Sequence[Example], preprocessing: Preprocessing, augmentation: Augmentation) -> None:
-        self._examples = examples
-        self._preprocessing = preprocessing
+        self._examples, self._preprocessing = examples, preprocessing
         self._geometry, self._color = augmentation.geometry(), augmentation.color()
 
     def __getitem__(self, sample: Sample) -> Item:
@@ -130,12 +129,8 @@ def _ignore_interrupts(_: int) -> None:
 
 
 def _collate_items(items: Sequence[Item]) -> Batch | ImageError:
-    loaded = []
-    for item in items:
-        if isinstance(item, ImageError):
-            return item
-        loaded.append(item)
-    return collate(loaded)
+    failed = next((item for item in items if isinstance(item, ImageError)), None)
+    return failed or collate([item for item in items if not isinstance(item, ImageError)])
 
 
 def collate(items: Sequence[tuple[Tensor, Target]]) -> Batch:

@@ -182,11 +182,9 @@ class Trainer:
                     self._interruption.reraise()
 
     def _step(self, batch: Batch) -> tuple[list[float], bool, bool]:
-        """Train on a batch.
+        """Train on a batch; return the total and the last layer's losses, and whether to save the state and to stop.
 
-        Returns:
-            The total loss and the last layer's losses; whether to save the state; whether to stop. They are the same in
-            all processes: losses are averaged, and if one process is to save or stop, all do.
+        They are the same in all processes: losses are averaged, and if one process is to save or stop, all do.
         """
         config, progress = self._config, self._progress
         step = progress.epoch * self._sampler.steps + progress.step

@@ -57,10 +57,11 @@ def run_settings(
 ) -> Settings:
     """Return everything that determines the outcome of a training run; it resumes only with the same settings."""
     trained = [name for name, parameter in model.network.named_parameters() if parameter.requires_grad]
+    digest = hashlib.sha256("\n".join(trained).encode()).hexdigest()[:8]
     return {
         **asdict(config),
         "network": f"{type(model.network).__name__} {asdict(model.network.config)}",
-        "trained parameters": f"{len(trained)} ({_digest(trained)})",
+        "trained parameters": f"{len(trained)} ({digest})",
         "preprocessing": str(model.preprocessing),
         "classes": list(model.class_names),
         "images": _summary(data),
@@ -140,10 +141,6 @@ def _summary(data: Dataset) -> str:
         for values in (example.boxes, example.labels, example.crowd):
             contents.update(values.tobytes())
     return f"{len(data.examples)} ({contents.hexdigest()[:8]})"
-
-
-def _digest(names: list[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
 
 
 def _rng_state(device: torch.device) -> RngState:
