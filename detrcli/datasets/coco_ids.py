@@ -93,7 +93,7 @@ def read_coco_ids(file: Path) -> CocoIds:
     """
     try:
         content = json.loads(read_bytes(file), object_pairs_hook=_select_keys)
-        images = {_normalize(one["file_name"]): _id(one) for one in content["images"]}
+        images = {one["file_name"].replace("\\", "/").removeprefix("./"): _id(one) for one in content["images"]}
         categories = {str(one["name"]).strip(): _id(one) for one in content["categories"]}
         digest = digest_of(file)
     except (KeyError, TypeError, AttributeError) as error:
@@ -108,10 +108,6 @@ def read_coco_ids(file: Path) -> CocoIds:
 
 def _select_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in pairs if key in READ}
-
-
-def _normalize(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./")
 
 
 def _id(entry: Mapping[str, Any]) -> CocoId:

@@ -26,12 +26,8 @@ def read_labelme(path: Path, split: Split, *, strict: bool) -> Dataset | None:
     Raises:
         DatasetError: a file cannot be read, there is no such split, or see `build_dataset`.
     """
-    files = find_files(path, split, SUFFIX, ANNOTATIONS, _is_labelme)
+    files = find_files(path, split, SUFFIX, ANNOTATIONS, lambda file: head_matches(file, CONTENT))
     return None if files is None else read_files(files, _parse, strict=strict)
-
-
-def _is_labelme(file: Path) -> bool:
-    return head_matches(file, CONTENT)
 
 
 def _parse(file: Path) -> AnnotatedImage | None:

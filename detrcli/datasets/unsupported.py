@@ -8,13 +8,7 @@ from .reading import head_matches
 
 @dataclass(frozen=True)
 class _Format:
-    """Unsupported format.
-
-    Attributes:
-        name: name for messages.
-        files: glob of its file names.
-        content: regular expression for the first bytes, if the name is not enough.
-    """
+    """Unsupported format, with a glob of its files, and a pattern in their first bytes if the name is not enough."""
 
     name: str
     files: str

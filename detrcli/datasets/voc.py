@@ -27,12 +27,8 @@ def read_voc(path: Path, split: Split, *, strict: bool) -> Dataset | None:
     Raises:
         DatasetError: a file cannot be read, there is no such split, or see `build_dataset`.
     """
-    files = find_files(path, split, SUFFIX, ANNOTATIONS, _is_voc)
+    files = find_files(path, split, SUFFIX, ANNOTATIONS, lambda file: head_matches(file, rb"<annotation[\s>]"))
     return None if files is None else read_files(files, _parse, strict=strict)
-
-
-def _is_voc(file: Path) -> bool:
-    return head_matches(file, rb"<annotation[\s>]")
 
 
 def _root(file: Path) -> Element:

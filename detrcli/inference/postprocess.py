@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..models.boxes import cxcywh_to_xyxy
+from ..models.boxes import Predictions, cxcywh_to_xyxy
 from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
-from ..models.predictions import Predictions
 
 
 class EndToEnd(nn.Module):

@@ -1,4 +1,4 @@
-"""Box arithmetic. Boxes are tensors (…, 4), as cx, cy, w, h relative to the image unless stated otherwise."""
+"""Network outputs, and boxes: tensors (…, 4), as cx, cy, w, h relative to the image unless stated otherwise."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -79,3 +79,19 @@ def box_iou(boxes: Tensor, others: Tensor) -> BoxIoU:
 
 def _area(low: Tensor, high: Tensor) -> Tensor:
     return (high - low).clamp(min=0).prod(-1)
+
+
+class Predictions(NamedTuple):
+    """One prediction per object query.
+
+    Attributes:
+        logits: (B, Q, C) class scores before softmax (DETR) or sigmoid (LW-DETR).
+        boxes: (B, Q, 4) as cx, cy, w, h relative to the image: DETR's in 0…1, LW-DETR's unbounded.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+
+    def at_least_float32(self) -> "Predictions":
+        """Return the same predictions, at least in float32."""
+        return Predictions(*(part.to(at_least_float32(part.dtype)) for part in self))

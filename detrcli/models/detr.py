@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .boxes import at_least_float32
+from .boxes import Predictions, at_least_float32
 from .layers import MLP
 from .position_encoding import grid_coordinates, padded_coordinates, sine_encoding
-from .predictions import Predictions
 from .resnet import BlockKind, ResNet
 from .transformer import Decoder, Encoder
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from .boxes import apply_deltas, make_anchors
+from .boxes import Predictions, apply_deltas, make_anchors
 from .deformable import DeformableAttention
 from .layers import MLP
 from .position_encoding import sine_encoding
-from .predictions import Predictions
 from .projector import Projector
 from .transformer import Attention, FeedForward
 from .vit import ViT

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..models.boxes import box_iou
-from ..models.predictions import Predictions
+from ..models.boxes import Predictions, box_iou
 from .matcher import ALPHA, GAMMA, Match, Matcher, Target, focal_cost, softmax_cost
 
 NO_OBJECT = 0.1

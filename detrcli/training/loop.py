@@ -23,9 +23,9 @@ from ..errors import DivergedError
 from ..evaluation.average_precision import Evaluation, evaluate
 from ..files import atomic_file
 from ..inference.torch import DTYPES, TorchBackend
+from ..models.boxes import Predictions
 from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
-from ..models.predictions import Predictions
 from ..signals import Interruption
 from .config import TrainConfig
 from .criterion import DETR_CRITERION, LWDETR_CRITERION, Losses, SetCriterion, smooth_l1

@@ -9,8 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..models.boxes import box_iou
-from ..models.predictions import Predictions
+from ..models.boxes import Predictions, box_iou
 
 ALPHA, GAMMA = 0.25, 2
 """Parameters of the focal loss (Lin et al. 2017)."""

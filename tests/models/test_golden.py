@@ -16,9 +16,8 @@ from detrcli.images.resize import ResizeRule, ShortestEdge, resize_image
 from detrcli.inference.cpu import pack_linears
 from detrcli.inference.fuse import fuse_detr
 from detrcli.inference.postprocess import DetrPostprocess, EndToEnd
-from detrcli.models.boxes import cxcywh_to_xyxy
+from detrcli.models.boxes import Predictions, cxcywh_to_xyxy
 from detrcli.models.detr import Detr, DetrConfig
-from detrcli.models.predictions import Predictions
 from detrcli.models.transformer import Attention, DecoderLayer, EncoderLayer, FeedForward
 
 from .. import fill, golden

@@ -15,9 +15,8 @@ from detrcli.images.resize import Exactly
 from detrcli.inference.cpu import pack_linears, use_exp2_attention
 from detrcli.inference.fuse import fuse_lwdetr
 from detrcli.inference.postprocess import EndToEnd, LwDetrPostprocess, postprocess_for
-from detrcli.models.boxes import apply_deltas, cxcywh_to_xyxy, make_anchors
+from detrcli.models.boxes import Predictions, apply_deltas, cxcywh_to_xyxy, make_anchors
 from detrcli.models.lwdetr import SIZES, LwDetr
-from detrcli.models.predictions import Predictions
 from detrcli.models.vit import PositionEmbedding
 
 from .. import golden

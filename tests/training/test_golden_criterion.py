@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from detrcli.models.predictions import Predictions
+from detrcli.models.boxes import Predictions
 from detrcli.training.criterion import DETR_CRITERION, LWDETR_CRITERION, SetCriterion
 from detrcli.training.matcher import Target
 
