@@ -58,7 +58,10 @@ def _single_device(name: str) -> str:
     return name
 
 
-_complete_device = complete(DEVICES)
+def _device_option(help: str, callback: Callable[[str], str] | None = None) -> Any:
+    return typer.Option(metavar="DEVICE", callback=callback, autocompletion=complete(DEVICES), help=help)
+
+
 Model: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -74,22 +77,9 @@ Revision: TypeAlias = Annotated[
 ]
 Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Use cached models only.")]
 Device: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        metavar="DEVICE",
-        autocompletion=_complete_device,
-        help="cpu, cuda, cuda:N, mps, tensorrt or auto; several GPUs as cuda:0,cuda:1.",
-    ),
+    str, _device_option("cpu, cuda, cuda:N, mps, tensorrt or auto; several GPUs as cuda:0,cuda:1.")
 ]
-OneDevice: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        metavar="DEVICE",
-        callback=_single_device,
-        autocompletion=_complete_device,
-        help="cpu, cuda, cuda:N, mps or auto.",
-    ),
-]
+OneDevice: TypeAlias = Annotated[str, _device_option("cpu, cuda, cuda:N, mps or auto.", _single_device)]
 ImageSize: TypeAlias = Annotated[
     str | None,
     typer.Option(

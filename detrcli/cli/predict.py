@@ -26,7 +26,6 @@ from .loading import load_detector
 
 if TYPE_CHECKING:
     from ..datasets.coco_ids import CocoIds
-    from ..detections import DetectionFilter
     from ..detector import Detector
     from ..images.fonts import Fonts
     from ..images.sources import CocoId
@@ -132,7 +131,9 @@ def predict(
         return
     if images.skips_outputs():
         console.detail(printable(f"skipping {output}, the output folder"))
-    fonts = _fonts(font)  # a wrong one is refused before the model is loaded
+    from ..images.fonts import Fonts
+
+    fonts = Fonts(None if font is None else str(font))  # a wrong one is refused before the model is loaded
     detector = load_detector(
         model,
         console,
@@ -144,11 +145,12 @@ def predict(
         class_names=class_names,
     )
 
+    from ..detections import DetectionFilter, labels_of
     from ..timing import Clock
     from .report import Report
 
     clock, interruption = Clock(), Interruption()
-    detection_filter = _detection_filter(detector, threshold, classes, max_detections)
+    labels = labels_of(classes, detector.class_names) if classes else None
     prediction = {
         "threshold": threshold,
         "classes": classes,
@@ -175,7 +177,7 @@ def predict(
     )
     pipeline = detector.stream(
         run.remaining(inputs.stream()),
-        detection_filter,
+        DetectionFilter(threshold, labels, max_detections),
         open_image=partial(open_image, ids=inputs.ids, clock=clock),
         write=run.write,
         batch_size=_batch_size(batch_size, detector),
@@ -208,21 +210,6 @@ def _read_coco_ids(file: Path | None) -> "CocoIds | None":
     from ..datasets.coco_ids import read_coco_ids
 
     return read_coco_ids(file)
-
-
-def _detection_filter(
-    detector: "Detector", threshold: float, classes: list[str] | None, max_detections: int | None
-) -> "DetectionFilter":
-    from ..detections import DetectionFilter, labels_of
-
-    labels = labels_of(classes, detector.class_names) if classes else None
-    return DetectionFilter(threshold, labels, max_detections)
-
-
-def _fonts(file: Path | None) -> "Fonts":
-    from ..images.fonts import Fonts
-
-    return Fonts(None if file is None else str(file))
 
 
 def _category_ids(console: Console, ids: "CocoIds | None", detector: "Detector") -> "tuple[CocoId | None, ...] | None":

@@ -113,14 +113,7 @@ def _writable() -> frozenset[str]:
 
 @dataclass(frozen=True)
 class _TextLine:
-    """Line of text in one or more fonts.
-
-    Attributes:
-        runs: pieces of text, each with its font.
-        width: width in pixels.
-        ascent: pixels above the baseline, the same for all texts of one font.
-        descent: pixels below the baseline.
-    """
+    """Line of text in one or more fonts; sizes in pixels, ascent and descent the same for all texts of one font."""
 
     runs: list[tuple[str, Font]]
     width: float

@@ -41,9 +41,8 @@ def upright_size(path: Path) -> UprightSize | None:
     try:
         with open_file(path) as file, open_image(file, str(path)) as image:
             width, height = image.size
-            sideways = (
-                image.format != "TIFF" and _orientation(image, path) in SIDEWAYS
-            )  # Pillow reports TIFF sizes upright
+            # Pillow reports TIFF sizes upright
+            sideways = image.format != "TIFF" and _orientation(image, path) in SIDEWAYS
     except Exception as error:  # decoders fail on damaged files in many ways
         if isinstance(error, ImageError) and error.kind == NEEDS_HEIF:
             raise
