@@ -25,6 +25,7 @@ from .. import scenes
 from ..datasets.written import as_coco, write_image, write_json
 from ..detr_process import SETTINGS, PythonProcess, detr, detr_until
 from ..tiny import save_tiny
+from ..training.two_processes import in_two_processes
 
 SCRATCH = ("--from-scratch", "--model", "lwdetr-nano", "--image-size", "128", "--batch-size", "2", "--no-multi-scale")
 
@@ -60,6 +61,7 @@ def test_progress_and_output_files(place: Path, trained: subprocess.CompletedPro
     written = {path.relative_to(place / "out").as_posix() for path in (place / "out").rglob("*") if path.is_file()}
     model = {"config.json", "model.safetensors", "preprocessor_config.json"}
     assert written == model | {f"last/{name}" for name in model} | {"metrics.jsonl", "curves.png", "resume.pt"}
+    assert (place / "out/curves.png").read_bytes().startswith(b"\x89PNG")
     assert [record["epoch"] for record in records(place / "out")] == [1, 2]
     assert set(records(place / "out")[0]) == {
         "epoch", "step", "lr", "loss", "loss_class", "loss_bbox", "loss_giou", "ap", "ap50", "ap75",
@@ -179,22 +181,15 @@ def test_two_processes_train_one_network(place: Path) -> None:
 
 
 def test_two_processes_stop_and_resume_together(tmp_path: Path) -> None:
-    def train(*arguments: str) -> subprocess.CompletedProcess[str]:
-        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-        command = [sys.executable, *launcher, "-m", "tests.training.distributed_run", *arguments]
-        run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **SETTINGS})
-        if run.returncode and "--stop-at" not in arguments and "torch.distributed.Dist" in run.stderr:
-            # the launcher did not find a free port, or its own store
-            run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **SETTINGS})
-        assert "RuntimeError" not in run.stderr, run.stderr
-        return run
+    def train(*arguments: object) -> list[int]:
+        runs = in_two_processes("-m", "tests.training.distributed_run", *arguments)
+        assert not any("RuntimeError" in run.stdout for run in runs), runs
+        return [run.returncode for run in runs]
 
-    unbroken = train(str(tmp_path / "unbroken"))
-    assert unbroken.returncode == 0, unbroken.stderr
-    assert train(str(tmp_path / "broken"), "--stop-at", "6").returncode != 0
+    assert train(tmp_path / "unbroken") == [0, 0]
+    assert train(tmp_path / "broken", "--stop-at", 6) == [-signal.SIGINT, 143]
     assert len(records(tmp_path / "broken")) == 1
-    resumed = train(str(tmp_path / "broken"), "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    assert train(tmp_path / "broken", "--resume") == [0, 0]
     assert records(tmp_path / "broken") == records(tmp_path / "unbroken")
     weights = [(tmp_path / name / "last/model.safetensors").read_bytes() for name in ("broken", "unbroken")]
     assert weights[0] == weights[1]

@@ -1,4 +1,4 @@
-"""Training run for `torch.distributed.run`: FOLDER [--resume] [--stop-at STEP]."""
+"""Training run for `in_two_processes`: FOLDER [--resume] [--stop-at STEP]."""
 
 import argparse
 import os

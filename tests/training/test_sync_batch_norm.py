@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.multiprocessing.spawn import spawn
 
 from detrcli.models.lwdetr import LwDetr
 from detrcli.training.sync_batch_norm import SyncBatchNorm, sync_batch_norms
 
 from .small import small_lwdetr
+from .two_processes import in_two_processes
 
 PROCESSES, BATCH = 2, 3
 
@@ -36,17 +36,18 @@ def train_on(projector: nn.Module, images: slice) -> dict[str, Tensor]:
     return {**gradients, **answers, **projector.state_dict()}
 
 
-def process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
-    here = projector()
+def process(folder: str) -> None:
+    distributed.init_process_group("gloo")
+    rank, here = distributed.get_rank(), projector()
     sync_batch_norms(here)
     torch.save(train_on(here, slice(rank * BATCH, (rank + 1) * BATCH)), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 
 def test_two_processes_equal_one_with_both_batches(tmp_path: Path) -> None:
-    spawn(process, (str(tmp_path),), nprocs=PROCESSES)
+    code = "from tests.training import test_sync_batch_norm as test; import sys; test.process(sys.argv[1])"
+    for run in in_two_processes("-c", code, tmp_path):
+        assert run.returncode == 0, run.stdout
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
     for name, value in train_on(projector(), slice(None)).items():
         pieces = [part[name] for part in parts]
