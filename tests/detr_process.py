@@ -23,7 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -34,12 +34,12 @@ SETTINGS = {"COLUMNS": "160", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TE
 PATIENCE = 120
 """Seconds that a command may take."""
 PIPES: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-LOADED = ("detrcli.cli.app", "detrcli.detector", "onnxruntime", "torch")
+LOADED = ("detrcli.cli.app", "detrcli.inference.torch", "onnxruntime", "pydantic.type_adapter", "torch")
 """What the server loads. None of it may start a thread, or read settings from the environment that a test changes."""
 LOADED_FOR = {
     "eval": ("pycocotools.cocoeval",),
     "export": ("onnxscript", "torch._dynamo"),
-    "train": ("matplotlib.pyplot", "pycocotools.cocoeval", "scipy.optimize"),
+    "train": ("detrcli.training.loop", "matplotlib.pyplot", "pycocotools.cocoeval", "scipy.optimize"),
 }
 """What it loads besides, before the first run of a command."""
 
@@ -194,8 +194,7 @@ def _serve(way: socket.socket) -> Request | None:
             asking = socket.socket(fileno=files[0])
             with asking.makefile("rb") as file:
                 request: Request = pickle.load(file)
-            for name in LOADED_FOR.get((*request.arguments, "", "")[2], ()):
-                importlib.import_module(name)
+            _load(LOADED_FOR.get((*request.arguments, "", "")[2], ()))
             gc.freeze()
             child = os.fork()
             if child == 0:
@@ -210,6 +209,12 @@ def _serve(way: socket.socket) -> Request | None:
             if ended:
                 with running.pop(child) as asking, suppress(BrokenPipeError):  # nobody waits for it
                     asking.sendall(status.to_bytes(8, "big"))
+
+
+def _load(names: Iterable[str]) -> None:
+    for name in names:
+        with suppress(ImportError):  # of which the command is to tell
+            importlib.import_module(name)
 
 
 def _take(request: Request, files: Sequence[int]) -> None:
@@ -247,8 +252,7 @@ def main() -> None:
     codes: list[int] = []
     atexit.register(_leave, codes)  # the first to be registered is the last to be called
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests and what they run
-    for name in LOADED:
-        importlib.import_module(name)
+    _load(LOADED)
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     try:
         if request is not None:
