@@ -64,7 +64,6 @@ OTHERS = {
     "--seed",
     "--slow",
     "--hub",
-    "--dist",
 }
 """Options of pip, pytest and the programs in tests/."""
 
