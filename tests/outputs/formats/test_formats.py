@@ -119,9 +119,22 @@ def test_results_are_not_kept_in_memory(name: str) -> None:
     assert (b"19.jpg" in written_bytes(name, Transient())) == (name not in ("yolo", "coco-results"))
 
 
+ENTRIES: dict[str, Callable[[bytes], Sequence[Any]]] = {
+    "coco": lambda file: json.loads(file)["images"],
+    "coco-results": json.loads,
+    "csv": lambda file: list(csv.DictReader(io.StringIO(file.decode()))),
+    "cvat": lambda file: ElementTree.fromstring(file).findall("image"),
+    "jsonl": bytes.splitlines,
+    "label-studio": json.loads,
+}
+"""Reads what a file has for each image or detection."""
+
+
 @pytest.mark.parametrize("name", sorted(PER_RUN - {"yolo"}))
 def test_no_images(name: str) -> None:
-    assert "a.jpg" not in written_bytes(name, []).decode()
+    with_images, without = (ENTRIES[name](written_bytes(name, images)) for images in (PLAIN, []))
+    assert len(with_images) == (len(USED) + 2 if name in ("csv", "coco-results") else len(PLAIN))
+    assert len(without) == 0
 
 
 def test_json_is_the_record() -> None:
