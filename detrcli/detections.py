@@ -96,14 +96,9 @@ class DetectionFilter:
         chosen = np.flatnonzero(keep)
         chosen = chosen[np.argsort(-scores[chosen], kind="stable")][: self.limit]
         width, height = size
-        return Detections(
-            boxes=np.clip(boxes[chosen], 0, np.array([width, height, width, height], np.float32)),
-            scores=scores[chosen],
-            labels=labels[chosen],
-            names=tuple(class_names[label] for label in labels[chosen]),
-            width=width,
-            height=height,
-        )
+        clipped = np.clip(boxes[chosen], 0, np.array([width, height, width, height], np.float32))
+        names = tuple(class_names[label] for label in labels[chosen])
+        return Detections(clipped, scores[chosen], labels[chosen], names, width, height)
 
 
 @lru_cache(maxsize=4)

@@ -21,7 +21,6 @@ PART_SUFFIX = ".part"
 """Suffix of unfinished files."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a full disk or an exceeded quota."""
-
 SYNC_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """Error numbers of a folder that cannot be synced, as on some network file systems."""
 OPEN_PIPE = re.compile(r"/dev/stdin|(/dev|/proc/(self|\d+))/fd/\d+")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..inference.torch import Precision
     from .benchmark import BenchmarkCase, Speed
 
-
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 

@@ -26,15 +26,9 @@ DARKNET = "obj.data"
 
 @dataclass(frozen=True)
 class _Description:
-    """Description of a YOLO dataset.
+    """Description of a YOLO dataset: the number and name of each class, and folders or lists of images by split.
 
-    Attributes:
-        file: file of the description.
-        ids: number of each class.
-        classes: name of each class.
-        root: folder that paths are relative to.
-        splits: folders or lists of images by name of the split.
-        keypoints: count of numbers for keypoints in a label.
+    Paths are relative to `root`, and a label has as many numbers for keypoints as `keypoints` says.
     """
 
     file: Path

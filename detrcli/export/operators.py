@@ -55,10 +55,7 @@ def _attend(query: Any, key: Any, value: Any) -> Any:
 
 
 def _pieces(query: Any, value: Any) -> int:
-    """Number of groups of heads such that the scores of one group fit in a cache; one where sizes are dynamic.
-
-    Counts one image, or one window, since their number may be dynamic.
-    """
+    """Number of groups of heads whose scores of one image or window fit in a cache; one where sizes are dynamic."""
     sizes = [*query.shape[1:3], value.shape[2]]
     if not all(isinstance(size, int) for size in sizes):
         return 1

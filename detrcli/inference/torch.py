@@ -114,9 +114,7 @@ class TorchBackend:
 
     def processor(self) -> str:
         """See `Measurable.processor`."""
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return cpu_name()
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
 
 
 class _Threads:

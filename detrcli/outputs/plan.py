@@ -60,13 +60,8 @@ class Plan:
 
 def output_settings(setting: Mapping[str, Any], folder: Path) -> OutputSettings:
     """What formats need to know of a plan that `Plan.as_setting` turned into plain data."""
-    categories = setting.get("category_ids")
-    return OutputSettings(
-        tuple(setting["class_names"]),
-        folder,
-        setting.get("image_root", ""),
-        None if categories is None else tuple(categories),
-    )
+    image_root, ids = setting.get("image_root", ""), setting.get("category_ids")
+    return OutputSettings(tuple(setting["class_names"]), folder, image_root, None if ids is None else tuple(ids))
 
 
 def read_run(journal: Path) -> RecordedRun | None:

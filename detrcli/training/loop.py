@@ -114,14 +114,9 @@ class Trainer:
             self._every_layer = DistributedDataParallel(self._every_layer)
         stride = family_of(network.config).stride
         rule = model.preprocessing.resize
-        self._sampler = Sampler(
-            len(data.examples),
-            config.batch_size,
-            multi_scale_rules(rule, stride) if config.multi_scale else (rule,),
-            config.seed,
-            processes.rank,
-            processes.world_size,
-        )
+        rules = multi_scale_rules(rule, stride) if config.multi_scale else (rule,)
+        rank, world_size = processes.rank, processes.world_size
+        self._sampler = Sampler(len(data.examples), config.batch_size, rules, config.seed, rank, world_size)
         self._settings = run_settings(model, data, validation, config, processes)
         self._parts: dict[str, Stateful] = {
             "network": network,
