@@ -51,8 +51,7 @@ def find(model: str, *, revision: str | None = None, offline: bool = False) -> C
     """Find a model's files; download those that are not in the Hub's cache.
 
     Args:
-        model: a known name, `org/name` on the Hub, a folder in the Hub's layout, a weights file, or an ONNX
-            file.
+        model: a known name, `org/name` on the Hub, a folder in the Hub's layout, a weights file, or an ONNX file.
         revision: branch, tag or commit on the Hub.
         offline: use only the cache.
 

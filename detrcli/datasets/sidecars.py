@@ -166,16 +166,8 @@ def read_files(split: SplitFiles, parse: Callable[[Path], AnnotatedImage | None]
         if skipped
     ]
     name = f"{split.path} ({split.split_name})" if split.split_name else str(split.path)
-    return build_dataset(
-        name,
-        classes,
-        range(1, len(classes) + 1),
-        images,
-        np.array(rows, RAW_OBJECT),
-        problems,
-        split_name=split.split_name,
-        strict=strict,
-    )
+    ids, table = range(1, len(classes) + 1), np.array(rows, RAW_OBJECT)
+    return build_dataset(name, classes, ids, images, table, problems, split_name=split.split_name, strict=strict)
 
 
 def _unannotated(images: Sequence[Path], stems: Set[str]) -> list[Path]:
