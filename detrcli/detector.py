@@ -189,19 +189,21 @@ class Detector:
         """Detections of an image that pass the filter."""
         if not _is_sound(raw):
             self._check_model(image)
-            text = f"{image.name}: {self.weights or self.name} computes no numbers for it; try another precision"
-            raise ImageError(text, "no numbers")
+            text = (
+                f"{image.name}: {self.weights or self.name} gives invalid scores or boxes for it; try another precision"
+            )
+            raise ImageError(text, "invalid output")
         if not ((raw.labels >= 0) & (raw.labels < len(self.class_names))).all():
             raise ModelError(f"{self.weights or self.name} finds classes that it has no names for; export it anew")
         height, width = image.size
         return detection_filter.select(raw.boxes, raw.scores, raw.labels, self.class_names, (width, height))
 
     def _check_model(self, image: NetworkInput) -> None:
-        """Refuse a model that computes no numbers even for a plain image of the same shape."""
+        """Refuse a model whose output is invalid even for a plain image of the same shape."""
         (raw,) = self.backend.run([np.full_like(image.pixels, GRAY)], [image.size])
         if not _is_sound(raw):
             model = self.weights or self.name
-            raise ModelError(f"{model} computes nonsense (scores or boxes that are no numbers); it may be damaged")
+            raise ModelError(f"{model} gives invalid scores or boxes for any image; it may be damaged")
 
 
 def _is_sound(raw: RawDetections) -> bool:

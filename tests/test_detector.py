@@ -267,7 +267,7 @@ def test_order_and_batches(sources: list[Source], batch_size: int) -> None:
 
 
 class Liar(Scribe):
-    """Backend that computes nonsense, for dark images or for all."""
+    """Backend that gives invalid scores or boxes, for dark images or for all."""
 
     def __init__(self, *, always: bool = True, **raw: float) -> None:
         super().__init__()
@@ -289,7 +289,7 @@ NONSENSE: list[dict[str, Any]] = [{name: value} for name in ("scores", "boxes") 
 def test_a_model_that_computes_nonsense(raw: dict[str, Any]) -> None:
     detector = Detector("m", [Liar(**raw)], ("thing",), AsIs(), weights=Path("weights.onnx"))
     for images in (1, 3):
-        with pytest.raises(ModelError, match=r"^weights.onnx computes nonsense [^\n]*$"):
+        with pytest.raises(ModelError, match=r"^weights.onnx gives invalid scores or boxes [^\n]*$"):
             detector.predict([np.zeros((4, 4, 3), np.uint8)] * images, threshold=0.9)
 
 
@@ -306,7 +306,7 @@ def test_one_image_that_a_model_computes_nonsense_for(raw: dict[str, Any], tmp_p
     for name, level in (("dark", 10), ("bright", 200)):
         Image.new("RGB", (4, 4), (level,) * 3).save(tmp_path / f"{name}.png")
     assert len(detector.predict(tmp_path / "bright.png")[0]) == 1
-    with pytest.raises(ImageError, match=r"dark.png: m computes no numbers for it"):
+    with pytest.raises(ImageError, match=r"dark.png: m gives invalid scores or boxes for it"):
         detector.predict([tmp_path / "bright.png", tmp_path / "dark.png"])
     numbered = enumerate([tmp_path / "bright.png", tmp_path / "dark.png"])  # as the command line has them
     results = detector.stream(
@@ -315,7 +315,7 @@ def test_one_image_that_a_model_computes_nonsense_for(raw: dict[str, Any], tmp_p
         open_image=lambda source: open_image(source[1]),
         write=keep_detections,
     )
-    assert f"{tmp_path / 'dark.png'}: m computes no numbers for it" in str(list(results)[1])
+    assert f"{tmp_path / 'dark.png'}: m gives invalid scores or boxes for it" in str(list(results)[1])
 
 
 @pytest.mark.parametrize("kind", ["folder", "onnx"])

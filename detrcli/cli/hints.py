@@ -14,7 +14,7 @@ HINTS: dict[type[errors.DetrError] | type[errors.DetrWarning], str] = {
     errors.DeviceUnavailableError: "use --device auto or --device cpu",
     errors.DivergedError: "try a lower --lr, or --precision fp32",
     errors.ExportSizeError: "--precision fp16 halves it",
-    errors.ForeignFilesError: "replace with --overwrite, or choose another --output",
+    errors.ForeignFilesError: "replace them with --overwrite, or choose another --output",
     errors.HubUnreachableError: f"check the network, or name a local folder; {_DEMO}",
     errors.ImageOverwriteError: "--overwrite replaces it",
     errors.JournalError: "choose another --output",

@@ -33,7 +33,7 @@ def choices(*names: str, values: Collection[str], help: str, metavar: str | None
     def check(given: list[str] | None) -> list[str]:
         for value in given or ():
             if value not in values:
-                raise typer.BadParameter(f"{value!r} is none of {', '.join(values)}.")
+                raise typer.BadParameter(f"{value!r} is not one of {', '.join(values)}.")
         return given or []
 
     metavar = metavar or "|".join(values)
@@ -54,7 +54,7 @@ def path_option(*names: str, help: str, metavar: str = "FILE") -> Any:
 
 def _single_device(name: str) -> str:
     if "," in name:
-        raise typer.BadParameter(f"this runs on one device, not on {name}.")
+        raise typer.BadParameter(f"this command uses a single device, not {name}.")
     return name
 
 
@@ -108,7 +108,7 @@ Overwrite: TypeAlias = Annotated[
 ]
 Strict: TypeAlias = Annotated[
     bool,
-    typer.Option("--strict", help="Fail on images that were annotated without their EXIF rotation; else skip them."),
+    typer.Option("--strict", help="Fail on images annotated without their EXIF rotation instead of skipping them."),
 ]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Print details.")]

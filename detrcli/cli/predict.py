@@ -56,7 +56,8 @@ def predict(
     revision: options.Revision = None,
     class_names: options.ClassNames = None,
     threshold: Annotated[
-        float, typer.Option("--threshold", "-t", min=0, max=1, metavar="SCORE", help="Minimum score of detections.")
+        float,
+        typer.Option("--threshold", "-t", min=0, max=1, metavar="SCORE", help="Keep detections that score above this."),
     ] = 0.5,
     classes: Annotated[
         list[str] | None, typer.Option("--class", "-c", metavar="NAME", help="Keep only this class (repeatable).")
@@ -306,7 +307,7 @@ def _process(
         if not run.resumable:
             raise
         raise OutputError(f"{with_hint(error)}; continue with --resume") from error
-    except KeyboardInterrupt:  # the second Ctrl-C; threads may still be at work
+    except KeyboardInterrupt:  # a second Ctrl-C, or one while the last files are written; do not wait for threads
         sys.stderr.flush()
         os._exit(INTERRUPTED)
 

@@ -99,7 +99,8 @@ class Report:
         if not self._many and not self._failed:
             return
         if self._many and (unread := self._failed[NEEDS_HEIF]):
-            self._console.error(f"{counted(unread, 'HEIC image')} need pillow-heif: {INSTALL_HEIF}", kind=NEEDS_HEIF)
+            text = f"{counted(unread, 'HEIC image')} cannot be read without pillow-heif: {INSTALL_HEIF}"
+            self._console.error(text, kind=NEEDS_HEIF)
         seconds = time.perf_counter() - self._began
         parts = [counted(self._done, "image"), counted(self._found.total(), "detection") + _most(self._found)]
         if self._before:

@@ -248,7 +248,7 @@ def _load_pretrained(console: Console, model: str, classes: tuple[str, ...], **m
 
     quiet_hub_logging(model, console)
     initial, known = pretrained(model, classes, **more)
-    console.info(printable(f"{initial.name} knows {known} of {len(classes)} classes by name"))
+    console.info(printable(f"{initial.name} matches {known} of {len(classes)} classes by name"))
     return initial
 
 
@@ -259,7 +259,9 @@ def _override(optimizer: "OptimizerConfig", initial: "LoadedModel", **given: flo
     for name in ("layer_decay", "component_decay"):
         if given[name] is not None and isinstance(initial.network, Detr):
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} is for a ViT; {initial.name} has a ResNet, which has --backbone-lr-factor")
+            raise UsageError(
+                f"{option} applies to ViT backbones only; {initial.name} has a ResNet, which takes --backbone-lr-factor"
+            )
     return replace(optimizer, **{name: value for name, value in given.items() if value is not None})
 
 

@@ -187,7 +187,7 @@ def _sizes(name: str, images: Sequence[RawImage]) -> list[UprightSize]:
     with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
         found = [size for sizes in pool.map(_upright_sizes, chunks) for size in sizes]
     heic = [str(one.path) for one, size in zip(images, found, strict=True) if isinstance(size, ImageError)]
-    _refuse(name, heic, "HEIC images need pillow-heif", INSTALL_HEIF)
+    _refuse(name, heic, "HEIC images cannot be read without pillow-heif", INSTALL_HEIF)
     unreadable = [str(one.path) for one, size in zip(images, found, strict=True) if size is None]
     _refuse(name, unreadable, "images cannot be read", "repair or remove them")
     return [size for size in found if isinstance(size, UprightSize)]

@@ -1,4 +1,4 @@
-"""The way of an image through the stages, in order and in bounded memory: many at once in threads, or one by one.
+"""How an image moves through the stages, in order and in bounded memory: many at once in threads, or one by one.
 
 Stages follow one another in one direction, and none knows the next: open → prepare → network → detect → write.
 """
@@ -53,7 +53,7 @@ class NetworkInput:
 
 @dataclass(frozen=True)
 class Stages(Generic[Source, Result]):
-    """Stages before and behind the network, as plain functions. Any thread may call them.
+    """Stages before and after the network, as plain functions. Any thread may call them.
 
     Attributes:
         open: opens an image and reads its header, or raises `ImageError`.
@@ -69,7 +69,7 @@ class Stages(Generic[Source, Result]):
     write: Callable[[Source, DecodedImage | None, Detections | ImageError], Result]
 
     def finish(self, source: Source, image: NetworkInput | None, raw: RawDetections | ImageError) -> Result:
-        """Run the stages behind the network on its output, or only the last one on an error of those before it."""
+        """Run the stages after the network on its output, or only the last one on an error of those before it."""
         if image is None or isinstance(raw, ImageError):
             assert isinstance(raw, ImageError)
             return self.write(source, None, raw)
@@ -100,7 +100,7 @@ class Pipeline(Generic[Source, Result]):
 
     Args:
         sources: images, taken one by one while work goes on.
-        stages: stages before and behind the network.
+        stages: stages before and after the network.
         backends: backends that share the work of the network.
         batch_size: size of a backend's batches.
         workers: number of threads for the stages other than the network.
@@ -164,7 +164,7 @@ class Pipeline(Generic[Source, Result]):
                     self._changed.notify_all()
                 yield job.results[0]
         except KeyboardInterrupt:
-            self._close()  # and wait for nobody
+            self._close()  # without joining the threads
             raise
         except BaseException:
             self._close()
@@ -181,7 +181,7 @@ class Pipeline(Generic[Source, Result]):
             self._tasks.put(None)
 
     def _join(self) -> None:
-        """Wait for all threads but the one that may wait for a source for ever."""
+        """Wait for all threads but the one that may wait for a source forever."""
         for thread in self._helpers:
             thread.join()
 
@@ -351,7 +351,7 @@ class OneByOne(Generic[Source, Result]):
 
     Args:
         sources: images, each taken when it is its turn.
-        stages: stages before and behind the network.
+        stages: stages before and after the network.
         backend: backend that runs the network.
         clock: clock that the network is timed with.
     """

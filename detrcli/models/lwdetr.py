@@ -213,7 +213,7 @@ class LwDetr(nn.Module):
             pixels: (B, 3, H, W), normalized, sides multiples of 64.
 
         Returns:
-            Logits (B, Q, K) and boxes (B, Q, 4). Q is the number of cells if an image has fewer than object queries.
+            Logits (B, Q, K) and boxes (B, Q, 4). Q is smaller if the maps have fewer cells than object queries.
         """
         maps = self.feature_maps(pixels)
         return self.decode(maps, self.propose(maps, (self.proposals[0],), self.config.num_queries).boxes)

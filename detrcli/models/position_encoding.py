@@ -12,8 +12,8 @@ def sine_encoding(rows: Tensor, columns: Tensor, channels: int) -> Tensor:
     """Encode pairs of coordinates as alternating sines and cosines of geometrically decreasing frequency.
 
     Args:
-        rows: (…) in 0…2π, encoded by the first half of the channels.
-        columns: (…) in 0…2π, encoded by the second half.
+        rows: (…) angles in radians, encoded by the first half of the channels.
+        columns: (…) angles in radians, encoded by the second half.
         channels: width of the encoding, a multiple of 4.
 
     Returns:

@@ -79,7 +79,7 @@ def _read_shards(folders: Sequence[Path]) -> list[RecordedRun]:
     counts = sorted({int(shard.partition("/")[2]) for shard in shards})
     if len(counts) > 1:
         raise UsageError(
-            f"{' and '.join(map(str, folders))} holds shards of runs in {' and in '.join(map(str, counts))} parts; "
+            f"found shards of different runs, of {' and of '.join(map(str, counts))} parts; "
             f"remove those of other runs, such as {first.path.parent}"
         )
     for run in shards.values():
@@ -91,5 +91,5 @@ def _read_shards(folders: Sequence[Path]) -> list[RecordedRun]:
     (count,) = counts
     missing = [str(shard) for index in range(count) if str(shard := Shard(index, count)) not in shards]
     if missing:
-        raise UsageError(f"shard {' and '.join(missing)} is missing in {' and '.join(map(str, folders))}")
+        raise UsageError(f"missing from {' and '.join(map(str, folders))}: shard {', '.join(missing)}")
     return list(shards.values())

@@ -69,7 +69,7 @@ def ensure_no_image_is_lost(file: Path, runs: Sequence[RecordedRun], coming: Ite
     if first is not None:
         count = 1 + sum(1 for _ in lost)
         others = f"{count} other images, such as {first}" if count > 1 else f"another image, {first}"
-        raise OtherImagesError(f"{file} is of {others}")
+        raise OtherImagesError(f"{file} covers {others}")
 
 
 def image_key(path: str) -> str:

@@ -58,6 +58,8 @@ def focal_cost(logits: Tensor) -> Tensor:
 class Matcher:
     """Assignment of one query to each object at the lowest total cost, separately for each query group.
 
+    Objects beyond the number of queries stay unmatched.
+
     Attributes:
         class_cost: logits (…, K) → cost of each class.
         class_weight: weight of the class cost.

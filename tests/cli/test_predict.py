@@ -381,7 +381,7 @@ def test_an_empty_list_is_no_error(place: Place, arguments: Sequence[str]) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["p", "--format", "xml"], "'xml' is none of json, jsonl, csv"),
+        (["p", "--format", "xml"], "'xml' is not one of json, jsonl, csv"),
         (["p", "--threshold", "2"], "'--threshold'"),
         (["p", "--max-detections", "0"], "'--max-detections'"),
         (["p", "--precision", "fp8"], "'--precision'"),
@@ -626,7 +626,7 @@ def test_heic_images_without_their_package_are_counted_once(trio: Place) -> None
     run = trio.python(code, "p", *trio.options, "--output", "out", "--format", "jsonl")
     assert run.code == 1
     lines = [line for line in run.stderr.splitlines() if "heif" in line]
-    assert lines[0] == "detr: 3 HEIC images need pillow-heif: pip install 'detrcli[heif]'"
+    assert lines[0] == "detr: 3 HEIC images cannot be read without pillow-heif: pip install 'detrcli[heif]'"
     assert not any(".heic" in line for line in run.stderr.splitlines())
     assert "3 failed (3 needs pillow-heif; see out/failures.jsonl)" in run.stderr
     failures = map(json.loads, (trio.folder / "out" / "failures.jsonl").read_text().splitlines())

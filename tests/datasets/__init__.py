@@ -1,1 +1,1 @@
-"""Tests of labelled datasets."""
+"""Tests of labeled datasets."""

@@ -622,5 +622,6 @@ def test_heic_images_without_pillow_heif(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(read_dataset(file, "train").examples) == 2
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     assert refusal(file, "train") == (
-        f"{file}: 2 HEIC images need pillow-heif, such as {tmp_path / 'a.jpg'}; pip install 'detrcli[heif]'"
+        f"{file}: 2 HEIC images cannot be read without pillow-heif, such as {tmp_path / 'a.jpg'}; "
+        "pip install 'detrcli[heif]'"
     )

@@ -129,7 +129,7 @@ def test_one_image_repeatedly(place: Place) -> None:
     (place.out / "a.json").write_text("mine")
     with pytest.raises(UsageError, match=r"out/a\.json was not written by detr, or changed since") as caught:
         place.run(["a.jpg"], EACH, resumable=False)
-    assert "replace with --overwrite" in with_hint(caught.value)
+    assert "replace them with --overwrite" in with_hint(caught.value)
     assert place.run(["b.jpg"], EACH, resumable=False) == [None]
 
 
@@ -272,7 +272,7 @@ def test_a_runs_own_folder_must_not_link_elsewhere(place: Place) -> None:
 def test_files_for_other_images_are_not_overwritten(place: Place, listable: bool) -> None:
     place.run(["a.jpg", "b.jpg"], ["csv"], listable=listable)
     before = place.files()
-    with pytest.raises(UsageError, match=r"detections\.csv is of 2 other images, such as .*a\.jpg") as caught:
+    with pytest.raises(UsageError, match=r"detections\.csv covers 2 other images, such as .*a\.jpg") as caught:
         place.run(["c.jpg"], ["csv"], listable=listable)
     assert "add to it with --resume" in with_hint(caught.value)
     assert place.files() == before
@@ -308,7 +308,7 @@ def test_shards_and_merges_overwrite_only_their_own_files(place: Place) -> None:
         place.run(names, ["labelme", "csv"], shard=Shard(0, 2))
     (place.out / "b.json").unlink()
     place.run(names, ["labelme", "csv"], shard=Shard(0, 2), score=0.25)
-    with pytest.raises(UsageError, match=r"is of 2 other images"):
+    with pytest.raises(UsageError, match=r"covers 2 other images"):
         place.run(["c.jpg"], ["labelme", "csv"], shard=Shard(0, 2), score=0.25)
     for _ in range(2):
         assert merge_shards([place.out], place.out, None).written == [place.out / "detections.csv"]
@@ -321,7 +321,7 @@ def test_shards_and_merges_overwrite_only_their_own_files(place: Place) -> None:
     place.images("d.jpg")
     other = place.folder / "other"
     place.run(["d.jpg"], ["csv"], out=other)
-    with pytest.raises(UsageError, match=r"other/detections\.csv is of another image, .*d\.jpg"):
+    with pytest.raises(UsageError, match=r"other/detections\.csv covers another image, .*d\.jpg"):
         merge_shards([place.out], other, None)
 
 
@@ -437,7 +437,7 @@ def test_labels_made_by_hand_are_kept(tmp_path: Path) -> None:
     code, stderr = predict(tmp_path, *command)
     assert code == 2
     assert stderr.splitlines()[-1] == (
-        "detr: w/data.yaml and 1 more were not written by detr, or changed since; replace with --overwrite, "
+        "detr: w/data.yaml and 1 more were not written by detr, or changed since; replace them with --overwrite, "
         "or choose another --output"
     )
     assert {path: path.read_bytes() for path in (tmp_path / "w").rglob("*") if path.is_file()} == before

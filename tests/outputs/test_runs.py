@@ -291,13 +291,13 @@ def test_missing_or_unfinished_shards_are_not_merged(place: Place) -> None:
     assert place.label("partly", "--shard", "0/2", "--no-draw", "--format", "coco").returncode in (0, 1)
     run = place.detr("merge", "partly")
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr == "detr: shard 1/2 is missing in partly\n"
+    assert run.stderr == "detr: missing from partly: shard 1/2\n"
     place.start_until(2, "partly", "--shard", "1/2", "--no-draw", "--format", "coco").kill()
     run = place.detr("merge", "partly")
     assert run.stderr == "detr: shard 1/2 is not finished; finish it with --resume\n"
     assert place.label("partly", "--shard", "1/3", "--no-draw", "--format", "coco").returncode in (0, 1)
     run = place.detr("merge", "partly")
-    assert run.stderr.startswith("detr: partly holds shards of runs in 2 and in 3 parts; ")
+    assert run.stderr.startswith("detr: found shards of different runs, of 2 and of 3 parts; ")
     run = place.detr("merge", "images")
     assert run.stderr == "detr: no shards were written into images\n"
     assert "coco.json" not in place.outputs("partly")

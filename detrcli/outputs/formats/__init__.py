@@ -19,31 +19,27 @@ class Format:
     """Row of the table of formats.
 
     Attributes:
-        summary: the files that it writes.
         per_image: whether its module is an `ImageFormat`.
         per_run: whether its module is a `RunFormat`.
         by_stem: whether an image's file is named by the image's stem, so that `a.jpg` and `a.png` would share one.
     """
 
-    summary: str
     per_image: bool = False
     per_run: bool = False
     by_stem: bool = False
 
 
 FORMATS = {
-    "json": Format("a.jpg.json for each image", per_image=True),
-    "jsonl": Format("detections.jsonl, one line per image", per_run=True),
-    "csv": Format("detections.csv, one row per detection", per_run=True),
-    "coco": Format("coco.json, a COCO dataset", per_run=True),
-    "coco-results": Format("coco-results.json, COCO results with the image ids of coco.json", per_run=True),
-    "yolo": Format("labels/a.txt for each image, and data.yaml", per_image=True, per_run=True, by_stem=True),
-    "voc": Format("a.xml for each image, Pascal VOC", per_image=True, by_stem=True),
-    "labelme": Format("a.json for each image, LabelMe", per_image=True, by_stem=True),
-    "label-studio": Format(
-        "label-studio.json, tasks with predictions, and label-studio.xml, their config", per_run=True
-    ),
-    "cvat": Format("cvat.xml, CVAT for images 1.1", per_run=True),
+    "json": Format(per_image=True),
+    "jsonl": Format(per_run=True),
+    "csv": Format(per_run=True),
+    "coco": Format(per_run=True),
+    "coco-results": Format(per_run=True),
+    "yolo": Format(per_image=True, per_run=True, by_stem=True),
+    "voc": Format(per_image=True, by_stem=True),
+    "labelme": Format(per_image=True, by_stem=True),
+    "label-studio": Format(per_run=True),
+    "cvat": Format(per_run=True),
 }
 PER_IMAGE = frozenset(name for name, row in FORMATS.items() if row.per_image)
 PER_RUN = frozenset(name for name, row in FORMATS.items() if row.per_run)

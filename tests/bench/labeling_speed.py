@@ -1,6 +1,6 @@
 """Speed of labelling a folder with LW-DETR-tiny compared with a batched script with transformers, and the network.
 
-    python -m tests.bench.labelling_speed PHOTOGRAPHS [--images N] [--iterations N]
+    python -m tests.bench.labeling_speed PHOTOGRAPHS [--images N] [--iterations N]
 
 PHOTOGRAPHS is a folder; its images are repeated to N. The same random weights everywhere, 640 × 640, on the CPU:
 transformers and the ONNX file in float32, PyTorch in the precision that `detr` chooses. Whole processes are timed in
