@@ -158,4 +158,4 @@ def test_training_keeps_the_weights_of_named_classes(lone: Path, tmp_path: Path)
     run = ["train", "shapes", "-o", "out", "--epochs", 1, "--image-size", 64, "--batch-size", 2, "--workers", 0]
     result = detr(*run, "--model", lone, "--class-names", "names.txt", "--device", "cpu", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert f"knows 1 of {len(scenes.CLASSES)} classes by name" in result.stderr
+    assert f"matches 1 of {len(scenes.CLASSES)} classes by name" in result.stderr

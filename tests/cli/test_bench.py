@@ -93,11 +93,11 @@ def test_warmup_and_first_runs_are_not_counted(place: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("tiny", "--precision", "fp8"), "'fp8' is none of auto, fp32, fp16, bf16"),
+        (("tiny", "--precision", "fp8"), "'fp8' is not one of auto, fp32, fp16, bf16"),
         (("nothing",), "no model is called 'nothing'"),
         (("tiny.onnx", "--precision", "fp16"), "tiny.onnx computes in fp32"),
         (("tiny", "--image", "absent.jpg"), "absent.jpg"),
-        (("tiny", "--device", "cpu,cpu"), "one device, not on cpu,cpu"),
+        (("tiny", "--device", "cpu,cpu"), "single device, not cpu,cpu"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -126,7 +126,7 @@ def test_two_runs_cannot_share_an_output(place: Path) -> None:
 def test_a_pretrained_detr_is_fine_tuned_on_other_classes(place: Path) -> None:
     run = detr(*"train shapes -o tuned --model tiny --epochs 1 --image-size 64 --batch-size 3".split(), cwd=place)
     assert run.returncode == 0, run.stderr
-    assert f"tiny knows 0 of {len(scenes.CLASSES)} classes by name" in run.stderr
+    assert f"tiny matches 0 of {len(scenes.CLASSES)} classes by name" in run.stderr
     run = detr("predict", "shapes/val/000001.jpg", "--model", "tuned", "-t", 0.0, "--no-draw", cwd=place)
     assert set() < {found["label"] for found in json.loads(run.stdout)["detections"]} <= set(scenes.CLASSES)
 
@@ -278,8 +278,14 @@ def test_validation_images_in_the_training_set_are_reported(place: Path) -> None
             ("shapes", "-o", "x", "--val-fraction", "0.1", "--val-data", "shapes"),
             "--val-fraction cannot be combined with --val-data",
         ),
-        (("shapes", "-o", "x", "--model", "tiny", "--layer-decay", "0.5"), "--layer-decay is for a ViT"),
-        (("shapes", "-o", "x", "--model", "tiny", "--component-decay", "0.5"), "--component-decay is for a ViT"),
+        (
+            ("shapes", "-o", "x", "--model", "tiny", "--layer-decay", "0.5"),
+            "--layer-decay applies to ViT backbones only",
+        ),
+        (
+            ("shapes", "-o", "x", "--model", "tiny", "--component-decay", "0.5"),
+            "--component-decay applies to ViT backbones only",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
