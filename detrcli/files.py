@@ -157,6 +157,11 @@ def digest_of(*paths: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def digest_of_name(name: str) -> int:
+    """64-bit digest of a file name or path, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
 def shorten_name(path: Path) -> Path:
     """Replace the end of a stem with a digest of the name if the name is too long for a file."""
     name = os.fsencode(path.name)

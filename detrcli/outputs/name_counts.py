@@ -1,9 +1,10 @@
 """Counts of a million names in little memory."""
 
-import hashlib
 from collections.abc import Iterable
 
 import numpy as np
+
+from ..files import digest_of_name
 
 
 class NameCounts:
@@ -14,7 +15,7 @@ class NameCounts:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._known, self._left = np.unique(np.fromiter(map(_digest, names), np.uint64), return_counts=True)
+        self._known, self._left = np.unique(np.fromiter(map(digest_of_name, names), np.uint64), return_counts=True)
 
     def take(self, name: str) -> bool:
         """Remove one occurrence of a name; False if none is left."""
@@ -39,10 +40,6 @@ class NameCounts:
         return self._place(name) is not None
 
     def _place(self, name: str) -> int | None:
-        digest = np.uint64(_digest(name))
+        digest = np.uint64(digest_of_name(name))
         place = int(np.searchsorted(self._known, digest))
         return place if place < len(self._known) and self._known[place] == digest else None
-
-
-def _digest(path: str) -> int:
-    return int.from_bytes(hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest())

@@ -1,10 +1,10 @@
 """Shards: parts of the images, for several machines that need not know of each other."""
 
-import hashlib
 import re
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..files import digest_of_name
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,7 @@ class Shard:
 
     def takes(self, relative: str) -> bool:
         """Whether an image belongs to this shard; only the path of its outputs below the output folder decides."""
-        digest = hashlib.blake2b(relative.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        return int.from_bytes(digest) % self.count == self.index
+        return digest_of_name(relative) % self.count == self.index
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
