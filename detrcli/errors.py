@@ -202,3 +202,8 @@ class FontWarning(DetrWarning):
 
 class MissingGlyphWarning(FontWarning):
     """A class name with a letter that no font has."""
+
+
+def one_line(error: object) -> str:
+    """Text of another library's error in one line; its class if it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__

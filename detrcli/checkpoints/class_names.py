@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..classes import UNUSED, clean_name
-from ..errors import ClassNamesWarning, UsageError
+from ..errors import ClassNamesWarning, UsageError, one_line
 from ..files import read_file
 from .dataset_classes import COCO, OBJECTS365
 from .find import Checkpoint
@@ -91,7 +91,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)[:120]
         raise UsageError(f"{file} has no class names ({reason})") from error
 
 

@@ -2,6 +2,8 @@
 
 from importlib.util import find_spec
 
+from ..errors import one_line
+
 INSTALL = {
     "fsspec": "fsspec",
     "huggingface_hub": "huggingface-hub",
@@ -49,7 +51,7 @@ def complaint_about_package(error: BaseException) -> str | None:
         return None
     while error.__cause__ is not None:  # NumPy wraps the reason in many lines of advice
         error = error.__cause__
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = one_line(error)
     if isinstance(error, MemoryError) or any(words in reason.lower() for words in NO_MEMORY):
         hint = "free memory, or raise the limit (`ulimit -v`)"
     else:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..errors import DatasetError, SplitError
+from ..errors import DatasetError, SplitError, one_line
 from ..images.sources import Sources, read_list
 from .annotations import RAW_OBJECT, SPLITS, Dataset, RawImage, Split, build_dataset
 from .reading import head_matches, read_bytes, read_lines
@@ -144,7 +144,7 @@ def _yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.load(read_bytes(file), yaml.BaseLoader)  # noqa: S506 (loads only strings: a class may be called "no")
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DatasetError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+        raise DatasetError(f"{file} is not YAML: {one_line(error)}") from error
     if not isinstance(content, dict) or "names" not in content:
         raise DatasetError(f"{file} is not a YOLO dataset: it has no names")
     return content

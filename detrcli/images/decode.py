@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from ..errors import ImageError
+from ..errors import ImageError, one_line
 from ..timing import Clock
 from .fetch import open_bytes
 from .header import needed_bytes, open_image
@@ -161,7 +161,7 @@ def _as_image_error(name: str) -> Iterator[None]:
         reason = error.strerror.lower() if error.strerror else f"damaged image ({error})"
         raise ImageError(f"{name}: {reason}", "unreadable" if error.strerror else "damaged") from error
     except Exception as error:  # on damaged files, decoders raise ValueError, SyntaxError, …
-        raise ImageError(f"{name}: damaged image ({_first_line(error)})") from error
+        raise ImageError(f"{name}: damaged image ({one_line(error)})") from error
 
 
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -213,7 +213,3 @@ def _from_float(values: NDArray[np.float32], name: str) -> Image.Image:
 def _profile(image: Image.Image) -> bytes | None:
     profile = image.info.get("icc_profile")
     return profile if isinstance(profile, bytes) and image.mode in ("RGB", "RGBA", "P") else None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -6,7 +6,7 @@ from http.client import HTTPException
 from typing import IO
 from urllib.error import HTTPError
 
-from ..errors import ImageError
+from ..errors import ImageError, one_line
 from ..files import NotAFileError, open_file
 from .http import TOTAL_TIMEOUT, Deadline, fetch
 from .urls import display_name, is_url, without_credentials
@@ -96,4 +96,4 @@ def _download_from_store(url: str) -> bytes:
 def _reason(error: Exception) -> str:
     reason = getattr(error, "reason", error)
     reason = getattr(reason, "strerror", None) or reason
-    return without_credentials(" ".join(str(reason).split())) or type(error).__name__
+    return without_credentials(one_line(reason if str(reason) else error))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from ..errors import UsageError
+from ..errors import UsageError, one_line
 from .urls import display_name, is_url, without_credentials
 
 CocoId = int | str
@@ -184,7 +184,7 @@ class Sources:
             else:
                 paths = [path]
         except Exception as error:  # each store raises its own errors
-            reason = without_credentials(" ".join(str(error).split())) or type(error).__name__
+            reason = without_credentials(one_line(error))
             raise UsageError(f"{display_name(url)} cannot be listed ({reason})") from None
         if store._get_kwargs_from_urls(url).get("host"):  # as for FTP, whose paths do not include the server
             server = "://".join(urlsplit(url)[:2])
