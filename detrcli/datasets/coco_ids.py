@@ -112,6 +112,6 @@ def _select_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _id(entry: Mapping[str, Any]) -> CocoId:
     value = entry["id"]
-    if type(value) not in (int, str):
+    if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(f"{value!r} is not an id")
-    return value  # type: ignore[no-any-return]
+    return value
