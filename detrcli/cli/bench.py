@@ -11,8 +11,8 @@ import typer
 from ..checkpoints.bundled import sample_image
 from ..checkpoints.names import DEFAULT_MODEL
 from .console import Console, printable, show_warnings
-from .loading import quiet_hub_logging
-from .options import ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, choices, parse_size, path_option
+from .loading import load_detector
+from .options import ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, choices, path_option
 from .progress import show_progress
 
 if TYPE_CHECKING:
@@ -55,20 +55,15 @@ def bench(
     Times the network alone, and all steps from the file to the detections, with the models in turn. Prints a table on
     a terminal, JSON in a pipe.
     """
-    console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
-    show_warnings(console)
-    from ..detector import load
-    from ..host import keep_freed_memory
+    console = show_warnings(Console(quiet=quiet, verbose=verbose, as_json=log_json))
     from ..inference.backend import Measurable
     from .benchmark import BenchmarkCase, measure
 
-    keep_freed_memory()
     cases = []
     for model in models or [DEFAULT_MODEL]:
-        quiet_hub_logging(model, console)
         for precision in cast("list[Precision]", precisions or ["auto"]):
-            detector = load(
-                model, device=device, precision=precision, size=parse_size(size), revision=revision, offline=offline
+            detector = load_detector(
+                model, console, device=device, precision=precision, size=size, revision=revision, offline=offline
             )
             cases += [BenchmarkCase(detector, batch_size) for batch_size in batch_sizes or [1]]
     with show_progress(console) as progress:
@@ -122,7 +117,7 @@ def _to_json(cases: "list[BenchmarkCase]", speeds: "list[Speed]", places: dict[s
 
 def _print_table(cases: "list[BenchmarkCase]", speeds: "list[Speed]", places: dict[str, Any]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
+    from rich.console import Console as Terminal
     from rich.table import Table
     from rich.text import Text
 
@@ -143,7 +138,7 @@ def _print_table(cases: "list[BenchmarkCase]", speeds: "list[Speed]", places: di
             "–" if speed.gflops is None else f"{speed.gflops:.0f}",
         )
     environment = _environment()
-    console = Console()
+    console = Terminal()
     print_fitting(table)
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     console.print("network: resized pixels to detections; whole: file to detections; median and p95 of a batch")

@@ -82,8 +82,8 @@ def _finite(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in fields.items()}
 
 
-def show_warnings(console: Console) -> None:
-    """Write this package's warnings as messages; if verbose, also its log and the warnings of other packages."""
+def show_warnings(console: Console) -> Console:
+    """Return the console that writes this package's warnings, and if verbose its log and the warnings of others."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         console.info(printable(with_hint(message) if isinstance(message, DetrWarning) else str(message)))
@@ -94,6 +94,7 @@ def show_warnings(console: Console) -> None:
     warnings.showwarning = show
     if console.verbose:
         _show_details(console)
+    return console
 
 
 def _show_details(console: Console) -> None:

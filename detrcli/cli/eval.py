@@ -61,8 +61,7 @@ def evaluate(
     from ..datasets import read_dataset
     from ..evaluation import average_precision
 
-    console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
-    show_warnings(console)
+    console = show_warnings(Console(quiet=quiet, verbose=verbose, as_json=log_json))
     data = read_dataset(dataset, split, strict=strict)
     for problem in data.problems:
         console.info(printable(problem))

@@ -72,8 +72,7 @@ def export(
     into_folder = file is not None and os.path.isdir(file)
     if file is not None and not into_folder and file.suffix.lower() != ONNX_SUFFIX:
         raise UsageError(f"the name of {file} must end in {ONNX_SUFFIX}")
-    console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
-    show_warnings(console)
+    console = show_warnings(Console(quiet=quiet, verbose=verbose, as_json=log_json))
     quiet_hub_logging(model, console)
     from ..checkpoints.find import find
     from ..checkpoints.load import load_checkpoint

@@ -22,7 +22,7 @@ def load_detector(
     size: str | None,
     revision: str | None,
     offline: bool,
-    class_names: Path | None,
+    class_names: Path | None = None,
 ) -> "Detector":
     """Load a detector as a command's options say; if verbose, report its device, the time it took, and its notes."""
     began = perf_counter()

@@ -17,6 +17,7 @@ from ..errors import OutputError, UsageError
 from ..outputs.formats import FORMATS
 from ..outputs.shards import parse_shard
 from ..signals import Interruption
+from ..timing import Clock
 from . import options
 from .console import Console, printable, show_warnings
 from .exit_codes import INTERRUPTED, SOME_FAILED
@@ -26,6 +27,7 @@ from .loading import load_detector
 
 if TYPE_CHECKING:
     from ..datasets.coco_ids import CocoIds
+    from ..detections import DetectionFilter
     from ..detector import Detector
     from ..images.fonts import Fonts
     from ..images.sources import CocoId
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from ..inference.pipeline import OneByOne, Pipeline
     from ..outputs.record import IndexedReference, Outcome
     from ..outputs.run import Run
-    from ..timing import Clock
     from .report import Report
 
 
@@ -80,10 +81,9 @@ def predict(
     max_pixels: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Refuse larger images.  [default: 178956970]")
     ] = None,
-    output: Annotated[
-        Path,
-        options.path_option("--output", "-o", metavar="DIR", help="Output folder."),
-    ] = Path("detections"),
+    output: Annotated[Path, options.path_option("--output", "-o", metavar="DIR", help="Output folder.")] = Path(
+        "detections"
+    ),
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Write annotated images.")] = True,
     font: Annotated[
         Path | None, options.path_option(help="Font for class names.  [default: one that has them]")
@@ -121,8 +121,7 @@ def predict(
 
     Prints detections on a terminal, and a JSON object per image in a pipe. Annotated images go to the output folder.
     """
-    console = Console(quiet=quiet, verbose=verbose, as_json=log_json)
-    show_warnings(console)
+    console = show_warnings(Console(quiet=quiet, verbose=verbose, as_json=log_json))
     chosen = tuple(dict.fromkeys(formats or ()))
     _check_options(chosen, draw=draw, resume=resume, image_ids=image_ids, image_root=image_root)
     images = parse_sources(sources, files_from, from0=from0, recursive=recursive, output=output, draw=draw, model=model)
@@ -146,29 +145,17 @@ def predict(
         class_names=class_names,
     )
 
-    from ..detections import DetectionFilter, labels_of
-    from ..timing import Clock
     from .report import Report
 
     clock, interruption = Clock(), Interruption()
-    labels = labels_of(classes, detector.class_names) if classes else None
-    prediction = {
-        "threshold": threshold,
-        "classes": classes,
-        "max_detections": max_detections,
-        "size": size,
-        "max_pixels": max_pixels,
-        "device": ", ".join(sorted({backend.device_type for backend in detector.backends})),
-        "precision": detector.backend.precision,
-        "font": None if font is None else str(font),
-    }
+    detection_filter = _detection_filter(detector, threshold, classes, max_detections)
     run = _start_run(
         output,
         detector,
         inputs,
         formats=chosen,
         draw=draw,
-        prediction=prediction,
+        prediction=_prediction(detector, threshold, classes, max_detections, size, max_pixels, font),
         category_ids=_category_ids(console, inputs.ids, detector),
         image_root=image_root or "",
         resume=resume,
@@ -178,7 +165,7 @@ def predict(
     )
     pipeline = detector.stream(
         run.remaining(inputs.stream()),
-        DetectionFilter(threshold, labels, max_detections),
+        detection_filter,
         open_image=partial(open_image, ids=inputs.ids, clock=clock),
         write=run.write,
         batch_size=_batch_size(batch_size, detector),
@@ -227,6 +214,37 @@ def _category_ids(console: Console, ids: "CocoIds | None", detector: "Detector")
     return category_ids
 
 
+def _detection_filter(
+    detector: "Detector", threshold: float, classes: list[str] | None, max_detections: int | None
+) -> "DetectionFilter":
+    from ..detections import DetectionFilter, labels_of
+
+    labels = labels_of(classes, detector.class_names) if classes else None
+    return DetectionFilter(threshold, labels, max_detections)
+
+
+def _prediction(
+    detector: "Detector",
+    threshold: float,
+    classes: list[str] | None,
+    max_detections: int | None,
+    size: str | None,
+    max_pixels: int | None,
+    font: Path | None,
+) -> dict[str, Any]:
+    """Return what `Plan.prediction` holds, with the device and precision that `auto` became."""
+    return {
+        "threshold": threshold,
+        "classes": classes,
+        "max_detections": max_detections,
+        "size": size,
+        "max_pixels": max_pixels,
+        "device": ", ".join(sorted({backend.device_type for backend in detector.backends})),
+        "precision": detector.backend.precision,
+        "font": None if font is None else str(font),
+    }
+
+
 def _start_run(
     output: Path,
     detector: "Detector",
@@ -240,7 +258,7 @@ def _start_run(
     resume: bool | None,
     overwrite: bool,
     fonts: "Fonts",
-    clock: "Clock",
+    clock: Clock,
 ) -> "Run":
     """Start the run that writes what was asked for, which may be nothing."""
     from ..checkpoints.find import weight_files

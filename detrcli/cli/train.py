@@ -1,8 +1,8 @@
 """`detr train`: train a model on a labeled dataset."""
 
 import os
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from .progress import Progress, show_progress
 
 if TYPE_CHECKING:
     from ..checkpoints.load import LoadedModel
+    from ..training.distributed import Distributed
     from ..training.loop import Trainer
     from ..training.optimizer import OptimizerConfig
     from ..training.splits import Splits
@@ -140,8 +141,7 @@ def train(
     the same command with --resume continues.
     """
     is_main = "LOCAL_RANK" not in os.environ or os.environ.get("RANK") == "0"  # as torchrun numbers its processes
-    console = Console(quiet=quiet or not is_main, verbose=verbose, as_json=log_json)
-    show_warnings(console)
+    console = show_warnings(Console(quiet=quiet or not is_main, verbose=verbose, as_json=log_json))
     _check_validation(val_data, val_fraction)
     for option, value in {"--revision": revision, "--offline": offline, "--class-names": class_names}.items():
         if scratch and value:
@@ -151,23 +151,14 @@ def train(
     require("matplotlib", "pycocotools", "scipy")
     data = _read_data(console, dataset, val_data, val_fraction, seed=seed, strict=strict)
 
-    from ..inference.memory import enough_memory
-    from ..inference.torch import parse_device, training_precision
+    from ..inference.torch import training_precision
     from ..training.augment import Augmentation
     from ..training.config import TrainConfig
-    from ..training.distributed import init_distributed
-    from ..training.initial_model import from_scratch
     from ..training.loop import Trainer
-    from ..training.optimizer import FROM_SCRATCH, fine_tuning_config
     from ..training.sampler import steps_per_epoch
 
-    classes, image_size = data.train.classes, options.parse_size(size)
-    if scratch:
-        initial, optimizer = from_scratch(model, classes, size=image_size, seed=seed), FROM_SCRATCH
-    else:
-        where = {"revision": revision, "offline": offline, "class_names": options.load_class_names(class_names)}
-        initial = _load_pretrained(console, model, classes, size=image_size, seed=seed, **where)
-        optimizer = fine_tuning_config(initial.network)
+    source = {"revision": revision, "offline": offline, "class_names": options.load_class_names(class_names)}
+    initial, optimizer = _initial(console, model, data.train.classes, scratch=scratch, size=size, seed=seed, **source)
     optimizer = _override(
         optimizer,
         initial,
@@ -176,12 +167,7 @@ def train(
         component_decay=component_decay,
         weight_decay=weight_decay,
     )
-    with (
-        init_distributed(parse_device(device)) as processes,
-        enough_memory(processes.device, "for this training run"),
-        lock_directory(output) if processes.is_main else nullcontext(),
-        show_progress(console) as progress,
-    ):
+    with _processes(device, output) as processes, show_progress(console) as progress:
         steps = epochs * steps_per_epoch(len(data.train.examples), batch_size * processes.world_size)
         config = TrainConfig(
             epochs=epochs,
@@ -206,8 +192,6 @@ def train(
             trainer.resume()
         _report_start(console, initial, data, f"on {processes.device} in {config.precision}")
         _run(console, trainer, output)
-    if is_main:
-        _report_end(console, trainer, output)
 
 
 def _check_validation(val_data: Path | None, val_fraction: float | None) -> None:
@@ -243,13 +227,20 @@ def _read_data(
     return data
 
 
-def _load_pretrained(console: Console, model: str, classes: tuple[str, ...], **more: Any) -> "LoadedModel":
-    from ..training.initial_model import pretrained
+def _initial(
+    console: Console, model: str, classes: tuple[str, ...], *, scratch: bool, size: str | None, seed: int, **more: Any
+) -> "tuple[LoadedModel, OptimizerConfig]":
+    """Return the model that training starts with, and the published optimizer settings for it."""
+    from ..training.initial_model import from_scratch, pretrained
+    from ..training.optimizer import FROM_SCRATCH, fine_tuning_config
 
+    image_size = options.parse_size(size)
+    if scratch:
+        return from_scratch(model, classes, size=image_size, seed=seed), FROM_SCRATCH
     quiet_hub_logging(model, console)
-    initial, known = pretrained(model, classes, **more)
+    initial, known = pretrained(model, classes, size=image_size, seed=seed, **more)
     console.info(printable(f"{initial.name} matches {known} of {len(classes)} classes by name"))
-    return initial
+    return initial, fine_tuning_config(initial.network)
 
 
 def _override(optimizer: "OptimizerConfig", initial: "LoadedModel", **given: float | None) -> "OptimizerConfig":
@@ -263,6 +254,21 @@ def _override(optimizer: "OptimizerConfig", initial: "LoadedModel", **given: flo
                 f"{option} applies to ViT backbones only; {initial.name} has a ResNet, which takes --backbone-lr-factor"
             )
     return replace(optimizer, **{name: value for name, value in given.items() if value is not None})
+
+
+@contextmanager
+def _processes(device: str, output: Path) -> "Iterator[Distributed]":
+    """Join the processes of this run, say so plainly where memory runs out, and keep other runs from the folder."""
+    from ..inference.memory import enough_memory
+    from ..inference.torch import parse_device
+    from ..training.distributed import init_distributed
+
+    with (
+        init_distributed(parse_device(device)) as processes,
+        enough_memory(processes.device, "for this training run"),
+        lock_directory(output) if processes.is_main else nullcontext(),
+    ):
+        yield processes
 
 
 def _warmup_steps(given: int | None, steps: int) -> int:
@@ -287,9 +293,6 @@ def _run(console: Console, trainer: "Trainer", output: Path) -> None:
         if os.path.exists(output / STATE):
             console.info("stopped; the same command with --resume continues")
         raise
-
-
-def _report_end(console: Console, trainer: "Trainer", output: Path) -> None:
     validated = [record for record in trainer.records if "ap" in record]
     if validated:
         best = max(validated, key=lambda record: record["ap"])
