@@ -32,8 +32,8 @@ def train_on(projector: nn.Module, images: slice) -> dict[str, Tensor]:
         projector.zero_grad()
         (output * aims[images]).sum().backward()
     gradients = {f"gradient of {name}": one.grad for name, one in projector.named_parameters() if one.grad is not None}
-    answers = {"output": output.detach(), **{f"input {i}": one.grad for i, one in enumerate(inputs)}}
-    return {**gradients, **answers, **projector.state_dict()}
+    outputs = {"output": output.detach(), **{f"input {i}": one.grad for i, one in enumerate(inputs)}}
+    return {**gradients, **outputs, **projector.state_dict()}
 
 
 def process(folder: str) -> None:
