@@ -94,6 +94,8 @@ def atomic_file(
     """
     with as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            path.lstat()  # raises for an impossible name, before the work that the block does
         if staging is None or staging.stat().st_dev != path.parent.stat().st_dev:
             staging = path.parent
         hidden = staging / f".detr-{secrets.token_hex(8)}{PART_SUFFIX}"

@@ -2,7 +2,8 @@
 
 import fcntl
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.export.onnx import export_onnx
 from detrcli.images.resize import Exactly, ShortestEdge
 
+from .detr_process import detr as detr_command
 from .tiny import tiny_network
 from .training.small import small_lwdetr
 
@@ -67,8 +69,7 @@ class Exports:
         """The file of a model, exported with these options."""
         given = [f"{name}={value}" for name, value in options.items() if value != DEFAULTS[name].default]
         path = self.folder / f"{'-'.join([make.__name__, *sorted(given)])}.onnx"
-        with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._locked(path.stem):
             if not path.exists():
                 model = make()
                 before = {name: value.clone() for name, value in model.network.state_dict().items()}
@@ -77,3 +78,21 @@ class Exports:
                 assert before.keys() == after.keys()
                 assert all(torch.equal(before[name], after[name]) for name in before)
         return path
+
+    def demo(self) -> tuple[Path, str]:
+        """What `detr export` writes of the demo model, and says."""
+        folder = self.folder / "demo"
+        said = folder / "said.txt"
+        with self._locked("demo"):
+            if not said.exists():
+                folder.mkdir(exist_ok=True)
+                run = detr_command("export", "--model", "demo", "--onnx", cwd=folder)
+                assert (run.returncode, run.stdout) == (0, ""), run.stderr
+                said.write_text(run.stderr)
+        return folder / "demo.onnx", said.read_text()
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        with (self.folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

@@ -15,7 +15,7 @@ import detrcli
 from detrcli.checkpoints.bundled import sample_image
 from detrcli.cli.app import app
 
-from .exported import Exports, demo
+from .exported import Exports
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 def test_the_example_gives_the_detections_of_the_exported_model(exported: Exports, tmp_path: Path) -> None:
     text = (ROOT / "weights" / "README.md").read_text("utf-8")
     (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "lwdetr-small.onnx").symlink_to(exported(demo))
+    (tmp_path / "lwdetr-small.onnx").symlink_to(exported.demo()[0])
     (tmp_path / "photo.jpg").write_bytes(sample_image().read_bytes())
     script = script.replace(
         "print(names[label], score, box)", "print(json.dumps([names[label], *map(float, [score, *box])]))"

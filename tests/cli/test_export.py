@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from ..detr_process import detr, python
+from ..exported import Exports
 from ..tiny import save_tiny
 
 
@@ -19,46 +20,36 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_predictions_of_the_file_match_pytorch(place: Path) -> None:
-    run = detr("export", "--model", "demo", "--onnx", cwd=place)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == ""
-    match = re.search(r"(\d+) of (\d+) predictions match PyTorch's within", run.stderr)
+def test_predictions_of_the_file_match_pytorch(place: Path, exported: Exports) -> None:
+    file, said = exported.demo()
+    match = re.search(r"(\d+) of (\d+) predictions match PyTorch's within", said)
     assert match is not None
     assert match[1] == match[2] != "0"
-    assert run.stderr.splitlines()[-1] == "try it: detr predict IMAGE --model demo.onnx"
-    metadata = {entry.key: entry.value for entry in onnx.load(place / "demo.onnx").metadata_props}
+    assert said.splitlines()[-1] == "try it: detr predict IMAGE --model demo.onnx"
+    metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
     assert (metadata["name"], metadata["source"], metadata["license"]) == ("demo", "demo", "Apache-2.0")
     sample = Path(__file__).parents[2] / "weights/demo/sample.jpg"
     found = {}
-    for model in ("demo", "demo.onnx"):
+    for model in ("demo", str(file)):
         run = detr("predict", sample, "--model", model, "--device", "cpu", "--precision", "fp32", cwd=place)
         assert run.returncode == 0, run.stderr
         found[model] = json.loads(run.stdout)["detections"]
     assert len(found["demo"]) >= 3
-    assert [one["label"] for one in found["demo"]] == [one["label"] for one in found["demo.onnx"]]
-    for ours, theirs in zip(found["demo.onnx"], found["demo"], strict=True):
+    assert [one["label"] for one in found["demo"]] == [one["label"] for one in found[str(file)]]
+    for ours, theirs in zip(found[str(file)], found["demo"], strict=True):
         assert ours["score"] == pytest.approx(theirs["score"], abs=1e-3)
         assert ours["box"] == pytest.approx(theirs["box"], abs=0.5)
 
 
-def test_output_name_batch_size_precision_opset_and_postprocessing(place: Path) -> None:
-    options = ("--batch-size", 2, "--precision", "fp16", "--image-size", "96x64", "--opset", 20, "--quiet")
-    run = detr("export", "elsewhere", "--model", "tiny", "--onnx", *options, cwd=place)
-    assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
+def test_output_folder_name_batch_size_precision_size_opset_and_bare_network(place: Path) -> None:
+    options = ("--batch-size", 2, "--precision", "fp16", "--image-size", "96x64", "--opset", 20, "--no-postprocess")
+    run = detr("export", "elsewhere", "--model", "tiny/model.safetensors", "--onnx", *options, "--quiet", cwd=place)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     model = onnx.load(place / "elsewhere/tiny.onnx")
     sides = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
-    assert sides == [2, 64, 96, 3]
+    assert sides == [2, 3, 64, 96]
     assert model.opset_import[0].version == 20
-    run = detr("export", "--model", "tiny/model.safetensors", "--format", "onnx", "--batch-size", 1, cwd=place)
-    assert run.returncode == 0, run.stderr
-    assert (place / "tiny.onnx").is_file()
-    assert not (place / "model.onnx").exists()
-    run = detr("export", "other.onnx", "--model", "tiny", "--onnx", "--no-postprocess", "--opset", 22, cwd=place)
-    assert run.returncode == 0, run.stderr
-    assert "CUDA has no kernels for some operators of opset 22" in run.stderr
-    assert [one.name for one in onnx.load(place / "other.onnx").graph.output] == ["logits", "boxes"]
+    assert [one.name for one in model.graph.output] == ["logits", "boxes"]
 
 
 @pytest.mark.parametrize(
@@ -81,9 +72,10 @@ main()
 
 
 def test_suggested_command_is_quoted_and_metadata_has_no_path(place: Path) -> None:
-    command = ("export", "my tiny.onnx", "--model", "~/tiny", "--onnx", "--batch-size", 1)
+    command = ("export", "my tiny.onnx", "--model", "~/tiny", "--format", "onnx", "--batch-size", 1, "--opset", 22)
     run = detr(*command, cwd=place, settings={"HOME": str(place)})
     assert run.returncode == 0, run.stderr
+    assert "CUDA has no kernels for some operators of opset 22" in run.stderr
     assert run.stderr.splitlines()[-1] == "try it: detr predict IMAGE --model 'my tiny.onnx'"
     metadata = {entry.key: entry.value for entry in onnx.load(place / "my tiny.onnx").metadata_props}
     assert metadata["source"] == "tiny"

@@ -25,7 +25,7 @@ from detrcli.inference.torch import TorchBackend
 from detrcli.models.transformer import Attention
 
 from .. import fill
-from ..exported import Exports, Make, demo, detr, lwdetr, two_scales, wide_lwdetr
+from ..exported import Exports, Make, detr, lwdetr, two_scales, wide_lwdetr
 from ..places import DATA
 
 CUDA: dict[str, Any] = json.loads((DATA / "cuda_kernels.json").read_text())
@@ -33,7 +33,8 @@ CUDA: dict[str, Any] = json.loads((DATA / "cuda_kernels.json").read_text())
 `DEFAULT_OPSET` (from its OperatorKernels.md)."""
 
 
-MODELS = pytest.mark.parametrize("make", [detr, lwdetr, two_scales], ids=lambda make: make.__name__)
+TWO_SCALES = pytest.param(two_scales, marks=pytest.mark.slow)  # two exports, half a minute
+MODELS = pytest.mark.parametrize("make", [detr, lwdetr, TWO_SCALES], ids=lambda make: make.__name__)
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -85,7 +86,12 @@ def test_a_batch_gives_the_detections_of_single_images(make: Make, exported: Exp
 
 @pytest.mark.parametrize(
     ("make", "precision"),
-    [(detr, "fp32"), (lwdetr, "fp32"), (two_scales, "fp32"), (detr, "fp16"), (two_scales, "fp16")],
+    [
+        (detr, "fp32"),
+        (lwdetr, "fp32"),
+        (detr, "fp16"),
+        *(pytest.param(two_scales, precision, marks=pytest.mark.slow) for precision in ("fp32", "fp16")),
+    ],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_cuda_has_a_kernel_for_every_node(make: Make, precision: str, exported: Exports) -> None:
@@ -211,7 +217,7 @@ def shape(value: onnx.ValueInfoProto) -> list[str | int]:
 
 
 def test_partial_batches_are_filled_up_to_the_fixed_size(exported: Exports) -> None:
-    path = exported(lwdetr, batch_size=2)
+    path = exported(lwdetr, batch_size=2, opset=OPSETS[-1])
     assert shape(onnx.load(path).graph.input[0])[0] == 2
     images = [fill.image(seed, 80, 60) for seed in range(3)]
     fixed, free = (detrcli.load(one, device="cpu") for one in (path, exported(lwdetr)))
@@ -221,15 +227,19 @@ def test_partial_batches_are_filled_up_to_the_fixed_size(exported: Exports) -> N
             np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
 
 
-@pytest.mark.parametrize("opset", [20, OPSETS[-1]])
-def test_opsets(opset: int, exported: Exports) -> None:
+def test_opsets(exported: Exports) -> None:
     assert onnx.load(exported(lwdetr)).opset_import[0].version == DEFAULT_OPSET == OPSETS[0]
-    assert onnx.load(exported(lwdetr, opset=opset)).opset_import[0].version == opset
+    assert onnx.load(exported(lwdetr, batch_size=2, opset=OPSETS[-1])).opset_import[0].version == OPSETS[-1]
+
+
+@pytest.mark.slow  # another export, and so is `detr export` with this opset
+def test_an_opset_in_between(exported: Exports) -> None:
+    assert onnx.load(exported(lwdetr, opset=20)).opset_import[0].version == 20
 
 
 def test_half_precision(exported: Exports) -> None:
-    path = exported(demo, precision="fp16")
-    assert path.stat().st_size < 0.6 * exported(demo).stat().st_size
+    path = exported(detr, precision="fp16", batch_size=1)
+    assert path.stat().st_size < 0.6 * exported(detr).stat().st_size
     types = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) > 1}
     assert onnx.TensorProto.FLOAT16 in types
 
@@ -289,11 +299,15 @@ def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         export_onnx(detr(), tmp_path / "file/x.onnx", source="tests")
+    monkeypatch.setattr(exporting, "_trace", lambda *_, **__: pytest.fail("it was exported for nothing"))
+    with pytest.raises(OutputError, match="File name too long"):
+        export_onnx(detr(), tmp_path / f"{'a' * 260}.onnx", source="tests")
     monkeypatch.setattr(exporting, "MAX_BYTES", 1000)
     with pytest.raises(ExportError, match="larger than the 2 GB"):
         export_onnx(detr(), tmp_path / "x.onnx", source="tests")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow  # another export, and `detr export` is tested with a size
 def test_another_size(exported: Exports) -> None:
     assert shape(onnx.load(exported(wide_lwdetr)).graph.input[0]) == ["batch", 128, 192, 3]

@@ -25,17 +25,17 @@ from detrcli.images.resize import Exactly, ShortestEdge
 from detrcli.inference import onnx as backend
 
 from .. import fill
-from ..exported import Exports, demo, detr, wide_lwdetr
+from ..exported import Exports, detr, lwdetr
 from ..fresh_process import RUN_MAIN, loaded
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, exported: Exports) -> Path:
-    """A folder with `tiny.onnx` and `raw.onnx` of a small DETR, and `demo.onnx`."""
+    """A folder with `tiny.onnx` and `raw.onnx` of a small DETR, and `square.onnx` of a small LW-DETR."""
     place = tmp_path_factory.mktemp("onnx")
     shutil.copy(exported(detr), place / "tiny.onnx")
     shutil.copy(exported(detr, postprocess=False), place / "raw.onnx")
-    shutil.copy(exported(demo), place / "demo.onnx")
+    shutil.copy(exported(lwdetr), place / "square.onnx")
     return place
 
 
@@ -60,18 +60,22 @@ def test_sizes_of_a_file_of_dynamic_size(place: Path) -> None:
 
 
 def test_sizes_of_a_file_of_fixed_size(place: Path) -> None:
-    for size in (320, (320, 320)):
-        detrcli.load(place / "demo.onnx", device="cpu", size=size)
-    for other in (256, (320, 256)):
-        with pytest.raises(OnnxSettingError, match=r"demo.onnx only takes 320 × 320 pixels"):
-            detrcli.load(place / "demo.onnx", device="cpu", size=other)
+    for size in (128, (128, 128)):
+        detrcli.load(place / "square.onnx", device="cpu", size=size)
+    for other in (192, (128, 192)):
+        with pytest.raises(OnnxSettingError, match=r"square.onnx only takes 128 × 128 pixels"):
+            detrcli.load(place / "square.onnx", device="cpu", size=other)
 
 
-def test_sizes_of_a_file_of_fixed_size_that_is_not_square(exported: Exports) -> None:
-    file = exported(wide_lwdetr)
+def test_sizes_of_a_file_of_fixed_size_that_is_not_square(place: Path) -> None:
+    file = place / "wide.onnx"
+    save_with(file, place / "tiny.onnx", "preprocessing", json.dumps({"size": {"height": 128, "width": 192}}))
+    model = onnx.load(file)
+    redeclare(model.graph, "images", dims=["batch", 128, 192, 3])
+    onnx.save(model, file)
     assert detrcli.load(file, device="cpu", size=(192, 128))._resize == Exactly(192, 128)
     for other in (128, 192, (128, 192)):
-        with pytest.raises(OnnxSettingError, match=r"wide_lwdetr.onnx only takes 192 × 128 pixels"):
+        with pytest.raises(OnnxSettingError, match=r"wide.onnx only takes 192 × 128 pixels"):
             detrcli.load(file, device="cpu", size=other)
 
 
@@ -359,10 +363,11 @@ def test_threads_are_divided_until_no_backend_is_shared(place: Path, monkeypatch
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_the_detections_of_the_cpu(place: Path) -> None:
+def test_a_gpu_gives_the_detections_of_the_cpu(exported: Exports) -> None:
     images = [fill.image(seed, 200, 300) for seed in range(4)]
-    here = detrcli.load(place / "demo.onnx", device="cpu").predict(images, threshold=0.05)
-    detector = detrcli.load(place / "demo.onnx", device="cuda")
+    file = exported.demo()[0]
+    here = detrcli.load(file, device="cpu").predict(images, threshold=0.05)
+    detector = detrcli.load(file, device="cuda")
     assert detector.backend.description.startswith("cuda")
     for ours, theirs in zip(detector.predict(images, threshold=0.05, batch_size=4), here, strict=True):
         np.testing.assert_allclose(ours.scores, theirs.scores, atol=2e-3)

@@ -136,13 +136,14 @@ def test_boxes_are_in_the_image(saved: tuple[Any, Path]) -> None:
         compare(ours, *expected(peer, folder, image))
 
 
-def test_an_exported_file_pads_the_same_way(saved: tuple[Any, Path], tmp_path: Path) -> None:
+@pytest.mark.slow  # four exports
+@pytest.mark.parametrize("count", [3, None])
+def test_an_exported_file_pads_the_same_way(count: int | None, saved: tuple[Any, Path], tmp_path: Path) -> None:
     peer, folder = saved
     model = load_checkpoint(find(str(folder)))
-    for count in (None, 3):
-        path = export_onnx(model, tmp_path / "x.onnx", source="tests", batch_size=count).path
-        for image, ours in zip(images(), detrcli.load(path, device="cpu").predict(images(), threshold=0), strict=True):
-            compare(ours, *expected(peer, folder, image))
+    path = export_onnx(model, tmp_path / "x.onnx", source="tests", batch_size=count).path
+    for image, ours in zip(images(), detrcli.load(path, device="cpu").predict(images(), threshold=0), strict=True):
+        compare(ours, *expected(peer, folder, image))
     with pytest.raises(detrcli.DetrError, match=f"takes {WIDTH} × {HEIGHT} pixels"):
         detrcli.load(path, device="cpu", size=WIDTH)
 
