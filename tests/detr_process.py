@@ -34,14 +34,20 @@ SETTINGS = {"COLUMNS": "160", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TE
 PATIENCE = 120
 """Seconds that a command may take."""
 PIPES: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-LOADED = ("detrcli.cli.app", "detrcli.inference.torch", "onnxruntime", "pydantic.type_adapter", "torch")
+LOADED = (
+    *("detrcli.cli.app", "detrcli.cli.report", "detrcli.detector", "detrcli.images.draw", "detrcli.inference.torch"),
+    *("detrcli.outputs.run", "onnxruntime", "pydantic.type_adapter", "torch", "typer._adapters"),
+    *("PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"),
+)
 """What the server loads. None of it may start a thread, or read settings from the environment that a test changes."""
+TRAINING = ("detrcli.training.loop", "matplotlib.pyplot", "pycocotools.cocoeval", "scipy.optimize")
 LOADED_FOR = {
     "eval": ("pycocotools.cocoeval",),
     "export": ("onnxscript", "torch._dynamo"),
-    "train": ("detrcli.training.loop", "matplotlib.pyplot", "pycocotools.cocoeval", "scipy.optimize"),
+    "train": TRAINING,
+    "tests.training.distributed_run": TRAINING,
 }
-"""What it loads besides, before the first run of a command."""
+"""What it loads besides, before the first run of a command or a module."""
 
 
 class Request(NamedTuple):
@@ -194,7 +200,8 @@ def _serve(way: socket.socket) -> Request | None:
             asking = socket.socket(fileno=files[0])
             with asking.makefile("rb") as file:
                 request: Request = pickle.load(file)
-            _load(LOADED_FOR.get((*request.arguments, "", "")[2], ()))
+            for argument in request.arguments[1:3]:
+                _load(LOADED_FOR.get(argument, ()))
             gc.freeze()
             child = os.fork()
             if child == 0:
@@ -261,6 +268,10 @@ def main() -> None:
         if isinstance(stop.code, int | None):
             codes.append(stop.code or 0)
         raise
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        codes.append(1)
+        return
     codes.append(0)
 
 
