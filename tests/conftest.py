@@ -16,7 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's back
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hub", action="store_true", help="run the tests that download from the Hugging Face Hub")
-    parser.addoption("--slow", action="store_true", help="run the tests that take minutes each")
+    parser.addoption("--slow", action="store_true", help="run the tests that take long, too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("hub") and not config.getoption("--hub"):
             item.add_marker(pytest.mark.skip(reason="needs the Hugging Face Hub; run with --hub"))
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
-            item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))
+            item.add_marker(pytest.mark.skip(reason="takes long; run with --slow"))
 
 
 @pytest.fixture(scope="session")
