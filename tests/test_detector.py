@@ -160,8 +160,8 @@ def test_a_detector_for_another_process() -> None:
     detector = detrcli.load("demo", device="cpu", precision="fp32")
     pixels = fill.image(1, 90, 120)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        (there,) = pool.apply(predicted, (detector, pixels))
-    (here,) = predicted(detector, pixels)
+        (there,) = pool.apply(detector.predict, (pixels,), {"threshold": 0.01})
+    (here,) = detector.predict(pixels, threshold=0.01)
     np.testing.assert_allclose(there.boxes, here.boxes, atol=0.01)
     np.testing.assert_allclose(there.scores, here.scores, atol=1e-4)
 
@@ -175,10 +175,6 @@ def test_the_stages_around_the_network_can_be_pickled(detector: Detector, tmp_pa
     np.testing.assert_array_equal(one.pixels, other.pixels)
     (raw,) = detector.backend.run([one.pixels], [one.size])
     same(here.detect(one, raw), there.detect(other, raw))
-
-
-def predicted(detector: Detector, pixels: NDArray[np.uint8]) -> list[Detections]:
-    return detector.predict(pixels, threshold=0.01)
 
 
 def test_a_detector_that_was_not_loaded_cannot_be_pickled() -> None:

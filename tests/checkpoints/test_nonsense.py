@@ -109,7 +109,7 @@ def assert_one_line(error: DetrError) -> None:
     assert len(message) <= LONGEST
 
 
-MORE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MORE = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PADDED = {
     "do_resize": True, "size": {"max_height": 64, "max_width": 96}, "do_pad": True,
     "pad_size": {"height": 64, "width": 96},

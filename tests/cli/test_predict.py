@@ -518,11 +518,11 @@ def test_an_output_that_cannot_be_written(trio: Place, arguments: Sequence[str],
     assert (trio.folder / "taken").read_bytes() == b"kept"
 
 
-TWELVE_GIGABYTES = {resource.RLIMIT_AS: 12 * 2**30}
+SEVEN_GIGABYTES = {resource.RLIMIT_AS: 7 * 2**30}
 
 
 def test_an_image_size_that_does_not_fit_into_memory(trio: Place) -> None:
-    run = trio.detr("p/0.jpg", *trio.options, "--no-draw", "--image-size", "12000x12000", limits=TWELVE_GIGABYTES)
+    run = trio.detr("p/0.jpg", *trio.options, "--no-draw", "--image-size", "9000x9000", limits=SEVEN_GIGABYTES)
     assert "Traceback" not in run.stderr
     assert (run.code, run.stdout) == (2, "")
     assert run.messages[-1].startswith("detr: ")
@@ -530,7 +530,7 @@ def test_an_image_size_that_does_not_fit_into_memory(trio: Place) -> None:
 
 
 def test_an_image_that_does_not_fit_into_memory_once_resized(trio: Place) -> None:
-    run = trio.detr("p", *trio.options, "--no-draw", "--image-size", "99999x99999", limits=TWELVE_GIGABYTES)
+    run = trio.detr("p", *trio.options, "--no-draw", "--image-size", "99999x99999", limits=SEVEN_GIGABYTES)
     assert "Traceback" not in run.stderr
     assert (run.code, run.stdout) == (1, "")
     assert sorted(run.messages[:3]) == [

@@ -14,6 +14,7 @@ import detrcli.models
 from detrcli import __version__
 from detrcli.checkpoints.bundled import sample_image
 
+from ..detr_process import python
 from ..fresh_process import RUN_MAIN, loaded
 from ..tiny import save_tiny
 
@@ -101,7 +102,7 @@ def test_a_missing_extra_is_named_before_any_work(
     package: str, arguments: list[str], extra: str, tmp_path: Path
 ) -> None:
     script = f"import sys; sys.modules[{package!r}] = None; from detrcli.cli import main; main()"
-    run = subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    run = python(script, *arguments, cwd=tmp_path)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr == f"detr: this needs {package}; `pip install 'detrcli[{extra}]'`\n"
 
@@ -167,7 +168,7 @@ def test_ctrl_c_while_it_loads(tmp_path: Path) -> None:
 def test_openmp_spinning_is_limited(settings: dict[str, str], turns: str, tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     environment = {**kept, **settings, "OMP_DISPLAY_ENV": "verbose"}
-    command = [sys.executable, "-m", "detrcli", "predict", "--model", "demo", "--no-draw"]
+    command = [sys.executable, "-m", "detrcli", "predict", "--model", "demo", "--device", "none"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert f"GOMP_SPINCOUNT = '{turns}'" in run.stderr
 

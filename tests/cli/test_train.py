@@ -96,10 +96,10 @@ def test_transformers_predicts_the_same(place: Path) -> None:
     np.testing.assert_allclose(ours.boxes[:count] / scale, limits / scale, atol=1e-3)
 
 
+@pytest.mark.usefixtures("trained")
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(place: Path) -> None:
-    arguments = ("train", "shapes", "--epochs", 3, *SCRATCH)
-    assert detr(*arguments, "--output", "unbroken", cwd=place).returncode == 0
-    detr_until("epoch   2", PythonProcess.kill, *arguments, "--output", "broken", cwd=place)
+    arguments = ("train", "shapes", "--epochs", 2, *SCRATCH)
+    detr_until("epoch   1", PythonProcess.kill, *arguments, "--output", "broken", cwd=place)
     run = detr(*arguments, "--output", "broken", cwd=place)
     assert run.returncode == 2
     assert (
@@ -107,8 +107,8 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(place: Path) -> No
     )
     run = detr(*arguments, "--output", "broken", "--resume", cwd=place)
     assert run.returncode == 0, run.stderr
-    assert records(place / "broken") == records(place / "unbroken")
-    weights = [(place / name / "model.safetensors").read_bytes() for name in ("broken", "unbroken")]
+    assert records(place / "broken") == records(place / "out")
+    weights = [(place / name / "model.safetensors").read_bytes() for name in ("broken", "out")]
     assert weights[0] == weights[1]
     run = detr(*arguments, "--output", "broken", "--resume", "--lr", 0.5, cwd=place)
     assert run.returncode == 2
@@ -161,7 +161,8 @@ def test_images_are_held_out_for_validation(place: Path) -> None:
     assert "began with" in run.stderr
 
 
-def test_two_processes_train_one_network(place: Path) -> None:
+@pytest.mark.slow  # three interpreters load PyTorch
+def test_torchrun_trains_one_network_in_two_processes(place: Path) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "detrcli")
     arguments = ("train", "shapes", "--epochs", "1", *SCRATCH, "--device", "cpu", "--precision", "fp32")
     command = [sys.executable, *launcher, *arguments, "-o", "both"]
@@ -180,6 +181,7 @@ def test_two_processes_train_one_network(place: Path) -> None:
     assert [path.name for path in (place / "both").glob("*.pt")] == ["resume.pt"]
 
 
+@pytest.mark.slow  # three runs, each of two processes
 def test_two_processes_stop_and_resume_together(tmp_path: Path) -> None:
     def train(*arguments: object) -> list[int]:
         runs = in_two_processes("-m", "tests.training.distributed_run", *arguments)

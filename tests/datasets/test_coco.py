@@ -588,7 +588,7 @@ def json_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_any_json_gives_a_dataset_or_a_dataset_error(json_file: Path, data: st.DataObject) -> None:
     content: Any = small()

@@ -24,22 +24,17 @@ from detrcli.training.initial_model import from_scratch
 from .. import fill, golden
 from ..places import PHOTOGRAPHS
 
+pytestmark = pytest.mark.slow  # half a minute to three minutes each
 NAMES = (
     "lwdetr-tiny",
-    # the others take half a minute to three minutes each
-    *(
-        pytest.param(name, marks=pytest.mark.slow)
-        for name in (
-            "lwdetr-small",
-            "lwdetr-medium",
-            "lwdetr-large",
-            "detr-resnet-50",
-            "detr-resnet-50-dc5",
-            "lwdetr-xlarge",
-            "detr-resnet-101",
-            "detr-resnet-101-dc5",
-        )
-    ),
+    "lwdetr-small",
+    "lwdetr-medium",
+    "lwdetr-large",
+    "detr-resnet-50",
+    "detr-resnet-50-dc5",
+    "lwdetr-xlarge",
+    "detr-resnet-101",
+    "detr-resnet-101-dc5",
 )
 WITHOUT_GOLDEN_OUTPUTS = {"lwdetr-xlarge", "detr-resnet-101-dc5"}
 """Have randomly initialized weights instead."""

@@ -53,7 +53,7 @@ def check_steps(steps: Mapping[str, Tensor], names: Iterable[str], model: str, c
     [
         ("trained", torch.float64),
         ("trained", torch.float32),
-        ("fused", torch.float64),
+        pytest.param("fused", torch.float64, marks=pytest.mark.slow),  # twice as long as in float32
         ("fused", torch.float32),
         ("packed", torch.float32),
     ],

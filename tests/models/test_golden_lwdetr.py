@@ -67,7 +67,7 @@ FORMS: dict[str, Callable[[LwDetr], LwDetr]] = {
     [
         ("trained", torch.float64),
         ("trained", torch.float32),
-        ("fused", torch.float64),
+        pytest.param("fused", torch.float64, marks=pytest.mark.slow),  # twice as long as in float32
         ("fused", torch.float32),
         ("exp2", torch.float64),
         ("packed", torch.float32),

@@ -77,7 +77,13 @@ def detr(backbone: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("saved", ["in memory", "folder"])
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("resnet18", "resnet26", "resnet34") else name
+        for name in BACKBONES  # the others have all kinds of blocks and of names
+    ],
+)
 def test_detr(tmp_path: Path, backbone: str, saved: str) -> None:
     peer = detr(BACKBONES[backbone])
     path = tmp_path / f"{backbone}.pth" if saved == "in memory" else tmp_path

@@ -21,7 +21,10 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=CONFIGURATIONS)
+@pytest.fixture(
+    scope="module",
+    params=["transformers", "timm-dc5", pytest.param("timm", marks=pytest.mark.slow)],  # like timm-dc5
+)
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     torch.manual_seed(0)
     peer = DetrForObjectDetection(DetrConfig(**CONFIGURATIONS[request.param], num_labels=12)).eval()
@@ -35,7 +38,8 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
                 buffer.uniform_(0.8, 1.2)
     folder = tmp_path_factory.mktemp(request.param)
     peer.save_pretrained(folder)
-    DetrImageProcessor().save_pretrained(folder)
+    smaller = {"size": {"shortest_edge": 400, "longest_edge": 667}} if request.param == "timm-dc5" else {}
+    DetrImageProcessor(**smaller).save_pretrained(folder)
     return peer, folder
 
 

@@ -182,10 +182,10 @@ def test_failure_leaves_no_annotations(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_kill_leaves_complete_files_and_no_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.scenes", str(tmp_path), "--train", "200", "--val", "100000"]
+    command = [sys.executable, "-m", "tests.scenes", str(tmp_path), "--train", "60", "--val", "100000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == f"{tmp_path / 'train'}: 200 scenes\n"
+        assert process.stdout.readline() == f"{tmp_path / 'train'}: 60 scenes\n"
         process.kill()
         process.communicate(timeout=60)  # until all processes have closed the pipe
     assert [path.parent.name for path in tmp_path.rglob("*.json")] == ["train"]

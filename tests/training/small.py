@@ -71,6 +71,7 @@ def small_detr(classes: tuple[str, ...] = scenes.CLASSES) -> LoadedModel:
         len(classes),
         num_queries=12,
         depths=(1, 1, 1, 1),
+        block="basic",
         hidden_dim=32,
         heads=2,
         feedforward=64,

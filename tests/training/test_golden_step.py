@@ -16,7 +16,13 @@ from ..places import DATA
 from .test_golden_criterion import TERMS, targets_of
 
 
-@pytest.mark.parametrize(("model", "layout"), [("detr-resnet-50", DETR_ORIGINAL), ("lwdetr-tiny", LWDETR_ORIGINAL)])
+@pytest.mark.parametrize(
+    ("model", "layout"),
+    [
+        pytest.param("detr-resnet-50", DETR_ORIGINAL, marks=pytest.mark.slow),  # as long as all other tests of training
+        ("lwdetr-tiny", LWDETR_ORIGINAL),
+    ],
+)
 def test_step(model: str, layout: Layout, tmp_path: Path) -> None:
     network = golden.original_network(model, tmp_path).double().train()
     expected = golden.outputs(f"{model}.train")
