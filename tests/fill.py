@@ -12,6 +12,9 @@ from math import prod
 import numpy as np
 
 EMBEDDINGS = ("query_feat.weight", "refpoint_embed.weight", "pos_embed")
+DINOV2_TOKENS = tuple(
+    f"backbone.0.encoder.encoder.embeddings.{name}" for name in ("cls_token", "mask_token", "position_embeddings")
+)
 
 
 def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -26,7 +29,7 @@ def _fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return 1.0 + 0.1 * np.abs(noise)
     if name == "query_embed.weight":  # strong, so that queries differ
         return 6.0 * noise
-    if name.endswith(EMBEDDINGS):
+    if name.endswith(EMBEDDINGS) or name.startswith(DINOV2_TOKENS):
         return 0.5 * noise
     if name.endswith("bn3.weight"):  # small residual branches keep 100 layers well conditioned
         return 0.3 * (1.0 + 0.1 * noise)
@@ -39,7 +42,7 @@ def _fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) > 1:  # zero mean over the inputs, which removes the common offset of ReLUs
         noise -= noise.mean(axis=tuple(range(1, len(shape))), keepdims=True)
         return noise * np.sqrt(2.0 / prod(shape[1:]))
-    if name.endswith(("weight", "gamma_1", "gamma_2")):  # norm scales and LayerScale
+    if name.endswith(("weight", "gamma_1", "gamma_2", ".lambda1")):  # norm scales and LayerScale
         return 1.0 + 0.1 * noise
     return 0.1 * noise  # biases and running means
 

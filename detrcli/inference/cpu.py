@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..models.vit import WINDOWS, Block
+from ..models.vit import Block
 from .fuse import FusedQKVAttention
 
 
@@ -83,7 +83,7 @@ class Exp2Attention(nn.Module):
 
     def __init__(self, attention: FusedQKVAttention) -> None:
         super().__init__()
-        self.heads, self.window, self.output = attention.heads, attention.window, attention.output
+        self.heads, self.windows, self.output = attention.heads, attention.windows, attention.output
         qkv = attention.qkv
         weights = torch.cat((qkv.weight, qkv.bias[:, None]), dim=1).detach()
         query, key, value = weights.unflatten(0, (3, self.heads, -1))
@@ -97,7 +97,7 @@ class Exp2Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, S, D), window by window → the same shape."""
-        batch, groups = x.shape[0], WINDOWS**2 if self.window else 1
+        batch, groups = x.shape[0], self.windows
         qkv = torch.baddbmm(self.bias, self.weight.expand(batch, -1, -1), x.transpose(1, 2))
         query, key, value = (
             part.view(batch, self.heads, -1, groups, part.shape[-1] // groups).transpose(2, 3).flatten(0, 2)

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..models.detr import Detr
+from ..models.dinov2 import DinoV2, WindowEmbedding
 from ..models.lwdetr import LwDetr
-from ..models.projector import ConvNorm
+from ..models.projector import ChannelNorm, ConvNorm
 from ..models.resnet import BasicBlock, Bottleneck, FrozenBatchNorm, ResNet
-from ..models.vit import PATCH, WINDOWS, Block, LayerScale, PatchEmbedding, SelfAttention, to_windows
+from ..models.vit import WINDOWS, Block, LayerScale, PatchEmbedding, SelfAttention, ViT, to_windows
 
 
 def fuse(network: Detr | LwDetr) -> Detr | LwDetr:
@@ -44,8 +45,9 @@ def fuse_lwdetr(model: LwDetr) -> LwDetr:
     """Fuse what can be fused, and remove what only training needs.
 
     Batch norms are fused into the convolutions before them, and LayerScale into the projections before it. Queries,
-    keys and values come from one matrix product. Patches are gathered window by window, and positions are resized once
-    per image size. Only the first query group is kept.
+    keys and values come from one matrix product, without a bias of the keys, to which softmax is invariant. Patches are
+    gathered window by window, and positions are resized once per image size. Only the first query group is kept, and
+    the blocks up to the last feature map.
 
     Returns:
         The same model, in channels-last memory format.
@@ -57,15 +59,22 @@ def fuse_lwdetr(model: LwDetr) -> LwDetr:
     for module in list(model.modules()):
         if isinstance(module, ConvNorm):
             conv, norm, activation = module
-            module[0], module[1], module[2] = _fuse_norm(conv, norm), nn.Identity(), _in_place(activation)
+            if not isinstance(norm, ChannelNorm):
+                module[0], module[1] = _fuse_norm(conv, norm), nn.Identity()
+            module[2] = _in_place(activation)
         elif isinstance(module, Block):
             assert isinstance(module.attention, SelfAttention)
             _fuse_scale(module.attention.output, module.scale1)
             _fuse_scale(module.feedforward[2], module.scale2)
             module.attention = FusedQKVAttention(module.attention)
             module.scale1, module.scale2 = nn.Identity(), nn.Identity()
-    assert isinstance(model.backbone.embedding, PatchEmbedding)
-    model.backbone.embedding = FusedPatchEmbedding(model.backbone.embedding)
+    backbone = model.backbone
+    assert isinstance(backbone, ViT | DinoV2)
+    backbone.blocks = backbone.blocks[: max(backbone.features) + 1]
+    if isinstance(backbone.embedding, PatchEmbedding):
+        backbone.embedding = FusedPatchEmbedding(backbone.embedding.patches, backbone.embedding.positions, WINDOWS)
+    elif isinstance(backbone.embedding, WindowEmbedding):
+        backbone.embedding = FusedWindowEmbedding(backbone.embedding)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -76,7 +85,7 @@ class FusedQKVAttention(nn.Module):
         super().__init__()
         query, key, value = attention.query, attention.key, attention.value
         self.heads = attention.heads
-        self.window = attention.window
+        self.windows = attention.windows
         scale = (query.out_features // attention.heads) ** -0.5
         self.qkv = _linear(
             torch.cat((query.weight * scale, key.weight, value.weight)),
@@ -86,40 +95,62 @@ class FusedQKVAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, S, D), window by window → the same shape."""
-        groups = x.shape[0] * WINDOWS**2 if self.window else x.shape[0]
-        qkv = self.qkv(x).reshape(groups, -1, 3, self.heads, x.shape[-1] // self.heads)
+        qkv = self.qkv(x).reshape(x.shape[0] * self.windows, -1, 3, self.heads, x.shape[-1] // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         return torch.as_tensor(self.output(mixed.transpose(1, 2).reshape(x.shape)))
 
 
 class FusedPatchEmbedding(nn.Module):
-    """`PatchEmbedding` as one matrix product over patches gathered window by window, with cached positions."""
+    """Projection of patches as one matrix product over patches gathered window by window, with cached positions.
 
-    def __init__(self, embedding: PatchEmbedding) -> None:
+    Args:
+        patches: the convolution.
+        positions: module that returns the positions (1, H, W, D) of a grid.
+        windows: number of windows in each direction.
+    """
+
+    def __init__(self, patches: nn.Conv2d, positions: nn.Module, windows: int) -> None:
         super().__init__()
-        self.weight = _constant(embedding.patches.weight.permute(0, 2, 3, 1).flatten(1))
-        assert embedding.patches.bias is not None
-        self.bias = _constant(embedding.patches.bias)
-        self.positions = embedding.positions
+        self.patch, self.windows = patches.kernel_size[0], windows
+        self.weight = _constant(patches.weight.permute(0, 2, 3, 1).flatten(1))
+        assert patches.bias is not None
+        self.bias = _constant(patches.bias)
+        self.positions = positions
         self._cache: tuple[tuple[object, ...], Tensor] = (), torch.empty(0)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) → tokens (B, H·W/16², D), window by window."""
+        """Pixels (B, 3, H, W) → tokens (B, H·W/patch², D), window by window."""
         batch, _, height, width = pixels.shape
-        rows, columns = height // (WINDOWS * PATCH), width // (WINDOWS * PATCH)
-        x = pixels.permute(0, 2, 3, 1).reshape(batch, WINDOWS, rows, PATCH, WINDOWS, columns, PATCH * 3)
-        x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, WINDOWS**2 * rows * columns, -1)
+        patch, windows = self.patch, self.windows
+        rows, columns = height // (windows * patch), width // (windows * patch)
+        x = pixels.permute(0, 2, 3, 1).reshape(batch, windows, rows, patch, windows, columns, patch * 3)
+        x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, windows**2 * rows * columns, -1)
         x = F.linear(x, self.weight)
-        return x.add_(self._cached_positions(height // PATCH, width // PATCH))
+        return x.add_(self._cached_positions(height // patch, width // patch))
 
     def _cached_positions(self, height: int, width: int) -> Tensor:
         key = (height, width, self.weight.device, self.weight.dtype)
         cached_key, positions = self._cache  # read at once, since another thread may replace both
         if key != cached_key:
-            positions = to_windows(self.positions(height, width) + self.bias)
+            positions = to_windows(self.positions(height, width) + self.bias, self.windows)
             self._cache = key, positions
         return positions
+
+
+class FusedWindowEmbedding(nn.Module):
+    """`WindowEmbedding` with a `FusedPatchEmbedding`."""
+
+    def __init__(self, embedding: WindowEmbedding) -> None:
+        super().__init__()
+        self.windows = embedding.windows
+        self.patches = FusedPatchEmbedding(embedding.patches, embedding.positions, embedding.windows)
+        self.class_token = _constant(embedding.class_token + embedding.positions.of_class_token())
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) → tokens (B, windows² + H·W/patch², D), window by window, class token first."""
+        x = self.patches(pixels).unflatten(1, (self.windows**2, -1))
+        return torch.cat((self.class_token.expand(*x.shape[:2], 1, -1), x), dim=2).flatten(1, 2)
 
 
 def _fuse_norm(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:

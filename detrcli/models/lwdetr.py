@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from .boxes import Predictions, apply_deltas, make_anchors
 from .deformable import DeformableAttention
 from .layers import MLP
 from .position_encoding import sine_encoding
-from .projector import Projector
+from .projector import NormKind, Projector
 from .transformer import Attention, FeedForward
 from .vit import ViT
 
@@ -30,6 +31,7 @@ class LwDetrConfig:
         vit_positions: side of its grid of learned positions, which is resized to that of the image.
         scales: size of each feature map of the projector relative to the ViT's: 2 (P3), 1 (P4), 0.5 (P5).
         c2f_depth: convolution pairs per block of the projector.
+        projector_norm: norm of its convolutions.
         hidden_dim: D, the width of the decoder.
         num_queries: Q, the number of object queries in a group.
         num_groups: number of query groups, of which only the first is used for prediction.
@@ -49,6 +51,7 @@ class LwDetrConfig:
     vit_positions: int = 14
     scales: tuple[float, ...] = (1,)
     c2f_depth: int = 3
+    projector_norm: NormKind = "batch"
     hidden_dim: int = 256
     num_queries: int = 100
     num_groups: int = 13
@@ -86,6 +89,20 @@ SIZES = {
 """The published sizes (table 1), and this project's own "nano"."""
 
 
+class Cells(NamedTuple):
+    """Cells of feature maps, of which the best become proposals.
+
+    Attributes:
+        memory: (B, S, D) cells of all feature maps, zero where not valid.
+        anchors: (S, 4) anchor of each cell as cx, cy, w, h.
+        valid: (S,) bool, False for cells that are never proposed.
+    """
+
+    memory: Tensor
+    anchors: Tensor
+    valid: Tensor
+
+
 class ProposalHead(nn.Module):
     """Class scores and a box for every cell of the feature maps; each query group has its own head."""
 
@@ -96,24 +113,14 @@ class ProposalHead(nn.Module):
         self.class_head = nn.Linear(dim, num_classes)
         self.box_head = MLP(dim, dim, dim, 4)
 
-    def forward(self, memory: Tensor, anchors: Tensor, valid: Tensor, count: int) -> Predictions:
-        """Propose the cells with the highest scores.
-
-        Args:
-            memory: (B, S, D) cells of all feature maps, zero where not valid.
-            anchors: (S, 4) anchor of each cell as cx, cy, w, h.
-            valid: (S,) bool, False for cells that are never proposed.
-            count: number of proposals.
-
-        Returns:
-            Logits (B, count, K) and boxes (B, count, 4), highest score first.
-        """
-        embedded = self.norm(self.embed(memory))
+    def forward(self, cells: Cells, count: int) -> Predictions:
+        """Propose the cells with the highest scores: logits (B, count, K) and boxes (B, count, 4), best first."""
+        embedded = self.norm(self.embed(cells.memory))
         logits = self.class_head(embedded)
-        best = logits.amax(-1).masked_fill(~valid, -torch.inf).topk(count, dim=1).indices
+        best = logits.amax(-1).masked_fill(~cells.valid, -torch.inf).topk(count, dim=1).indices
         best_embedded = embedded.gather(1, best[..., None].expand(-1, -1, embedded.shape[-1]))
         best_logits = logits.gather(1, best[..., None].expand(-1, -1, logits.shape[-1]))
-        return Predictions(best_logits, apply_deltas(anchors[best], self.box_head(best_embedded)))
+        return Predictions(best_logits, apply_deltas(cells.anchors[best], self.box_head(best_embedded)))
 
 
 class DecoderLayer(nn.Module):
@@ -190,7 +197,20 @@ class LwDetr(nn.Module):
         super().__init__()
         self.config = config
         dim, queries = config.hidden_dim, config.num_queries * config.num_groups
-        self.backbone = ViT(
+        self.backbone = self._make_backbone()
+        self.projector = Projector(
+            config.vit_dim, len(config.features), dim, config.scales, config.c2f_depth, config.projector_norm
+        )
+        self.proposals = nn.ModuleList(ProposalHead(dim, config.num_classes) for _ in range(config.num_groups))
+        self.reference_deltas = nn.Embedding(queries, 4)
+        self.object_queries = nn.Embedding(queries, dim)
+        self.decoder = Decoder(config)
+        self.class_head = nn.Linear(dim, config.num_classes)
+        self.box_head = MLP(dim, dim, dim, 4)
+
+    def _make_backbone(self) -> nn.Module:
+        config = self.config
+        return ViT(
             config.vit_dim,
             config.vit_heads,
             config.vit_depth,
@@ -198,13 +218,6 @@ class LwDetr(nn.Module):
             config.features,
             config.vit_positions,
         )
-        self.projector = Projector(config.vit_dim, len(config.features), dim, config.scales, config.c2f_depth)
-        self.proposals = nn.ModuleList(ProposalHead(dim, config.num_classes) for _ in range(config.num_groups))
-        self.reference_deltas = nn.Embedding(queries, 4)
-        self.object_queries = nn.Embedding(queries, dim)
-        self.decoder = Decoder(config)
-        self.class_head = nn.Linear(dim, config.num_classes)
-        self.box_head = MLP(dim, dim, dim, 4)
 
     def forward(self, pixels: Tensor) -> Predictions:
         """Detect objects with the first query group.
@@ -232,12 +245,9 @@ class LwDetr(nn.Module):
         """
         maps, groups = self.feature_maps(pixels), self.config.num_groups
         proposals = self.propose(maps, self.proposals, self.config.num_queries)
-        count = proposals.boxes.shape[1] // groups
-        queries, reference_deltas = (
-            embedding.weight.unflatten(0, (groups, -1))[:, :count].flatten(0, 1)
-            for embedding in (self.object_queries, self.reference_deltas)
-        )
-        boxes = apply_deltas(proposals.boxes.detach(), reference_deltas)
+        boxes = self.reference_boxes(proposals.boxes.detach().unflatten(1, (groups, -1)))
+        queries = self.object_queries.weight.unflatten(0, (groups, -1))[:, : boxes.shape[2]].flatten(0, 1)
+        boxes = boxes.flatten(1, 2)
         states = self.decoder(queries, boxes, maps, groups)
         return [
             Predictions(self.class_head(state), apply_deltas(boxes, self.box_head(state))) for state in states
@@ -258,10 +268,23 @@ class LwDetr(nn.Module):
         Returns:
             Logits (B, Q, K) and boxes (B, Q, 4).
         """
-        count = proposed.shape[1]
-        boxes = apply_deltas(proposed, self.reference_deltas.weight[:count])
-        state = self.decoder(self.object_queries.weight[:count], boxes, maps)[-1]
+        boxes = self.reference_boxes(proposed[:, None])[:, 0]
+        state = self.decoder(self.object_queries.weight[: boxes.shape[1]], boxes, maps)[-1]
         return Predictions(self.class_head(state), apply_deltas(boxes, self.box_head(state)))
+
+    def reference_boxes(self, proposed: Tensor) -> Tensor:
+        """Adjust proposed boxes by the learned deltas of the object queries that take them.
+
+        Args:
+            proposed: (B, groups, N, 4) boxes for the first N queries of the first groups, at least float32.
+
+        Returns:
+            (B, groups, N, 4).
+        """
+        return apply_deltas(proposed, self._deltas(proposed.shape[1])[:, : proposed.shape[2]])
+
+    def _deltas(self, groups: int) -> Tensor:
+        return self.reference_deltas.weight.view(-1, self.config.num_queries, 4)[:groups]
 
     def propose(self, maps: Sequence[Tensor], heads: Iterable[nn.Module], count: int) -> Predictions:
         """Propose the best cells of the feature maps according to each head.
@@ -274,10 +297,14 @@ class LwDetr(nn.Module):
         Returns:
             Logits (B, heads·count, K) and boxes (B, heads·count, 4), head by head, highest score first.
         """
+        cells = self.cells(maps)
+        count = min(count, len(cells.anchors))
+        logits, boxes = zip(*(head(cells, count) for head in heads), strict=True)
+        return Predictions(torch.cat(logits, dim=1), torch.cat(boxes, dim=1))
+
+    def cells(self, maps: Sequence[Tensor]) -> Cells:
+        """Cells of feature maps (B, H, W, D); none is proposed whose anchor is too near the border."""
         memory = torch.cat([one.flatten(1, 2) for one in maps], dim=1)
         anchors = make_anchors([(one.shape[1], one.shape[2]) for one in maps], memory)
         valid = ((anchors > 0.01) & (anchors < 0.99)).all(-1)
-        memory = memory.masked_fill(~valid[:, None], 0)
-        count = min(count, len(anchors))
-        logits, boxes = zip(*(head(memory, anchors, valid, count) for head in heads), strict=True)
-        return Predictions(torch.cat(logits, dim=1), torch.cat(boxes, dim=1))
+        return Cells(memory.masked_fill(~valid[:, None], 0), anchors, valid)

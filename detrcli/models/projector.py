@@ -1,32 +1,50 @@
 """LW-DETR's projector from the ViT's feature maps to one map per scale (Chen et al. 2024, section 3.1, figure 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+NormKind: TypeAlias = Literal["batch", "layer"]
 EPS = 1e-6
 
 
-class ConvNorm(nn.Sequential):
-    """Convolution, batch norm, activation."""
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of a feature map."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, activation: nn.Module, *, stride: int = 1) -> None:
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+NORMS: Mapping[NormKind, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "layer": ChannelNorm}
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution, norm, activation."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, norm: NormKind, activation: nn.Module, *, stride: int = 1
+    ) -> None:
         conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(outputs), activation)
+        super().__init__(conv, NORMS[norm](outputs), activation)
 
 
 class C2f(nn.Module):
     """Block of YOLOv8: split the channels, convolve one half repeatedly, and fuse both halves and all its stages."""
 
-    def __init__(self, inputs: int, outputs: int, depth: int) -> None:
+    def __init__(self, inputs: int, outputs: int, depth: int, norm: NormKind) -> None:
         super().__init__()
         half = outputs // 2
-        self.split = ConvNorm(inputs, 2 * half, 1, nn.SiLU())
+        self.split = ConvNorm(inputs, 2 * half, 1, norm, nn.SiLU())
         self.bottlenecks = nn.ModuleList(
-            nn.Sequential(ConvNorm(half, half, 3, nn.SiLU()), ConvNorm(half, half, 3, nn.SiLU())) for _ in range(depth)
+            nn.Sequential(*(ConvNorm(half, half, 3, norm, nn.SiLU()) for _ in range(2))) for _ in range(depth)
         )
-        self.join = ConvNorm((2 + depth) * half, outputs, 1, nn.SiLU())
+        self.join = ConvNorm((2 + depth) * half, outputs, 1, norm, nn.SiLU())
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) → (B, outputs, H, W)."""
@@ -36,16 +54,16 @@ class C2f(nn.Module):
         return torch.as_tensor(self.join(torch.cat(parts, dim=1)))
 
 
-def resampler(dim: int, scale: float) -> tuple[nn.Module, int]:
+def resampler(dim: int, scale: float, norm: NormKind) -> tuple[nn.Module, int]:
     """Module that resamples a feature map to a scale (2, 1 or 0.5 of the ViT's), and its number of output channels."""
-    if scale == 2 and dim > 512:
+    if scale == 2 and dim > 512 and norm == "batch":  # LW-DETR-xlarge
         return nn.Sequential(
-            ConvNorm(dim, dim // 2, 1, nn.ReLU()), nn.ConvTranspose2d(dim // 2, dim // 4, 2, stride=2)
+            ConvNorm(dim, dim // 2, 1, norm, nn.ReLU()), nn.ConvTranspose2d(dim // 2, dim // 4, 2, stride=2)
         ), dim // 4
     if scale == 2:
         return nn.Sequential(nn.ConvTranspose2d(dim, dim // 2, 2, stride=2)), dim // 2
     if scale == 0.5:
-        return nn.Sequential(ConvNorm(dim, dim, 3, nn.ReLU(), stride=2)), dim
+        return nn.Sequential(ConvNorm(dim, dim, 3, norm, nn.ReLU(), stride=2)), dim
     if scale == 1:
         return nn.Sequential(), dim
     raise ValueError(f"scale must be 2, 1 or 0.5, not {scale}")
@@ -54,11 +72,11 @@ def resampler(dim: int, scale: float) -> tuple[nn.Module, int]:
 class Stage(nn.Module):
     """Resample all feature maps to one scale, and aggregate them."""
 
-    def __init__(self, dim: int, maps: int, hidden_dim: int, scale: float, depth: int) -> None:
+    def __init__(self, dim: int, maps: int, hidden_dim: int, scale: float, depth: int, norm: NormKind) -> None:
         super().__init__()
-        resamplers, channels = zip(*(resampler(dim, scale) for _ in range(maps)), strict=True)
+        resamplers, channels = zip(*(resampler(dim, scale, norm) for _ in range(maps)), strict=True)
         self.resamplers = nn.ModuleList(resamplers)
-        self.c2f = C2f(sum(channels), hidden_dim, depth)
+        self.c2f = C2f(sum(channels), hidden_dim, depth, norm)
         self.norm = nn.LayerNorm(hidden_dim, eps=EPS)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -77,11 +95,14 @@ class Projector(nn.Module):
         hidden_dim: channels of the outputs.
         scales: size of each output relative to the ViT's maps: 2 (P3), 1 (P4) or 0.5 (P5).
         depth: convolution pairs per C2f block.
+        norm: norm of each convolution: LW-DETR's over the batch, or RF-DETR's over the channels.
     """
 
-    def __init__(self, dim: int, maps: int, hidden_dim: int, scales: Sequence[float], depth: int) -> None:
+    def __init__(
+        self, dim: int, maps: int, hidden_dim: int, scales: Sequence[float], depth: int, norm: NormKind
+    ) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(Stage(dim, maps, hidden_dim, scale, depth) for scale in scales)
+        self.stages = nn.ModuleList(Stage(dim, maps, hidden_dim, scale, depth, norm) for scale in scales)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Feature maps (B, D, H, W) → one map (B, H·scale, W·scale, hidden_dim) per scale."""

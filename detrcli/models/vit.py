@@ -16,28 +16,28 @@ EPS = 1e-6
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; keys have no bias, since softmax is invariant to it.
+    """Multi-head self-attention.
 
     Args:
         dim: D, the width.
         heads: number of attention heads.
-        window: whether tokens attend within their window only.
+        windows: number of windows that tokens attend within; 1 is global attention.
+        key_bias: whether keys have a bias, to which softmax is invariant.
     """
 
-    def __init__(self, dim: int, heads: int, *, window: bool) -> None:
+    def __init__(self, dim: int, heads: int, *, windows: int, key_bias: bool) -> None:
         super().__init__()
         self.heads = heads
-        self.window = window
+        self.windows = windows
         self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=key_bias)
         self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, S, D), window by window → the same shape."""
-        groups = x.shape[0] * WINDOWS**2 if self.window else x.shape[0]
         query, key, value = (
-            part(x).view(groups, -1, self.heads, x.shape[-1] // self.heads).transpose(1, 2)
+            part(x).view(x.shape[0] * self.windows, -1, self.heads, x.shape[-1] // self.heads).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )
         mixed = F.scaled_dot_product_attention(query, key, value)
@@ -82,16 +82,16 @@ class PatchEmbedding(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) → tokens (B, H·W/16², D), window by window."""
         x = self.patches(pixels).permute(0, 2, 3, 1)
-        return to_windows(x + self.positions(*x.shape[1:3]))
+        return to_windows(x + self.positions(*x.shape[1:3]), WINDOWS)
 
 
 class Block(nn.Module):
     """Pre-norm transformer layer with LayerScale, within windows or over the whole image."""
 
-    def __init__(self, dim: int, heads: int, *, window: bool) -> None:
+    def __init__(self, dim: int, heads: int, *, windows: int, key_bias: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=EPS)
-        self.attention: nn.Module = SelfAttention(dim, heads, window=window)
+        self.attention: nn.Module = SelfAttention(dim, heads, windows=windows, key_bias=key_bias)
         self.scale1: nn.Module = LayerScale(dim)
         self.norm2 = nn.LayerNorm(dim, eps=EPS)
         self.feedforward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
@@ -129,7 +129,9 @@ class ViT(nn.Module):
         super().__init__()
         self.features = frozenset(features)
         self.embedding: nn.Module = PatchEmbedding(dim, positions)
-        self.blocks = nn.ModuleList(Block(dim, heads, window=index in window_blocks) for index in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(dim, heads, windows=WINDOWS**2 if index in window_blocks else 1) for index in range(depth)
+        )
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Normalized pixels (B, 3, H, W), sides multiples of 64 → feature maps (B, D, H/16, W/16), shallow to deep."""
@@ -141,19 +143,19 @@ class ViT(nn.Module):
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in self.features:
-                maps.append(from_windows(x, height, width))
+                maps.append(from_windows(x, height, width, WINDOWS))
         return maps
 
 
-def to_windows(x: Tensor) -> Tensor:
-    """Feature map (B, H, W, D) → tokens (B, H·W, D), window by window."""
+def to_windows(x: Tensor, windows: int) -> Tensor:
+    """Feature map (B, H, W, D) → tokens (B, H·W, D), window by window, `windows` in each direction."""
     batch, height, width, dim = x.shape
-    x = x.view(batch, WINDOWS, height // WINDOWS, WINDOWS, width // WINDOWS, dim)
+    x = x.view(batch, windows, height // windows, windows, width // windows, dim)
     return x.transpose(2, 3).reshape(batch, height * width, dim)
 
 
-def from_windows(x: Tensor, height: int, width: int) -> Tensor:
+def from_windows(x: Tensor, height: int, width: int, windows: int) -> Tensor:
     """Tokens (B, H·W, D), window by window → feature map (B, D, H, W), channels last in memory."""
     batch, _, dim = x.shape
-    x = x.view(batch, WINDOWS, WINDOWS, height // WINDOWS, width // WINDOWS, dim)
+    x = x.view(batch, windows, windows, height // windows, width // windows, dim)
     return x.transpose(2, 3).reshape(batch, height, width, dim).permute(0, 3, 1, 2)

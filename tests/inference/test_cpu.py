@@ -38,7 +38,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def attention(*, window: bool = False, sharpness: float = 1, shift: float = 0) -> FusedQKVAttention:
     """Attention whose largest score grows with the square of `sharpness`, and whose scores are all shifted."""
     torch.manual_seed(0)
-    plain = SelfAttention(DIM, HEADS, window=window).requires_grad_(False).double()
+    plain = SelfAttention(DIM, HEADS, windows=16 if window else 1, key_bias=False).requires_grad_(False).double()
     plain.query.weight *= sharpness
     plain.key.weight *= sharpness
     fused = FusedQKVAttention(plain)
