@@ -9,7 +9,7 @@ from .boxes import Predictions, at_least_float32
 from .layers import MLP
 from .position_encoding import grid_coordinates, padded_coordinates, sine_encoding
 from .resnet import BlockKind, ResNet
-from .transformer import Decoder, Encoder
+from .transformer import Decoder, Encoder, NormPlacement
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class DetrConfig:
         encoder_layers: number of encoder layers.
         decoder_layers: number of decoder layers.
         dropout: applied in training only.
+        norm: whether the transformer's layers normalize the outputs (post) or the inputs (pre) of their sublayers.
     """
 
     num_classes: int
@@ -41,6 +42,7 @@ class DetrConfig:
     encoder_layers: int = 6
     decoder_layers: int = 6
     dropout: float = 0.1
+    norm: NormPlacement = "post"
 
 
 class Detr(nn.Module):
@@ -52,9 +54,9 @@ class Detr(nn.Module):
         sizes = (config.hidden_dim, config.heads, config.feedforward, config.dropout)
         self.backbone = ResNet(config.depths, block=config.block, dilation=config.dilation)
         self.input_projection = nn.Conv2d(self.backbone.channels, config.hidden_dim, 1)
-        self.encoder = Encoder(config.encoder_layers, *sizes)
+        self.encoder = Encoder(config.encoder_layers, *sizes, norm=config.norm)
         self.object_queries = nn.Embedding(config.num_queries, config.hidden_dim)
-        self.decoder = Decoder(config.decoder_layers, *sizes)
+        self.decoder = Decoder(config.decoder_layers, *sizes, norm=config.norm)
         self.class_head = nn.Linear(config.hidden_dim, config.num_classes + 1)
         self.box_head = MLP(*[config.hidden_dim] * 3, 4)
 

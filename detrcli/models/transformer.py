@@ -1,8 +1,16 @@
-"""Transformer of DETR (section 3.2 and appendix A.3): post-norm, with positions added in every layer."""
+"""Transformer of DETR (section 3.2 and appendix A.3), with positions added in every layer.
+
+DETR normalizes the output of each sublayer (post-norm); Table Transformer normalizes the input (pre-norm).
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+NormPlacement: TypeAlias = Literal["post", "pre"]
 
 
 class Attention(nn.Module):
@@ -101,26 +109,77 @@ class DecoderLayer(nn.Module):
         return torch.as_tensor(self.norm3(x + self.dropout(self.feedforward(x))))
 
 
-class Encoder(nn.Module):
-    """Stack of encoder layers."""
+class PreNormEncoderLayer(EncoderLayer):
+    """`EncoderLayer` with pre-norm; positions are added after the norm."""
 
-    def __init__(self, layers: int, dim: int, heads: int, feedforward: int, dropout: float) -> None:
+    def forward(self, x: Tensor, position: Tensor, attn_mask: Tensor | None) -> Tensor:
+        """See `EncoderLayer.forward`."""
+        normed = self.norm1(x)
+        with_pos = normed + position
+        x = x + self.dropout(self.self_attention(with_pos, with_pos, normed, attn_mask))
+        return x + torch.as_tensor(self.dropout(self.feedforward(self.norm2(x))))
+
+
+class PreNormDecoderLayer(DecoderLayer):
+    """`DecoderLayer` with pre-norm; object queries are added after the norm."""
+
+    def forward(
+        self, x: Tensor, query_pos: Tensor, memory: Tensor, with_pos: Tensor, attn_mask: Tensor | None
+    ) -> Tensor:
+        """See `DecoderLayer.forward`."""
+        normed = self.norm1(x)
+        queries = normed + query_pos
+        x = x + self.dropout(self.self_attention(queries, queries, normed))
+        x = x + self.dropout(self.cross_attention(self.norm2(x) + query_pos, with_pos, memory, attn_mask))
+        return x + torch.as_tensor(self.dropout(self.feedforward(self.norm3(x))))
+
+
+class LayerKinds(NamedTuple):
+    """Kinds of layers that go together.
+
+    Attributes:
+        encoder: kind of encoder layer.
+        decoder: kind of decoder layer.
+        encoder_norm: builds the final norm of the encoder from the width.
+    """
+
+    encoder: type[EncoderLayer]
+    decoder: type[DecoderLayer]
+    encoder_norm: Callable[[int], nn.Module]
+
+
+LAYERS: dict[NormPlacement, LayerKinds] = {
+    "post": LayerKinds(EncoderLayer, DecoderLayer, nn.Identity),
+    "pre": LayerKinds(PreNormEncoderLayer, PreNormDecoderLayer, nn.LayerNorm),
+}
+
+
+class Encoder(nn.Module):
+    """Stack of encoder layers, with a final norm after pre-norm layers."""
+
+    def __init__(
+        self, layers: int, dim: int, heads: int, feedforward: int, dropout: float, *, norm: NormPlacement
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(dim, heads, feedforward, dropout) for _ in range(layers))
+        kinds = LAYERS[norm]
+        self.layers = nn.ModuleList(kinds.encoder(dim, heads, feedforward, dropout) for _ in range(layers))
+        self.norm = kinds.encoder_norm(dim)
 
     def forward(self, x: Tensor, position: Tensor, attn_mask: Tensor | None) -> Tensor:
         """(B, S, D), with positions (B or 1, S, D) and the `attn_mask` of `Attention` → memory (B, S, D)."""
         for layer in self.layers:
             x = layer(x, position, attn_mask)
-        return x
+        return torch.as_tensor(self.norm(x))
 
 
 class Decoder(nn.Module):
     """Stack of decoder layers with one final norm."""
 
-    def __init__(self, layers: int, dim: int, heads: int, feedforward: int, dropout: float) -> None:
+    def __init__(
+        self, layers: int, dim: int, heads: int, feedforward: int, dropout: float, *, norm: NormPlacement
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(dim, heads, feedforward, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(LAYERS[norm].decoder(dim, heads, feedforward, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, queries: Tensor, memory: Tensor, position: Tensor, attn_mask: Tensor | None) -> list[Tensor]:
