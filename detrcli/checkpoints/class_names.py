@@ -2,27 +2,31 @@
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..classes import UNUSED, clean_name
 from ..errors import ClassNamesWarning, UsageError, one_line
 from ..files import read_file
-from .dataset_classes import COCO, OBJECTS365
 from .find import Checkpoint
 
 
-def checkpoint_class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
+def checkpoint_class_names(checkpoint: Checkpoint, count: int, datasets: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     """Return the name of each label, from config.json, the training arguments, or the dataset with as many classes.
+
+    Args:
+        checkpoint: the model's files.
+        count: number of labels.
+        datasets: class names of the datasets that published models of this family detect.
 
     Warns:
         ClassNamesWarning: the files do not name the classes, or config.json counts its labels from 1.
     """
     names = (checkpoint.config or {}).get("id2label")
     if not isinstance(names, dict):
-        datasets = {len(classes): classes for classes in (COCO, OBJECTS365)}
-        known = _training_class_names(checkpoint, count) or datasets.get(count)
+        known = _training_class_names(checkpoint, count)
+        known = known or next((classes for classes in datasets if len(classes) == count), None)
         if known is None:
             known = tuple(f"class {label}" for label in range(count))
             _warn(f"{checkpoint.name} does not name its {count} classes")

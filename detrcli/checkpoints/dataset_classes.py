@@ -1,4 +1,4 @@
-"""Class names of COCO and Objects365, for checkpoints that do not contain them."""
+"""Class names of COCO, Objects365 and PubTables-1M, for checkpoints that do not contain them."""
 
 COCO = tuple(
     (
@@ -57,3 +57,16 @@ OBJECTS365 = tuple(
     ).split("; ")
 )
 """Names of Objects365's category ids 1 to 365, after an unused 0."""
+
+TABLES = ("table", "table rotated")
+"""Names of PubTables-1M's classes for table detection."""
+
+TABLE_STRUCTURE = (
+    "table",
+    "table column",
+    "table row",
+    "table column header",
+    "table projected row header",
+    "table spanning cell",
+)
+"""Names of PubTables-1M's classes for the structure of a table."""

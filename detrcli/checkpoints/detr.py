@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from .config import attention_heads, backbone_config, count_modules, require
 from .find import Checkpoint
 from .layouts import DETR_HUB, DETR_HUB_TIMM, Layout
 
+Config = TypeVar("Config", bound=DetrConfig)
 _RESNETS = r"(?:microsoft/)?resnet-?(?:18|26|34|50|101|152|200)(?:\.\w+)?"
 """Backbones that config.json may name."""
 
@@ -29,19 +30,30 @@ TIMM_RESNETS: dict[tuple[BlockKind, tuple[int, ...]], int] = {
 
 
 def read_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrConfig:
-    """Derive the configuration from the tensors' shapes (by our names), and the rest from config.json.
+    """Derive the configuration of a DETR; see `read_config_of`."""
+    return read_config_of(DetrConfig, "DETR", checkpoint, tensors)
+
+
+def read_config_of(kind: type[Config], family: str, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> Config:
+    """Derive the configuration from the tensors' shapes, and the rest from config.json.
 
     Missing and misshapen tensors raise KeyError, ValueError or IndexError, which `Family.build` reports.
+
+    Args:
+        kind: class of the configuration.
+        family: name of the model family.
+        checkpoint: the model's files.
+        tensors: its tensors, by our names.
 
     Raises:
         ModelError: config.json asks for something that is not supported.
     """
     config = checkpoint.config or {}
     nested = backbone_config(config)
-    _check_backbone(checkpoint, tensors)
+    _check_backbone(family, checkpoint, tensors)
     heads, dropout = config.get("encoder_attention_heads", 8), config.get("dropout", 0.1)
     require(
-        "DETR",
+        family,
         ("activation_function", config.get("activation_function", "relu"), "relu"),
         ("position_embedding_type", config.get("position_embedding_type", "sine"), "sine"),
         ("decoder_attention_heads", config.get("decoder_attention_heads", heads), heads),
@@ -52,7 +64,7 @@ def read_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrCo
     if not isinstance(dropout, int | float):
         raise ModelError(f"config.json of {checkpoint.name} says dropout = {dropout!r:.80}, which is not a number")
     classes, hidden = tensors["class_head.weight"].shape
-    return DetrConfig(
+    return kind(
         num_classes=classes - 1,
         num_queries=tensors["object_queries.weight"].shape[0],
         depths=tuple(count_modules(tensors, rf"backbone\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)),
@@ -67,7 +79,7 @@ def read_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> DetrCo
     )
 
 
-def _check_backbone(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
+def _check_backbone(family: str, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
     """Refuse any backbone but a plain ResNet, as named in config.json or seen from the first layer's tensors."""
     config = checkpoint.config or {}
     nested = backbone_config(config)
@@ -78,7 +90,7 @@ def _check_backbone(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> No
         name = "a ResNet whose stem has three convolutions, such as timm's resnet50d"
     if name is not None and not re.fullmatch(_RESNETS, str(name)):
         raise BackboneError(
-            f"the backbone of {checkpoint.weights} is {name}; DETR is supported with a plain ResNet only"
+            f"the backbone of {checkpoint.weights} is {name}; {family} is supported with a plain ResNet only"
         )
 
 

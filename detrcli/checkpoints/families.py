@@ -10,10 +10,20 @@ from ..errors import ModelError
 from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, fit_and_pad, fixed_size, shortest_edge
 from ..models.detr import Detr, DetrConfig
 from ..models.lwdetr import LwDetr, LwDetrConfig
+from ..models.table_transformer import TableTransformerConfig
 from ..models.vit import PATCH, WINDOWS
-from . import detr, lwdetr
+from . import detr, lwdetr, table_transformer
+from .dataset_classes import COCO, OBJECTS365, TABLE_STRUCTURE, TABLES
 from .find import Checkpoint
-from .layouts import DETR_HUB, DETR_ORIGINAL, LWDETR_HUB, LWDETR_ORIGINAL, Layout
+from .layouts import (
+    DETR_HUB,
+    DETR_ORIGINAL,
+    LWDETR_HUB,
+    LWDETR_ORIGINAL,
+    TABLE_TRANSFORMER_HUB,
+    TABLE_TRANSFORMER_ORIGINAL,
+    Layout,
+)
 
 Network: TypeAlias = Detr | LwDetr
 Size: TypeAlias = int | tuple[int, int]
@@ -34,9 +44,10 @@ class Family(Generic[Config]):
         write_config: returns the contents of config.json, without the classes.
         hub_layout: returns the layout that a network is saved in.
         image_processor: what preprocessor_config.json says beside the preprocessing.
-        resize: the paper's resize rule.
+        resize: returns the paper's resize rule.
         resize_to: returns the resize rule for one number.
         stride: number that both sides of the network's input must be multiples of.
+        datasets: class names of the datasets that published models detect.
         notes: lines on properties that no tensor tells.
     """
 
@@ -48,9 +59,10 @@ class Family(Generic[Config]):
     write_config: Callable[[Config], dict[str, Any]]
     hub_layout: Callable[[Config], Layout]
     image_processor: Mapping[str, Any]
-    resize: ResizeRule
+    resize: Callable[[Config], ResizeRule]
     resize_to: Callable[[int], ResizeRule]
     stride: int = 1
+    datasets: tuple[tuple[str, ...], ...] = (COCO, OBJECTS365)
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda _: ()
 
     def build(self, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> Network:
@@ -105,7 +117,7 @@ DETR = Family(
     write_config=detr.write_config,
     hub_layout=detr.hub_layout,
     image_processor={"image_processor_type": "DetrImageProcessor", "do_pad": True},
-    resize=ShortestEdge(800, 1333),
+    resize=lambda _: ShortestEdge(800, 1333),
     resize_to=shortest_edge,
     notes=detr.notes,
 )
@@ -118,13 +130,28 @@ LWDETR = Family(
     write_config=lwdetr.write_config,
     hub_layout=lambda _: LWDETR_HUB,
     image_processor={"image_processor_type": "DeformableDetrImageProcessor", "do_pad": False},
-    resize=Exactly(640, 640),
+    resize=lambda _: Exactly(640, 640),
     resize_to=lambda side: Exactly(side, side),
     stride=PATCH * WINDOWS,
 )
-FAMILIES: tuple[Family[Any], ...] = (DETR, LWDETR)
+TABLE_TRANSFORMER = Family(
+    name="Table Transformer",
+    config=TableTransformerConfig,
+    network=Detr,
+    layouts=(TABLE_TRANSFORMER_ORIGINAL, TABLE_TRANSFORMER_HUB),
+    read_config=table_transformer.read_config,
+    write_config=table_transformer.write_config,
+    hub_layout=detr.hub_layout,
+    image_processor=DETR.image_processor,
+    resize=table_transformer.resize,
+    resize_to=lambda longest: ShortestEdge(longest, longest),
+    datasets=(TABLES, TABLE_STRUCTURE),
+    notes=detr.notes,
+)
+FAMILIES: tuple[Family[Any], ...] = (TABLE_TRANSFORMER, DETR, LWDETR)
+"""Table Transformer precedes DETR, all of whose tensors it has."""
 
 
 def family_of(config: DetrConfig | LwDetrConfig) -> Family[Any]:
     """Return the family of a configuration."""
-    return next(family for family in FAMILIES if isinstance(config, family.config))
+    return next(family for family in FAMILIES if type(config) is family.config)

@@ -23,7 +23,7 @@ class Layout:
 
     Attributes:
         title: name for messages.
-        mark: a tensor that only files of this layout have.
+        mark: a tensor that only files of this layout have, or those of a family that precedes it in the table.
         rows: published name, our name.
         aliases: names in transformers' memory, names in the files that it saves; only used for reading.
     """
@@ -149,6 +149,7 @@ DETR_HUB_TIMM = Layout(
         ("model.encoder.layers.*.final_layer_norm", "encoder.layers.*.norm2"),
         ("model.decoder.layers.*.encoder_attn_layer_norm", "decoder.layers.*.norm2"),
         ("model.decoder.layers.*.final_layer_norm", "decoder.layers.*.norm3"),
+        ("model.encoder.layernorm", "encoder.norm"),
         ("model.decoder.layernorm", "decoder.norm"),
     ),
     aliases=(
@@ -178,6 +179,11 @@ DETR_HUB = replace(
     ),
 )  # fmt: skip
 """Layout with transformers' ResNet; reads files with timm's, too."""
+
+TABLE_TRANSFORMER_ORIGINAL = replace(
+    DETR_ORIGINAL, title="original Table Transformer", mark="transformer.encoder.norm.weight"
+)
+TABLE_TRANSFORMER_HUB = replace(DETR_HUB, title="Table Transformer on the Hub", mark="model.encoder.layernorm.weight")
 
 _PROPOSALS = (
     ("enc_output.*", "proposals.*.embed"),

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ModelError, ModelWarning
+from ..images.resize import ResizeRule
 from .class_names import check_class_names, checkpoint_class_names
 from .families import FAMILIES, Family, Network, Size
 from .find import PREPROCESSOR, Checkpoint, find
 from .layouts import Layout
-from .model_types import ONLY_SUPPORTED, unsupported_model
+from .model_types import ONLY_SUPPORTED, SUPPORTED, unsupported_model
 from .names import DEFAULT_MODEL
 from .preprocessing import Preprocessing, preprocessing, resizes
 from .read import read_weights
@@ -76,12 +77,12 @@ def load_checkpoint(
     counters = {name: torch.tensor(0) for name in expected if name.endswith(COUNTER)}
     _check_match({name: expected[name] for name in expected if name not in counters}, tensors, origin, checkpoint)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()} | counters, assign=True)
-    rules = _preprocessing(checkpoint, family, size)
+    rules = _preprocessing(checkpoint, family, family.resize(network.config), size)
     count = network.config.num_classes
     if count < 1:
         raise ModelError(f"the model in {checkpoint.weights} has no classes")
     if class_names is None:
-        class_names = checkpoint_class_names(checkpoint, count)
+        class_names = checkpoint_class_names(checkpoint, count, family.datasets)
     else:
         class_names = check_class_names(class_names, count, checkpoint.name)
     network = network.eval().to(memory_format=torch.channels_last)
@@ -102,9 +103,17 @@ def _recognize(names: Collection[str], checkpoint: Checkpoint) -> tuple[Family[A
     for family in FAMILIES:
         for layout in family.layouts:
             if layout.mark in names:
+                _check_type(family, checkpoint)
                 return family, layout
     marks = " or ".join(f"{layout.mark} ({layout.title})" for family in FAMILIES for layout in family.layouts)
     raise ModelError(f"{checkpoint.weights} has no {marks}, so its layout is unknown; it has {_some(names)}")
+
+
+def _check_type(family: Family[Any], checkpoint: Checkpoint) -> None:
+    """Refuse a config.json of another family."""
+    described = SUPPORTED.get((checkpoint.config or {}).get("model_type", ""), family.name)
+    if described != family.name:
+        raise ModelError(f"{checkpoint.weights} is {family.name}, but its config.json describes {described}")
 
 
 def _check_values(tensors: Mapping[str, Tensor], origin: Mapping[str, str], checkpoint: Checkpoint) -> None:
@@ -143,11 +152,11 @@ def _some(names: Iterable[str], separator: str = ", ") -> str:
     return separator.join(names[:MAX_LISTED]) + more
 
 
-def _preprocessing(checkpoint: Checkpoint, family: Family[Any], size: Size | None) -> Preprocessing:
+def _preprocessing(checkpoint: Checkpoint, family: Family[Any], usual: ResizeRule, size: Size | None) -> Preprocessing:
     """Read the preprocessing, and warn if the files do not say what size images are resized to."""
     settings = checkpoint.preprocessor
     sized = settings is None or resizes(settings)
-    rules = preprocessing(checkpoint, family.resize if sized else family.resize_to(DEFAULT_SIZE))
+    rules = preprocessing(checkpoint, usual if sized else family.resize_to(DEFAULT_SIZE))
     if size is not None:
         return replace(rules, resize=family.rule_for(size, rules.resize))
     family.check(rules.resize)

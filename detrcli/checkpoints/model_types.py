@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-SUPPORTED = {"detr": "DETR", "lw_detr": "LW-DETR"}
+SUPPORTED = {"detr": "DETR", "lw_detr": "LW-DETR", "table-transformer": "Table Transformer"}
 """`model_type` of supported models → name for messages."""
 UNSUPPORTED = {
     "conditional_detr": "Conditional DETR",
@@ -22,11 +22,11 @@ UNSUPPORTED = {
     "rf_detr": "RF-DETR",
     "rt_detr": "RT-DETR",
     "rt_detr_v2": "RT-DETRv2",
-    "table-transformer": "Table Transformer",
     "yolos": "YOLOS",
 }
 """`model_type` of similar models → name for messages."""
-ONLY_SUPPORTED = f"only {' and '.join(SUPPORTED.values())} are supported"
+*_FIRST, _LAST = SUPPORTED.values()
+ONLY_SUPPORTED = f"only {', '.join(_FIRST)} and {_LAST} are supported"
 
 _MARKS = (
     ("DETR for panoptic segmentation", r"(?:mask_head|bbox_attention)\."),
@@ -38,7 +38,6 @@ _MARKS = (
     ("RT-DETR", r"denoising_class_embed\."),
     ("YOLOS", r"(?:det_token|detection_tokens)$"),
     ("MaskFormer or Mask2Former", r"(?:sem_seg_head|pixel_level_module)\."),
-    ("Table Transformer", r"(?:transformer\.encoder\.norm|model\.encoder\.layernorm)\."),
     ("a YOLO model", r"model\.\d+\.(?:conv|cv1)\."),
     ("a torchvision detector", r"(?:roi_heads|rpn)\."),
 )

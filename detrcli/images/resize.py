@@ -42,6 +42,8 @@ class ShortestEdge:
         return (target, other) if width < height else (other, target)
 
     def __str__(self) -> str:
+        if self.longest is not None and self.longest <= self.shortest:
+            return f"a longer side of {self.longest}"
         limit = "" if self.longest is None else f", but the longer side to at most {self.longest}"
         return f"a shorter side of {self.shortest}{limit}"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..checkpoints.families import DETR, LWDETR, Size, family_of
+from ..checkpoints.families import Size, family_of
 from ..checkpoints.find import find
 from ..checkpoints.load import LoadedModel, load_checkpoint
 from ..checkpoints.preprocessing import Preprocessing
@@ -15,6 +15,7 @@ from ..errors import ModelError
 from ..images.resize import Exactly, ResizeRule
 from ..models.detr import DetrConfig
 from ..models.lwdetr import SIZES, LwDetrConfig
+from ..models.table_transformer import DETECTION, STRUCTURE
 from .initialize import initialize, with_classes
 from .optimizer import freeze_stem
 
@@ -33,13 +34,18 @@ class Architecture:
 
 
 _R101 = (3, 4, 23, 3)
+_CONFIGS: dict[str, DetrConfig | LwDetrConfig] = {
+    **{f"lwdetr-{name}": config for name, config in SIZES.items()},
+    "detr-resnet-50": DetrConfig(91),
+    "detr-resnet-50-dc5": DetrConfig(91, dilation=True),
+    "detr-resnet-101": DetrConfig(91, depths=_R101),
+    "detr-resnet-101-dc5": DetrConfig(91, depths=_R101, dilation=True),
+    "table-transformer-detection": DETECTION,
+    "table-transformer-structure": STRUCTURE,
+}
 ARCHITECTURES = {
-    **{f"lwdetr-{name}": Architecture(config, LWDETR.resize) for name, config in SIZES.items()},
+    **{name: Architecture(config, family_of(config).resize(config)) for name, config in _CONFIGS.items()},
     "lwdetr-nano": Architecture(SIZES["nano"], Exactly(320, 320)),
-    "detr-resnet-50": Architecture(DetrConfig(91), DETR.resize),
-    "detr-resnet-50-dc5": Architecture(DetrConfig(91, dilation=True), DETR.resize),
-    "detr-resnet-101": Architecture(DetrConfig(91, depths=_R101), DETR.resize),
-    "detr-resnet-101-dc5": Architecture(DetrConfig(91, depths=_R101, dilation=True), DETR.resize),
 }
 
 

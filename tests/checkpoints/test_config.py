@@ -14,7 +14,7 @@ from torch import Tensor
 from detrcli.checkpoints.class_names import checkpoint_class_names
 from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.detr import find_dilation, read_config
-from detrcli.checkpoints.families import DETR
+from detrcli.checkpoints.families import DETR, Family
 from detrcli.checkpoints.find import Checkpoint
 from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from detrcli.checkpoints.preprocessing import preprocessing as family_preprocessing
@@ -185,27 +185,31 @@ def test_missing_and_misshapen_tensors(name: str) -> None:
     assert name in str(caught.value)
 
 
+def class_names(config: dict[str, Any] | None, count: int, family: Family[Any] = DETR) -> tuple[str, ...]:
+    return checkpoint_class_names(checkpoint(config), count, family.datasets)
+
+
 def test_own_class_names() -> None:
     names = ("balloon", "kite", "ufo", "bird", "plane", "superman", "cloud")
     config = OLD | {"id2label": {str(label): name for label, name in enumerate(names)}}
-    assert checkpoint_class_names(checkpoint(config), 7) == names
+    assert class_names(config, 7) == names
 
 
 def test_class_names_that_cannot_be_encoded() -> None:
     config = OLD | {"id2label": {"0": "half a fox \ud83d", "1": "ünï 🦊"}}
-    assert checkpoint_class_names(checkpoint(config), 2) == ("half a fox ?", "ünï 🦊")
+    assert class_names(config, 2) == ("half a fox ?", "ünï 🦊")
 
 
 def test_class_names_with_gaps() -> None:
     config = OLD | {"id2label": {"0": "balloon", "2": 2, "9": "none of them"}}
-    assert checkpoint_class_names(checkpoint(config), 3) == ("balloon", "class 1", "2")
+    assert class_names(config, 3) == ("balloon", "class 1", "2")
 
 
 @pytest.mark.parametrize("config", [None, OLD, OLD | {"id2label": None}, OLD | {"id2label": ["cat"]}])
 def test_class_names_of_the_dataset(config: dict[str, Any] | None) -> None:
-    assert checkpoint_class_names(checkpoint(config), 91) == COCO
+    assert class_names(config, 91) == COCO
     assert (COCO[1], COCO[17], COCO[90]) == ("person", "cat", "toothbrush")
-    assert checkpoint_class_names(checkpoint(config), 2) == ("class 0", "class 1")
+    assert class_names(config, 2) == ("class 0", "class 1")
 
 
 def test_without_a_preprocessor_the_papers_rule() -> None:

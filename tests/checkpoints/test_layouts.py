@@ -16,12 +16,15 @@ from detrcli.checkpoints.layouts import (
     DETR_ORIGINAL,
     LWDETR_HUB,
     LWDETR_ORIGINAL,
+    TABLE_TRANSFORMER_HUB,
+    TABLE_TRANSFORMER_ORIGINAL,
     Layout,
 )
 from detrcli.checkpoints.load import load_checkpoint, load_model
 from detrcli.errors import ModelError
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr, LwDetrConfig
+from detrcli.models.table_transformer import DETECTION
 
 from ..places import DATA
 
@@ -31,6 +34,9 @@ CONFIGS: dict[str, DetrConfig | LwDetrConfig] = {
     "detr-resnet-50.timm-backbone": DetrConfig(91),
     "detr-resnet-50-dc5": DetrConfig(91, dilation=True),
     "detr-resnet-101": DetrConfig(91, depths=(3, 4, 23, 3)),
+    "table-transformer-detection": DETECTION,
+    "table-transformer-detection.hf-backbone": DETECTION,
+    "table-transformer-detection.timm-backbone": DETECTION,
     "lwdetr-tiny": SIZES["tiny"],
     "lwdetr-small": SIZES["small"],
     "lwdetr-medium": SIZES["medium"],
@@ -48,8 +54,7 @@ def shapes(file: str) -> dict[str, tuple[int, ...]]:
 
 
 def layout_of(file: str) -> Layout:
-    (layout,) = (layout for family in FAMILIES for layout in family.layouts if layout.mark in shapes(file))
-    return layout
+    return next(layout for family in FAMILIES for layout in family.layouts if layout.mark in shapes(file))
 
 
 def ours(config: DetrConfig | LwDetrConfig) -> dict[str, Tensor]:
@@ -81,6 +86,11 @@ def test_layouts_are_recognized() -> None:
     kinds = (
         (DETR_ORIGINAL, ("detr-resnet-50", "detr-resnet-50-dc5", "detr-resnet-101")),
         (DETR_HUB, ("detr-resnet-50.hf-backbone", "detr-resnet-50.timm-backbone")),
+        (TABLE_TRANSFORMER_ORIGINAL, ("table-transformer-detection",)),
+        (
+            TABLE_TRANSFORMER_HUB,
+            ("table-transformer-detection.hf-backbone", "table-transformer-detection.timm-backbone"),
+        ),
         (LWDETR_ORIGINAL, ("lwdetr-tiny", "lwdetr-small", "lwdetr-medium", "lwdetr-large")),
         (LWDETR_HUB, ("lwdetr-tiny.hub", "lwdetr-large.hub")),
     )

@@ -11,7 +11,7 @@ from torch import nn
 
 from detrcli.checkpoints.families import FAMILIES
 from detrcli.checkpoints.load import load_model
-from detrcli.checkpoints.model_types import SUPPORTED, unsupported_model
+from detrcli.checkpoints.model_types import ONLY_SUPPORTED, SUPPORTED, unsupported_model
 from detrcli.errors import ModelError
 
 from ..places import SHARED
@@ -31,7 +31,6 @@ LAYERS: dict[str, Any] = {
 MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "Conditional DETR": (transformers.ConditionalDetrForObjectDetection, BACKBONE | LAYERS),
     "Deformable DETR": (transformers.DeformableDetrForObjectDetection, BACKBONE | LAYERS | {"decoder_layers": 2}),
-    "Table Transformer": (transformers.TableTransformerForObjectDetection, BACKBONE | LAYERS),
     "DAB-DETR": (transformers.DabDetrForObjectDetection, BACKBONE | LAYERS | {"hidden_size": 64}),
     "panoptic": (transformers.DetrForSegmentation, BACKBONE | LAYERS),
     "YOLOS": (
@@ -52,12 +51,13 @@ def refused(model: Path) -> str:
         load_model(model)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.endswith("; only DETR and LW-DETR are supported")
+    assert message.endswith(f"; {ONLY_SUPPORTED}")
     return message
 
 
 def test_each_family_is_supported() -> None:
-    assert list(SUPPORTED.values()) == [family.name for family in FAMILIES]
+    assert sorted(SUPPORTED.values()) == sorted(family.name for family in FAMILIES)
+    assert ONLY_SUPPORTED == "only DETR, LW-DETR and Table Transformer are supported"
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -87,7 +87,6 @@ def test_config_alone(tmp_path: Path, kind: str, title: str) -> None:
     ("names", "title"),
     [
         (["detr.query_embed.weight", "mask_head.lay1.weight"], "DETR for panoptic segmentation"),
-        (["query_embed.weight", "transformer.encoder.norm.weight"], "Table Transformer"),
         (["refpoint_embed.weight", "backbone.0.encoder.encoder.encoder.layer.0.layer_scale1.lambda1"], "RF-DETR"),
         (["query_embed.weight", "transformer.encoder.layers.0.self_attn.sampling_offsets.bias"], "Deformable DETR"),
         (["query_embed.weight", "transformer.decoder.layers.0.ca_qcontent_proj.weight"], "Conditional DETR"),
@@ -111,7 +110,5 @@ GOLDEN = sorted((SHARED / "golden").rglob("*.keys.json"))
 
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.name)
 def test_published_names(file: Path) -> None:
-    wanted = next(
-        (t for s, t in (("rfdetr", "RF-DETR"), ("table", "Table Transformer")) if file.name.startswith(s)), None
-    )
+    wanted = "RF-DETR" if file.name.startswith("rfdetr") else None
     assert unsupported_model(json.loads(file.read_text())) == wanted

@@ -23,11 +23,12 @@ from detrcli.models.transformer import Attention, DecoderLayer, EncoderLayer, Fe
 from .. import fill, golden
 from ..places import DATA
 
-MODELS = ("detr-resnet-50", "detr-resnet-101", "detr-resnet-50-dc5")
+DETRS = ("detr-resnet-50", "detr-resnet-101", "detr-resnet-50-dc5")
+MODELS = (*DETRS, "table-transformer-detection")
 TOLERANCE = {torch.float64: 2e-5, torch.float32: 2e-4}
 
 
-@pytest.fixture(scope="module", params=golden.smallest_first(MODELS))
+@pytest.fixture(scope="module", params=[*golden.smallest_first(DETRS), MODELS[-1]])
 def model(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
