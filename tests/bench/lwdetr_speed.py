@@ -6,21 +6,17 @@ All networks of a size have random weights and run on one tensor of 640 × 640 o
 its own, ours in one that keeps freed memory, as `detr` does. PyTorch counts the operations of our trained form.
 """
 
-import argparse
-import copy
 from collections.abc import Callable
 
 import torch
 from transformers import LwDetrConfig, LwDetrForObjectDetection, LwDetrViTConfig
 
-from detrcli.checkpoints.dataset_classes import COCO
-from detrcli.checkpoints.load import LoadedModel
-from detrcli.checkpoints.preprocessing import Preprocessing
-from detrcli.host import keep_freed_memory
-from detrcli.inference.torch import TorchBackend, count_gflops, matmul_gflops
 from detrcli.models.lwdetr import SIZES, LwDetr
 
-from .timing import in_own_process, inference, medians
+from .cpu_forms import measure, pixels_of, run
+from .timing import inference
+
+SIDE = 640
 
 
 def peer(size: str) -> LwDetrForObjectDetection:
@@ -48,60 +44,14 @@ def peer(size: str) -> LwDetrForObjectDetection:
 
 def running_peer(size: str, batch: int) -> Callable[[], object]:
     """Function that runs transformers' network of a size once."""
-    return inference(peer(size), pixels_of(batch))
+    return inference(peer(size), pixels_of(batch, SIDE))
 
 
-def pixels_of(batch: int) -> torch.Tensor:
-    """Input for every network, (B, 3, 640, 640)."""
-    return torch.randn(batch, 3, 640, 640, generator=torch.Generator().manual_seed(0))
-
-
-def measure(size: str, batch: int, iterations: int) -> None:
+def measure_size(size: str, batch: int, iterations: int) -> None:
     """Print a line for each form of a size."""
     torch.manual_seed(0)
-    trained = LwDetr(SIZES[size]).eval().requires_grad_(False)
-    pixels = pixels_of(batch)
-    backends = {
-        precision: TorchBackend(
-            LoadedModel(size, copy.deepcopy(trained), COCO, Preprocessing()), device="cpu", precision=precision
-        ).network
-        for precision in ("fp32", "bf16")
-    }
-    work = batch * count_gflops(trained, 640, 640)
-    in_bf16 = pixels.bfloat16()
-    with torch.inference_mode(), in_own_process(running_peer, size, batch) as theirs:
-        seconds = medians(
-            {
-                "transformers fp32": theirs,
-                "detrcli trained fp32": lambda: trained(pixels),
-                "detrcli fp32": lambda: backends["fp32"](pixels),
-                "detrcli bf16": lambda: backends["bf16"](in_bf16),
-            },
-            iterations,
-        )
-    for name, value in seconds.items():
-        ratio = value / seconds["transformers fp32"]
-        print(
-            f"{size:7} {batch:2}  {name:21} {value * 1000:7.0f} ms  {ratio:5.2f}  {work / value:6.0f} GFLOP/s",
-            flush=True,
-        )
-
-
-def main() -> None:
-    """Print the speed of a matrix product, then of every size."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sizes", nargs="*", default=list(SIZES))
-    parser.add_argument("--iterations", type=int, default=7)
-    parser.add_argument("--batch-size", type=int, nargs="+", default=[1])
-    options = parser.parse_args()
-    keep_freed_memory()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
-    for dtype in (torch.float32, torch.bfloat16):
-        print(f"matrix product in {dtype}: {matmul_gflops(torch.device('cpu'), dtype):.0f} GFLOP/s")
-    for size in options.sizes:
-        for batch in options.batch_size:
-            measure(size, batch, options.iterations)
+    measure(size, LwDetr(SIZES[size]), running_peer, batch=batch, side=SIDE, iterations=iterations)
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, SIZES, measure_size)

@@ -1,0 +1,61 @@
+"""Speed of RF-DETR compared with transformers' eager float32, and with a matrix product.
+
+    python -m tests.bench.rfdetr_speed [--iterations N] [--batch-size 1 8] [SIZE ...]
+
+All networks of a size have random weights and run on one tensor on the CPU: transformers' in a process of its own, ours
+in one that keeps freed memory, as `detr` does. PyTorch counts the operations of our trained form. Transformers has no
+RF-DETR of two scales, so large-2025 is left out.
+"""
+
+from collections.abc import Callable
+
+import torch
+from transformers import RfDetrConfig, RfDetrForObjectDetection
+
+from detrcli.models.rfdetr import SIZES, RfDetr
+
+from .cpu_forms import measure, pixels_of, run
+from .timing import inference
+
+SIDES = {"nano": 384, "small": 512, "medium": 576, "large": 704, "base": 560}
+
+
+def peer(size: str) -> RfDetrForObjectDetection:
+    """Transformers' network of a size, with random weights."""
+    ours = SIZES[size]
+    backbone = {
+        "model_type": "rf_detr_dinov2",
+        "hidden_size": ours.vit_dim,
+        "num_attention_heads": ours.vit_heads,
+        "num_hidden_layers": ours.vit_depth,
+        "image_size": ours.patch * ours.vit_positions,
+        "patch_size": ours.patch,
+        "num_windows": ours.windows,
+        "out_indices": [block + 1 for block in ours.features],
+    }
+    config = RfDetrConfig(
+        backbone_config=backbone,
+        d_model=ours.hidden_dim,
+        decoder_layers=ours.decoder_layers,
+        decoder_self_attention_heads=ours.self_heads,
+        decoder_cross_attention_heads=ours.cross_heads,
+        decoder_n_points=ours.points,
+        num_queries=ours.num_queries,
+        num_labels=ours.num_classes,
+    )
+    return RfDetrForObjectDetection(config).eval()
+
+
+def running_peer(size: str, batch: int) -> Callable[[], object]:
+    """Function that runs transformers' network of a size once."""
+    return inference(peer(size), pixels_of(batch, SIDES[size]))
+
+
+def measure_size(size: str, batch: int, iterations: int) -> None:
+    """Print a line for each form of a size."""
+    torch.manual_seed(0)
+    measure(size, RfDetr(SIZES[size]), running_peer, batch=batch, side=SIDES[size], iterations=iterations)
+
+
+if __name__ == "__main__":
+    run(__doc__, SIDES, measure_size)
