@@ -91,6 +91,8 @@ class DinoV2(nn.Module):
             for index in range(depth)
         )
         self.norm = nn.LayerNorm(dim, eps=EPS)
+        for index in range(max(self.features) + 1, depth):
+            self.blocks[index].requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Normalized pixels (B, 3, H, W) → feature maps (B, D, H/patch, W/patch), shallow to deep.

@@ -10,6 +10,7 @@ from ..checkpoints.families import family_of
 from ..classes import matching_labels
 from ..models.deformable import DeformableAttention
 from ..models.detr import Detr
+from ..models.dinov2 import DinoV2, WindowEmbedding
 from ..models.layers import MLP
 from ..models.lwdetr import LwDetr
 from ..models.resnet import BasicBlock, Bottleneck, ResNet
@@ -30,7 +31,7 @@ def initialize(network: Detr | LwDetr) -> None:
     for module in network.modules():
         if isinstance(module, ResNet):
             _initialize_resnet(module)
-        elif isinstance(module, ViT):
+        elif isinstance(module, ViT | DinoV2):
             _initialize_vit(module)
         elif isinstance(module, DeformableAttention):
             _initialize_deformable(module)
@@ -103,15 +104,17 @@ def _initialize_resnet(network: ResNet) -> None:
         nn.init.zeros_(last.weight)
 
 
-def _initialize_vit(network: ViT) -> None:
+def _initialize_vit(network: ViT | DinoV2) -> None:
     for module in network.modules():
         if isinstance(module, Block):
             for layer in module.modules():
                 if isinstance(layer, nn.Linear):
                     nn.init.trunc_normal_(layer.weight, std=0.02)
-        elif isinstance(module, PatchEmbedding):
+        elif isinstance(module, PatchEmbedding | WindowEmbedding):
             nn.init.xavier_uniform_(module.patches.weight.flatten(1))
             nn.init.trunc_normal_(module.positions.weight, std=0.02)
+            if isinstance(module, WindowEmbedding):
+                nn.init.trunc_normal_(module.class_token, std=0.02)
 
 
 def _initialize_deformable(attention: DeformableAttention) -> None:

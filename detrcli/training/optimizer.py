@@ -10,6 +10,7 @@ from torch import nn
 
 from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
+from ..models.rfdetr import RfDetr
 
 LrSchedule = Literal["cosine", "step"]
 
@@ -20,9 +21,9 @@ class OptimizerConfig:
 
     Attributes:
         backbone_lr_factor: factor for the backbone, before the two decays.
-        layer_decay: factor per ViT block, from last to first; it applies once to the last block.
+        layer_decay: factor per ViT block, from last to first; it applies once to the last block, in RF-DETR twice.
         component_decay: factor from LW-DETR's heads and projector to its decoder, and again from there to its ViT.
-        weight_decay: weight decay, except for the ViT's norms, biases, position embeddings and scales.
+        weight_decay: weight decay, except for the ViT's norms, biases, position embeddings and, in LW-DETR, scales.
     """
 
     backbone_lr_factor: float = 1
@@ -42,12 +43,16 @@ LWDETR_FINE_TUNING = {
     (768, 384): OptimizerConfig(1.5, layer_decay=0.75, component_decay=0.5, weight_decay=1e-3),  # xlarge
 }
 """As the published models were fine-tuned on COCO, by the widths of ViT and decoder."""
+RFDETR_FINE_TUNING = OptimizerConfig(1.5, layer_decay=0.8, component_decay=0.7)
+"""As published for all sizes."""
 
 
 def fine_tuning_config(network: Detr | LwDetr) -> OptimizerConfig:
     """Return the published settings for fine-tuning a network; for unknown sizes those of LW-DETR-tiny."""
     if isinstance(network, Detr):
         return DETR_FINE_TUNING
+    if isinstance(network, RfDetr):
+        return RFDETR_FINE_TUNING
     return LWDETR_FINE_TUNING.get((network.config.vit_dim, network.config.hidden_dim), LWDETR_FINE_TUNING[192, 256])
 
 
@@ -62,9 +67,7 @@ def build_optimizer(network: Detr | LwDetr, lr: float, config: OptimizerConfig) 
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            in_vit = isinstance(network, LwDetr) and name.startswith("backbone.")
-            exempt = in_vit and (parameter.dim() < 2 or name.endswith("positions.weight"))
-            weight_decay = 0.0 if exempt else config.weight_decay
+            weight_decay = 0.0 if _is_exempt(name, parameter, network) else config.weight_decay
             groups.setdefault((_lr_factor(name, network, config), weight_decay), []).append(parameter)
     param_groups: list[dict[str, Any]] = [
         {"params": parameters, "lr": lr * factor, "weight_decay": weight_decay}
@@ -80,6 +83,15 @@ def freeze_stem(network: Detr | LwDetr) -> None:
             part.requires_grad_(False)
 
 
+def _is_exempt(name: str, parameter: nn.Parameter, network: Detr | LwDetr) -> bool:
+    """Tell whether weight decay does not apply."""
+    if isinstance(network, Detr) or not name.startswith("backbone."):
+        return False
+    if isinstance(network, RfDetr):
+        return name.endswith(".bias") or ".norm" in name or name.startswith("backbone.embedding.")
+    return parameter.dim() < 2 or name.endswith("positions.weight")
+
+
 def _lr_factor(name: str, network: Detr | LwDetr, config: OptimizerConfig) -> float:
     part = name.partition(".")[0]
     if isinstance(network, Detr):
@@ -88,9 +100,12 @@ def _lr_factor(name: str, network: Detr | LwDetr, config: OptimizerConfig) -> fl
         return config.component_decay
     if part != "backbone":
         return 1
+    if name.startswith("backbone.norm."):
+        return config.backbone_lr_factor * config.component_decay**2
     block = re.match(r"backbone\.blocks\.(\d+)\.", name)
     layer = int(block[1]) + 1 if block else 0
-    decays = network.config.vit_depth + 1 - layer
+    last = max(network.config.features) + 2 if isinstance(network, RfDetr) else network.config.vit_depth
+    decays = last + 1 - layer
     return config.backbone_lr_factor * config.layer_decay**decays * config.component_decay**2
 
 

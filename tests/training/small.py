@@ -10,6 +10,7 @@ from detrcli.datasets import Dataset, read_dataset
 from detrcli.images.resize import Exactly, ShortestEdge
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
+from detrcli.models.rfdetr import RfDetr, RfDetrConfig
 from detrcli.training.augment import Augmentation
 from detrcli.training.config import TrainConfig
 from detrcli.training.initialize import initialize
@@ -58,6 +59,32 @@ def small_lwdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: Any) -> L
         num_groups=3,
     )
     network = LwDetr(replace(config, **changes))
+    initialize(network)
+    return LoadedModel("small", network, classes, Preprocessing(Exactly(128, 128)))
+
+
+def small_rfdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: Any) -> LoadedModel:
+    """Return an RF-DETR with random weights."""
+    import torch
+
+    torch.manual_seed(0)
+    config = RfDetrConfig(
+        num_classes=len(classes),
+        vit_dim=64,
+        vit_heads=2,
+        vit_depth=3,
+        window_blocks=(0, 2),
+        features=(0, 2),
+        vit_positions=8,
+        c2f_depth=1,
+        hidden_dim=64,
+        self_heads=2,
+        cross_heads=4,
+        feedforward=128,
+        num_queries=20,
+        num_groups=3,
+    )
+    network = RfDetr(replace(config, **changes))
     initialize(network)
     return LoadedModel("small", network, classes, Preprocessing(Exactly(128, 128)))
 
