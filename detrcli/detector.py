@@ -18,7 +18,7 @@ from .detections import DetectionFilter, Detections, labels_of
 from .errors import ImageError, ModelError, UsageError
 from .host import cores
 from .images.decode import DecodedImage, ImageFile, from_array, from_pillow, open_image_file
-from .images.resize import ResizeRule, resize_image
+from .images.resize import PILLOW_BILINEAR, Pixels, Resample, ResizeRule, resize_image
 from .inference.backend import Backend, RawDetections
 from .inference.batch_size import BatchSize
 from .inference.pipeline import NetworkInput, OneByOne, Pipeline, Result, Source, Stages
@@ -56,7 +56,7 @@ class Detector:
         backends: Sequence[Backend],
         class_names: tuple[str, ...],
         resize: ResizeRule,
-        resample: Image.Resampling = Image.Resampling.BILINEAR,
+        resample: Resample = PILLOW_BILINEAR,
         weights: Path | None = None,
         notes: tuple[str, ...] = (),
         reload: "Callable[[], Detector] | None" = None,
@@ -76,8 +76,8 @@ class Detector:
         """Backend of the first device."""
         return self.backends[0]
 
-    def resized(self, image: Image.Image) -> NDArray[np.uint8]:
-        """RGB image resized for the network, (H, W, 3) uint8."""
+    def resized(self, image: Image.Image) -> Pixels:
+        """RGB image resized for the network."""
         return resize_image(image, self._resize, self._resample)
 
     def predict(

@@ -40,7 +40,7 @@ from detrcli.errors import DetrError, ImageError
 from detrcli.export.onnx import export_onnx
 from detrcli.images.decode import read_image
 from detrcli.images.draw import draw, save_annotated
-from detrcli.images.resize import Exactly, resize_image
+from detrcli.images.resize import PILLOW_BILINEAR, Exactly, resize_image
 
 from .datasets.written import as_coco, as_yolo
 from .outputs.folders import small_image
@@ -148,7 +148,7 @@ def _image_seeds(_: Path, numbers: random.Random) -> list[Files]:
 def _check_image(folder: Path) -> str:
     try:
         decoded = read_image(folder / "image")
-        pixels = resize_image(decoded.image, Exactly(64, 64), Image.Resampling.BILINEAR)
+        pixels = resize_image(decoded.image, Exactly(64, 64), PILLOW_BILINEAR)
         assert pixels.shape == (64, 64, 3)
         assert pixels.dtype == "uint8"
         box = np.array([[1, 1, 20, 20]], np.float32)

@@ -24,7 +24,7 @@ from detrcli.detections import DetectionFilter, Detections
 from detrcli.detector import keep_detections, open_image
 from detrcli.errors import ClassError, ImageError, ModelError, UsageError
 from detrcli.images.decode import ImageFile, from_array
-from detrcli.images.resize import ResizeRule
+from detrcli.images.resize import Pixels, ResizeRule
 from detrcli.inference.backend import RawDetections
 from detrcli.inference.batch_size import BatchSize
 
@@ -197,7 +197,7 @@ class Scribe:
     def shared(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         self.batches.append([one.shape for one in pixels])
         return [
             RawDetections(
@@ -269,7 +269,7 @@ class Liar(Scribe):
         super().__init__()
         self.always, self.raw = always, raw
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         results = super().run(pixels, sizes)
         for one, raw in zip(pixels, results, strict=True):
             if self.always or one[0, 0, 0] < 100:

@@ -10,7 +10,7 @@ import torch
 import detrcli
 from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from detrcli.images.decode import read_image
-from detrcli.images.resize import ShortestEdge, resize_image
+from detrcli.images.resize import PILLOW_BILINEAR, ShortestEdge, resize_image
 
 CATS = "http://images.cocodataset.org/val2017/000000039769.jpg"
 
@@ -25,10 +25,9 @@ def cats(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.hub
 @pytest.mark.parametrize("revision", [None, "no_timm"])
 def test_detr_resnet_50(cats: Path, revision: str | None) -> None:
-    from PIL import Image
 
     network = detrcli.load_model("detr-resnet-50", revision=revision)
-    image = resize_image(read_image(cats).image, ShortestEdge(), Image.Resampling.BILINEAR)
+    image = resize_image(read_image(cats).image, ShortestEdge(), PILLOW_BILINEAR)
     pixels = torch.from_numpy((image / 255 - IMAGENET_MEAN) / IMAGENET_STD).permute(2, 0, 1)[None].float()
     with torch.inference_mode():
         predicted = network(pixels)

@@ -7,7 +7,17 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from torch import Tensor
 
 from ..errors import ModelError
-from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, fit_and_pad, fixed_size, shortest_edge
+from ..images.resize import (
+    PILLOW_BILINEAR,
+    Exactly,
+    Padded,
+    Resample,
+    ResizeRule,
+    ShortestEdge,
+    fit_and_pad,
+    fixed_size,
+    shortest_edge,
+)
 from ..models.detr import Detr, DetrConfig
 from ..models.lwdetr import LwDetr, LwDetrConfig
 from ..models.table_transformer import TableTransformerConfig
@@ -46,6 +56,7 @@ class Family(Generic[Config]):
         image_processor: what preprocessor_config.json says beside the preprocessing.
         resize: returns the paper's resize rule.
         resize_to: returns the resize rule for one number.
+        resample: how the pixels of a resized image are computed.
         stride: number that both sides of the network's input must be multiples of.
         datasets: class names of the datasets that published models detect.
         notes: lines on properties that no tensor tells.
@@ -61,6 +72,7 @@ class Family(Generic[Config]):
     image_processor: Mapping[str, Any]
     resize: Callable[[Config], ResizeRule]
     resize_to: Callable[[int], ResizeRule]
+    resample: Resample = PILLOW_BILINEAR
     stride: int = 1
     datasets: tuple[tuple[str, ...], ...] = (COCO, OBJECTS365)
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda _: ()

@@ -156,7 +156,8 @@ def _preprocessing(checkpoint: Checkpoint, family: Family[Any], usual: ResizeRul
     """Read the preprocessing, and warn if the files do not say what size images are resized to."""
     settings = checkpoint.preprocessor
     sized = settings is None or resizes(settings)
-    rules = preprocessing(checkpoint, usual if sized else family.resize_to(DEFAULT_SIZE))
+    rule = usual if sized else family.resize_to(DEFAULT_SIZE)
+    rules = preprocessing(checkpoint, Preprocessing(rule, family.resample))
     if size is not None:
         return replace(rules, resize=family.rule_for(size, rules.resize))
     family.check(rules.resize)

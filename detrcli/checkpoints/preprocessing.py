@@ -8,7 +8,17 @@ from typing import Any
 from PIL import Image
 
 from ..errors import ModelError
-from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, Within
+from ..images.resize import (
+    PILLOW_BILINEAR,
+    BilinearSampling,
+    Exactly,
+    Padded,
+    PillowFilter,
+    Resample,
+    ResizeRule,
+    ShortestEdge,
+    Within,
+)
 from .find import PREPROCESSOR, Checkpoint
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -17,6 +27,8 @@ UNLIMITED = 2**31 - 1
 """Longest side that stands for no limit, as `transformers` requires one."""
 MAX_SIDE = 2**15
 """Longest side that an image may be resized to."""
+SAMPLING_PROCESSOR = "RfDetrImageProcessor"
+"""The image processor of `transformers` that resizes by `BilinearSampling`."""
 
 
 @dataclass(frozen=True)
@@ -25,31 +37,31 @@ class Preprocessing:
 
     Attributes:
         resize: rule for its size.
-        resample: Pillow's filter for resizing.
-        scale: factor on the 8-bit values.
+        resample: how the pixels of the resized image are computed.
+        scale: factor on the values 0…255.
         mean: mean of each channel, subtracted after scaling.
         std: standard deviation of each channel, divided by last.
     """
 
     resize: ResizeRule = field(default_factory=ShortestEdge)
-    resample: Image.Resampling = Image.Resampling.BILINEAR
+    resample: Resample = PILLOW_BILINEAR
     scale: float = 1 / 255
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
 
-def preprocessing(checkpoint: Checkpoint, default: ResizeRule) -> Preprocessing:
+def preprocessing(checkpoint: Checkpoint, default: Preprocessing) -> Preprocessing:
     """Read the preprocessing from preprocessor_config.json, or return the paper's.
 
     Args:
         checkpoint: the model's files.
-        default: the resize rule if these have none.
+        default: the paper's.
 
     Raises:
         ModelError: the settings are invalid.
     """
     if checkpoint.preprocessor is None:
-        return Preprocessing(default)
+        return default
     try:
         return from_json(checkpoint.preprocessor, default)
     except (TypeError, ValueError, OverflowError) as error:
@@ -61,12 +73,12 @@ def resizes(settings: Mapping[str, Any]) -> bool:
     return bool(settings.get("do_resize", True))
 
 
-def from_json(settings: Mapping[str, Any], default: ResizeRule) -> Preprocessing:
+def from_json(settings: Mapping[str, Any], default: Preprocessing) -> Preprocessing:
     """Parse preprocessor_config.json.
 
     Args:
         settings: its contents.
-        default: the resize rule if it has none.
+        default: for what it does not say.
 
     Raises:
         TypeError: a value is of the wrong type.
@@ -75,8 +87,8 @@ def from_json(settings: Mapping[str, Any], default: ResizeRule) -> Preprocessing
     """
     normalize = settings.get("do_normalize", True)
     return Preprocessing(
-        resize=_resize_rule(settings, default) if resizes(settings) else default,
-        resample=Image.Resampling(settings.get("resample", Image.Resampling.BILINEAR)),
+        resize=_resize_rule(settings, default.resize) if resizes(settings) else default.resize,
+        resample=_resample(settings, default.resample),
         scale=_positive(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
         mean=_triple(settings.get("image_mean", IMAGENET_MEAN)) if normalize else (0.0, 0.0, 0.0),
         std=tuple(map(_positive, _triple(settings.get("image_std", IMAGENET_STD)))) if normalize else (1.0, 1.0, 1.0),
@@ -91,7 +103,7 @@ def as_json(rules: Preprocessing) -> dict[str, Any]:
     return {
         "do_resize": True,
         "size": _size(rules.resize),
-        "resample": int(rules.resample),
+        **_as_settings(rules.resample),
         "do_rescale": True,
         "rescale_factor": rules.scale,
         "do_normalize": True,
@@ -112,6 +124,26 @@ def _size(rule: ResizeRule) -> dict[str, int]:
         case Padded(fit):
             return _size(fit)
     raise TypeError(f"{rule} has no size in preprocessor_config.json")
+
+
+def _as_settings(resample: Resample) -> dict[str, Any]:
+    match resample:
+        case PillowFilter(filter):
+            return {"resample": int(filter)}
+        case BilinearSampling():
+            return {"resample": int(Image.Resampling.BILINEAR), "image_processor_type": SAMPLING_PROCESSOR}
+    raise TypeError(f"{resample} has no name in preprocessor_config.json")
+
+
+def _resample(settings: Mapping[str, Any], default: Resample) -> Resample:
+    processor = settings.get("image_processor_type")
+    filter = Image.Resampling(settings.get("resample", Image.Resampling.BILINEAR))
+    samples = isinstance(default, BilinearSampling) if processor is None else processor == SAMPLING_PROCESSOR
+    if not samples:
+        return PillowFilter(filter)
+    if filter != Image.Resampling.BILINEAR:
+        raise ValueError(f"resample {filter.name.lower()} is not supported without antialiasing")
+    return BilinearSampling()
 
 
 def _triple(values: Any) -> tuple[float, ...]:

@@ -8,12 +8,11 @@ from itertools import cycle, islice
 import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from ..checkpoints.bundled import sample_image
 from ..images.decode import read_image
+from ..images.resize import Pixels, Resample
 from ..inference.onnx import CPU, session_options
 from ..inference.postprocess import EndToEnd
 from ..models.lwdetr import LwDetr
@@ -28,6 +27,7 @@ def differences(
     width: int,
     height: int,
     padded: bool,
+    resample: Resample,
 ) -> Tensor:
     """Distance of each prediction to the nearest of the other runtime, for real images and noise, alone and in batches.
 
@@ -39,13 +39,14 @@ def differences(
         width: of the images to compare with.
         height: of the images to compare with.
         padded: whether the file has the input `filled`.
+        resample: how the model's images are resized.
 
     Returns:
         (N,) distances, the larger of those of scores (or logits) and of boxes relative to the image.
     """
     session = onnxruntime.InferenceSession(content, session_options(), providers=[CPU])
     apart = []
-    for batch in _batches(_test_images(reference, width, height), batch_size):
+    for batch in _batches(_test_images(reference, width, height, resample), batch_size):
         images = torch.from_numpy(np.stack(batch))
         with torch.inference_mode():
             if postprocess:
@@ -69,22 +70,22 @@ def differences(
     return torch.cat(apart)
 
 
-def _test_images(reference: EndToEnd, width: int, height: int) -> list[NDArray[np.uint8]]:
+def _test_images(reference: EndToEnd, width: int, height: int, resample: Resample) -> list[Pixels]:
     """Two views of the sample image and one of noise, (H, W, 3), chosen to avoid tied proposals."""
-    sample = np.asarray(read_image(sample_image()).image.resize((width, height), Image.Resampling.BILINEAR))
+    sample = resample.resize(read_image(sample_image()).image, width, height)
     views = [sample, sample[:, ::-1], sample[::-1], sample[::-1, ::-1]]
-    noise = np.random.default_rng(0).integers(0, 256, (4, height, width, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (4, height, width, 3), dtype=np.uint8).astype(resample.dtype)
     clearest = partial(sorted, key=partial(proposal_gap, reference), reverse=True)
     return [*clearest(views)[:2], *clearest(noise)[:1]]
 
 
-def _batches(images: list[NDArray[np.uint8]], batch_size: int | None) -> list[list[NDArray[np.uint8]]]:
+def _batches(images: list[Pixels], batch_size: int | None) -> list[list[Pixels]]:
     if batch_size is None:
         return [images[:1], images]
     return [[*islice(cycle(images), start, start + batch_size)] for start in range(0, len(images), batch_size)]
 
 
-def proposal_gap(module: EndToEnd, image: NDArray[np.uint8]) -> float:
+def proposal_gap(module: EndToEnd, image: Pixels) -> float:
     """Smallest gap between adjacent proposal scores, including the first rejected one; infinite without proposals.
 
     Where two tie, rounding decides which of them an object query refines, which slightly changes all predictions.

@@ -9,7 +9,6 @@ from typing import Literal
 from ..checkpoints.preprocessing import Preprocessing, as_json, finite, from_json
 from ..classes import clean_name
 from ..errors import OnnxFileError
-from ..images.resize import ShortestEdge
 
 VERSION_KEY = "detrcli"
 """Marks a file as exported by this package."""
@@ -81,7 +80,7 @@ def parse_metadata(strings: Mapping[str, str], path: Path) -> OnnxMetadata:
             form=FORMS[strings["form"]],
             precision=PRECISIONS[strings["precision"]],
             class_names=tuple(map(clean_name, names)),
-            preprocessing=from_json(rules, ShortestEdge()),
+            preprocessing=from_json(rules, Preprocessing()),
             gflops=finite(strings["gflops"]),
         )
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:

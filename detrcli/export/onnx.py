@@ -20,7 +20,7 @@ from ..errors import ExportError, ExportSizeError, UsageError
 from ..files import atomic_file
 from ..images.resize import Padded, fixed_size
 from ..inference.fuse import fuse
-from ..inference.postprocess import EndToEnd, postprocess_for
+from ..inference.postprocess import EndToEnd, images_dtype, postprocess_for
 from ..inference.torch import DTYPES, count_gflops
 from . import DEFAULT_OPSET, OPSETS
 from .compare import differences
@@ -84,11 +84,11 @@ def export_onnx(
 ) -> ExportResult:
     """Export a fused network to an ONNX file of standard operators.
 
-    Inputs are `images` (N, H, W, 3) uint8, RGB, resized; `sizes` (N, 2) float32, the height and width of each image
-    before it was resized; and for a model that pads images, `filled` (N, 2) float32, the height and width of each image
-    without padding. Outputs are `boxes` (N, K, 4) as x1, y1, x2, y2 in pixels of `sizes`, `scores` (N, K) and `labels`
-    (N, K). Without postprocessing, the input is `pixels` (N, 3, H, W), normalized, and the outputs are `logits`
-    (N, Q, C) and `boxes` (N, Q, 4) as relative cx, cy, w, h.
+    Inputs are `images` (N, H, W, 3), RGB, resized, uint8 or, where resizing does not round, float32 in 0…255; `sizes`
+    (N, 2) float32, the height and width of each image before it was resized; and for a model that pads images, `filled`
+    (N, 2) float32, the height and width of each image without padding. Outputs are `boxes` (N, K, 4) as x1, y1, x2, y2
+    in pixels of `sizes`, `scores` (N, K) and `labels` (N, K). Without postprocessing, the input is `pixels`
+    (N, 3, H, W), normalized, and the outputs are `logits` (N, Q, C) and `boxes` (N, Q, 4) as relative cx, cy, w, h.
 
     Args:
         model: is left unchanged.
@@ -130,7 +130,8 @@ def export_onnx(
     )
     padded = postprocess and isinstance(rules.resize, Padded)
     with atomic_file(path) as file:
-        inputs = _inputs(postprocess, batch_size, height, width, padded=padded)
+        dtype = images_dtype(rules.resample) if postprocess else None
+        inputs = _inputs(dtype, batch_size, height, width, padded=padded)
         proto = _trace(module, inputs, batch_size=batch_size, fixed_size=canvas is not None, opset=opset)
         for key, value in metadata.to_strings().items():
             proto.metadata_props.add(key=key, value=value)
@@ -144,6 +145,7 @@ def export_onnx(
             width=width,
             height=height,
             padded=padded,
+            resample=rules.resample,
         )
         compared, matching = len(all_differences), all_differences[all_differences <= TOLERANCES[precision]]
         if not len(matching) or len(matching) < MIN_MATCHING[precision] * compared:
@@ -155,11 +157,13 @@ def export_onnx(
     return ExportResult(path, len(proto.graph.node), len(content), compared, len(matching), float(matching.max()))
 
 
-def _inputs(postprocess: bool, batch_size: int | None, height: int, width: int, *, padded: bool) -> dict[str, Tensor]:
+def _inputs(
+    dtype: torch.dtype | None, batch_size: int | None, height: int, width: int, *, padded: bool
+) -> dict[str, Tensor]:
     count = batch_size or 2  # from a batch of one, the exporter would conclude that the size is always one
-    if not postprocess:
+    if dtype is None:
         return {"pixels": torch.zeros(count, 3, height, width)}
-    inputs = {"images": torch.zeros(count, height, width, 3, dtype=torch.uint8), "sizes": torch.ones(count, 2)}
+    inputs = {"images": torch.zeros(count, height, width, 3, dtype=dtype), "sizes": torch.ones(count, 2)}
     return inputs | {"filled": torch.ones(count, 2)} if padded else inputs
 
 

@@ -1,12 +1,16 @@
-"""Resize rules: the size at which a network sees an image."""
+"""Resizing: the size at which a network sees an image, and how its pixels are computed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+Pixels: TypeAlias = NDArray[np.uint8 | np.float32]
+"""Resized RGB image, (H, W, 3) in 0…255."""
+PixelType: TypeAlias = type[np.uint8] | type[np.float32]
 
 
 class ResizeRule(Protocol):
@@ -123,15 +127,88 @@ def fixed_size(rule: ResizeRule) -> tuple[int, int] | None:
     return (rule.width, rule.height) if isinstance(rule, Exactly | Padded) else None
 
 
-def resize_image(image: Image.Image, rule: ResizeRule, resample: Image.Resampling) -> NDArray[np.uint8]:
+class Resample(Protocol):
+    """Method to compute the pixels of a resized image.
+
+    `checkpoints/preprocessing.py` reads the method of a model from its files.
+    """
+
+    dtype: ClassVar[PixelType]
+    """Type of the pixels."""
+
+    def resize(self, image: Image.Image, width: int, height: int) -> Pixels:
+        """Resize an RGB image to a width and a height."""
+
+
+@dataclass(frozen=True)
+class PillowFilter:
+    """One of Pillow's filters, which average over all pixels when an image shrinks, and round to 8 bits."""
+
+    filter: Image.Resampling
+    dtype: ClassVar[PixelType] = np.uint8
+
+    def resize(self, image: Image.Image, width: int, height: int) -> Pixels:
+        """Resize an RGB image to a width and a height."""
+        return np.asarray(image.resize((width, height), self.filter))
+
+
+PILLOW_BILINEAR = PillowFilter(Image.Resampling.BILINEAR)
+
+
+@dataclass(frozen=True)
+class BilinearSampling:
+    """Bilinear interpolation without antialiasing: four pixels, however much an image shrinks, and no rounding.
+
+    The same as PyTorch's `interpolate` with align_corners=False.
+    """
+
+    dtype: ClassVar[PixelType] = np.float32
+
+    def resize(self, image: Image.Image, width: int, height: int) -> Pixels:
+        """Resize an RGB image to a width and a height."""
+        upper, lower, down = _neighbors(image.height, height)
+        left, right, across = _neighbors(image.width, width)
+        rows = _rows(image, np.concatenate((upper, lower)))
+        before, after = (rows.take(columns, axis=1).reshape(2 * height, -1) for columns in (left, right))
+        pixels = _interpolate(before, after, across.repeat(3))
+        return _interpolate(pixels[:height], pixels[height:], down[:, None]).reshape(height, width, 3)
+
+
+def _neighbors(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Pixels before and after the position of each of `new` pixels along a side of `old`, and the second one's weight.
+
+    Positions are rounded as in PyTorch: to float32, in a fused multiply-add.
+    """
+    scale = np.float64(np.float32(old) / np.float32(new))
+    positions = ((np.arange(new) + 0.5) * scale - 0.5).astype(np.float32).clip(0, old - 1)
+    before = positions.astype(np.int64)
+    return before, np.minimum(before + 1, old - 1), positions - before.astype(np.float32)
+
+
+def _rows(image: Image.Image, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Rows (N, W, 3) of an RGB image; where it has far more than that, the others are not converted to an array."""
+    if image.height < 2 * len(indices):
+        return np.asarray(image)[indices]
+    return np.concatenate([np.asarray(image.crop((0, row, image.width, row + 1))) for row in indices.tolist()])
+
+
+def _interpolate(start: Pixels, end: Pixels, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Interpolate linearly between two arrays, in float32."""
+    result = np.subtract(end, start, dtype=np.float32)
+    result *= weights
+    result += start
+    return result
+
+
+def resize_image(image: Image.Image, rule: ResizeRule, resample: Resample) -> Pixels:
     """Resize an RGB image by a rule.
 
     Returns:
-        (height, width, 3) uint8, with padding.
+        (height, width, 3), with padding.
     """
-    pixels = np.asarray(image.resize(rule.size(image.width, image.height), resample))
+    pixels = resample.resize(image, *rule.size(image.width, image.height))
     if not isinstance(rule, Padded):
         return pixels
-    canvas = np.zeros((rule.height, rule.width, 3), np.uint8)
+    canvas = np.zeros((rule.height, rule.width, 3), resample.dtype)
     canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
     return canvas

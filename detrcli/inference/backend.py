@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..images.resize import Pixels
+
 
 class RawDetections(NamedTuple):
     """A network's detections in one image, unordered, unfiltered and not clipped to the image.
@@ -40,11 +42,11 @@ class Backend(Protocol):
     concurrency: int
     """Number of threads that should run batches at the same time, within `shared`."""
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         """Detect objects in each image.
 
         Args:
-            pixels: (H, W, 3) uint8 each, all of one shape.
+            pixels: resized images, all of one shape and type.
             sizes: height and width of each image before it was resized.
         """
 

@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import DetrError, DeviceMemoryError
+from ..images.resize import Pixels
 
 WORDS = (
     *("allocate memory", "bad_alloc", "failed to allocate", "out of memory", "alloc_failed"),
@@ -41,7 +39,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in WORDS)
 
 
-def for_images(pixels: Sequence[NDArray[np.uint8]]) -> str:
-    """Purpose for `enough_memory` of running a batch of images (H, W, 3)."""
+def for_images(pixels: Sequence[Pixels]) -> str:
+    """Purpose for `enough_memory` of running a batch of resized images."""
     height, width, _ = pixels[0].shape
     return f"for {len(pixels)} × {width} × {height} pixels at once"

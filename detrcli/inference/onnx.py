@@ -15,11 +15,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..checkpoints.find import Checkpoint
+from ..checkpoints.preprocessing import Preprocessing
 from ..errors import DeviceError, DeviceUnavailableError, DeviceWarning, ModelError, OnnxFileError, OnnxSettingError
 from ..export import DEFAULT_OPSET
 from ..export.metadata import parse_metadata
 from ..host import cpu_name, cuda_driver, gpu_name, parallel_images, threads
-from ..images.resize import Exactly, Padded, ResizeRule, fixed_size, shortest_edge
+from ..images.resize import Exactly, Padded, Pixels, fixed_size, shortest_edge
 from .backend import CPU_PROBE, GPU_PROBE, RawDetections
 from .memory import enough_memory, for_images, is_out_of_memory
 
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 FATAL = 4
 """ONNX Runtime's severity of messages that end the process; all else is raised as an exception."""
-INPUTS = {"images": ("tensor(uint8)", 4), "sizes": ("tensor(float)", 2)}
 OUTPUTS = {"boxes": ("tensor(float)", 3), "scores": ("tensor(float)", 2), "labels": ("tensor(int64)", 2)}
-"""Type and rank of each input and output of a file."""
+"""Type and rank of each output of a file."""
 
 
 class OnnxBackend:
@@ -72,7 +72,7 @@ class OnnxBackend:
         self.resize = self.metadata.preprocessing.resize
         canvas = fixed_size(self.resize)
         self._fixed_size = canvas is not None
-        self._fixed_batch = _check_signature(self._session, self.resize, path)
+        self._fixed_batch = _check_signature(self._session, self.metadata.preprocessing, path)
         if size is not None:
             if canvas is None:
                 self.resize = shortest_edge(size) if isinstance(size, int) else Exactly(*size)
@@ -87,7 +87,7 @@ class OnnxBackend:
         self.concurrency = parallel_images() if self._device == "cpu" else 2
         self._path = path
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         """See `Backend.run`.
 
         Raises:
@@ -183,18 +183,21 @@ class OnnxBackend:
         return copied
 
 
-def _check_signature(session: onnxruntime.InferenceSession, rule: ResizeRule, path: Path) -> int | None:
-    """Return a file's fixed batch size or None; refuse inputs and outputs that are not ours or do not fit the rule."""
+def _check_signature(session: onnxruntime.InferenceSession, rules: Preprocessing, path: Path) -> int | None:
+    """Return a file's fixed batch size or None; refuse inputs and outputs that are not ours or do not fit the rules."""
     inputs, outputs = (
         {one.name: (one.type, one.shape) for one in values} for values in (session.get_inputs(), session.get_outputs())
     )
-    expected = {**INPUTS, "filled": ("tensor(float)", 2)} if isinstance(rule, Padded) else INPUTS
+    kind = "tensor(uint8)" if rules.resample.dtype is np.uint8 else "tensor(float)"
+    expected = {"images": (kind, 4), "sizes": ("tensor(float)", 2)}
+    if isinstance(rules.resize, Padded):
+        expected["filled"] = ("tensor(float)", 2)
     declared = [{name: (kind, len(shape)) for name, (kind, shape) in values.items()} for values in (inputs, outputs)]
     if declared == [expected, OUTPUTS]:
         batch, height, width, channels = inputs["images"][1]
         sides = [side if isinstance(side, int) else None for side in (width, height)]
         valid_batch = not isinstance(batch, int) or batch > 0
-        if valid_batch and channels == 3 and sides == list(fixed_size(rule) or (None, None)):
+        if valid_batch and channels == 3 and sides == list(fixed_size(rules.resize) or (None, None)):
             return batch if isinstance(batch, int) else None
     raise OnnxFileError(f"{path} has unexpected inputs or outputs")
 

@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..detections import Detections
 from ..errors import DeviceMemoryError, ImageError
 from ..host import give_back_freed_memory
 from ..images.decode import DecodedImage, ImageFile
+from ..images.resize import Pixels
 from ..timing import Clock
 from .backend import Backend, RawDetections
 from .batch_size import BatchSize
@@ -39,13 +37,13 @@ class NetworkInput:
     """Image as a network takes it.
 
     Attributes:
-        pixels: (H, W, 3) uint8, resized.
+        pixels: the resized image.
         size: height and width before resizing.
         decoded: the image itself, if it is to be annotated.
         name: name for messages.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     size: tuple[int, int]
     decoded: DecodedImage | None
     name: str = "an image"

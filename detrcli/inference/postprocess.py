@@ -1,10 +1,12 @@
-"""From 8-bit pixels to decoded detections: normalization, network and postprocessing as one module for every engine."""
+"""From resized images to decoded detections: normalization, network and postprocessing, one module for all engines."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..images.resize import Resample
 from ..models.boxes import Predictions, cxcywh_to_xyxy
 from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
@@ -18,7 +20,7 @@ class EndToEnd(nn.Module):
     Args:
         network: from normalized pixels (B, 3, H, W) to `Predictions`.
         postprocess: from `Predictions` in float32 to scores (B, K), labels (B, K) and boxes (B, K, 4).
-        scale: factor for 8-bit values.
+        scale: factor for the values 0…255.
         mean: of each channel, subtracted after scaling.
         std: of each channel, divided by last.
     """
@@ -40,7 +42,7 @@ class EndToEnd(nn.Module):
         """Detect objects.
 
         Args:
-            images: (B, H, W, 3) uint8, RGB, resized.
+            images: (B, H, W, 3) uint8 or float32 in 0…255, RGB, resized.
             sizes: (B, 2) height and width of each image before it was resized.
             filled: (B, 2) height and width of each resized image without padding, or None if none is padded.
 
@@ -54,9 +56,10 @@ class EndToEnd(nn.Module):
         return cxcywh_to_xyxy(boxes) * sizes.flip(1).repeat(1, 2)[:, None], scores, labels
 
     def normalize(self, images: Tensor, filled: Tensor | None = None) -> Tensor:
-        """(B, H, W, 3) uint8 → (B, 3, H, W) float32, channels last in memory, zero outside `filled` (B, 2)."""
+        """(B, H, W, 3) in 0…255 → (B, 3, H, W) float32, channels last in memory, zero outside `filled` (B, 2)."""
         height, width = images.shape[1:3]
-        rows = images.flatten(2).float()  # whole rows are several times as fast as pixels of three channels
+        # whole rows are several times as fast as pixels of three channels
+        rows = images.flatten(2).to(torch.float32, copy=True)
         rows = rows.mul_(self.factor.repeat(width)).add_(self.offset.repeat(width))
         pixels = rows.view(*images.shape).permute(0, 3, 1, 2)
         if filled is None:
@@ -66,6 +69,11 @@ class EndToEnd(nn.Module):
             for axis, side in enumerate((height, width))
         )
         return pixels.masked_fill((below[:, :, None] | right[:, None, :])[:, None], 0)
+
+
+def images_dtype(resample: Resample) -> torch.dtype:
+    """Type of the images that `EndToEnd` takes from a model that resizes its images in this way."""
+    return torch.uint8 if resample.dtype is np.uint8 else torch.float32
 
 
 class DetrPostprocess(nn.Module):

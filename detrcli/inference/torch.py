@@ -8,19 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from ..checkpoints.load import LoadedModel
 from ..errors import DeviceError, DeviceUnavailableError, UsageError
 from ..host import cpu_name, parallel_images
-from ..images.resize import Padded
+from ..images.resize import Padded, Pixels
 from ..models.lwdetr import LwDetr
 from .backend import CPU_FP16_PROBE, CPU_PROBE, GPU_PROBE, RawDetections
 from .cpu import flop_formulas, pack_linears, use_exp2_attention
 from .fuse import fuse
 from .memory import enough_memory, for_images
-from .postprocess import EndToEnd, postprocess_for
+from .postprocess import EndToEnd, images_dtype, postprocess_for
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -58,6 +57,7 @@ class TorchBackend:
         self.concurrency = 2 if on_gpu else parallel_images() if self.device.type == "cpu" else 1
         rules = model.preprocessing
         self._padded = rules.resize if isinstance(rules.resize, Padded) else None
+        self._dtype = images_dtype(rules.resample)
         network = fuse(model.network)
         on_cpu, in_bf16 = self.device.type == "cpu", precision == "bf16"
         # with AMX, PyTorch's own attention is faster
@@ -70,7 +70,7 @@ class TorchBackend:
         module = EndToEnd(self.network, postprocess_for(network), scale=rules.scale, mean=rules.mean, std=rules.std)
         self._module = module.to(self.device).eval()
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         """See `Backend.run`.
 
         Raises:
@@ -81,7 +81,7 @@ class TorchBackend:
             return [self.run([one], [size])[0] for one, size in zip(pixels, sizes, strict=True)]
         with enough_memory(self.device, for_images(pixels)), torch.inference_mode():
             on_gpu = self.device.type == "cuda"
-            batch = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=on_gpu)
+            batch = torch.empty((len(pixels), *pixels[0].shape), dtype=self._dtype, pin_memory=on_gpu)
             np.stack(pixels, out=batch.numpy())
             images = batch.to(self.device, non_blocking=True)
             heights_widths = torch.tensor(sizes, dtype=torch.float32).to(self.device, non_blocking=True)

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional
 
 from ..checkpoints.preprocessing import Preprocessing
+from ..images.resize import Pixels
 from .matcher import Target
 
 Transform: TypeAlias = v2.Transform | v2.Compose
@@ -67,10 +68,15 @@ def transform_input(image: Image.Image, boxes: Tensor, labels: Tensor) -> tuple[
     }
 
 
-def normalize(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """Return the normalized pixels (3, H, W) of a resized RGB image."""
+def to_tensor(pixels: Pixels) -> Tensor:
+    """Convert a resized image to values (3, H, W) in 0…1, which can be jittered without rounding."""
+    return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32, order="C")) / 255
+
+
+def normalize(image: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Return the normalized pixels of an image (3, H, W) in 0…1."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
-    return torch.as_tensor((functional.pil_to_tensor(image).float() * preprocessing.scale - mean) / std)
+    return (image * (255 * preprocessing.scale) - mean) / std
 
 
 def make_target(image: Image.Image, objects: dict[str, Tensor]) -> Target:

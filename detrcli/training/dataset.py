@@ -16,7 +16,7 @@ from ..errors import ImageError, LoaderKilledError
 from ..images.decode import read_image
 from ..images.resize import Padded
 from ..inference.memory import is_out_of_memory
-from .augment import Augmentation, make_target, normalize, transform_input
+from .augment import Augmentation, make_target, normalize, to_tensor, transform_input
 from .matcher import Target
 from .sampler import Sample
 
@@ -67,7 +67,8 @@ class TrainingDataset(Dataset[Item]):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(sample.seed)
                 image, objects = self._geometry(*transform_input(decoded, boxes, labels))
-                resized = image.resize(sample.rule.size(image.width, image.height), self._preprocessing.resample)
+                size = sample.rule.size(image.width, image.height)
+                resized = to_tensor(self._preprocessing.resample.resize(image, *size))
                 pixels = normalize(self._color(resized), self._preprocessing)
                 target = make_target(image, objects)
         except (MemoryError, RuntimeError) as error:

@@ -70,7 +70,7 @@ def from_scratch(name: str, classes: tuple[str, ...], *, size: Size | None, seed
     torch.manual_seed(seed)
     network = family.network(config)
     initialize(network)
-    return LoadedModel(name, network, classes, Preprocessing(rule))
+    return LoadedModel(name, network, classes, Preprocessing(rule, family.resample))
 
 
 def pretrained(

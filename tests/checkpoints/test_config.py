@@ -19,14 +19,14 @@ from detrcli.checkpoints.find import Checkpoint
 from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from detrcli.checkpoints.preprocessing import preprocessing as family_preprocessing
 from detrcli.errors import ModelError
-from detrcli.images.resize import Exactly, Padded, ResizeRule, ShortestEdge, Within
+from detrcli.images.resize import Exactly, Padded, PillowFilter, ResizeRule, ShortestEdge, Within
 from detrcli.models.detr import Detr, DetrConfig
 
 from ..places import DATA
 
 
 def preprocessing(checkpoint: Checkpoint) -> Preprocessing:
-    return family_preprocessing(checkpoint, ShortestEdge(800, 1333))
+    return family_preprocessing(checkpoint, Preprocessing())
 
 
 SMALL = DetrConfig(
@@ -264,7 +264,7 @@ def test_values() -> None:
     settings = {"rescale_factor": 0.5, "image_mean": [1, 2, 3], "image_std": [4, 5, 6], "resample": 3}
     rules = preprocessing(checkpoint(OLD, settings))
     assert (rules.scale, rules.mean, rules.std) == (0.5, (1, 2, 3), (4, 5, 6))
-    assert rules.resample is Image.Resampling.BICUBIC
+    assert rules.resample == PillowFilter(Image.Resampling.BICUBIC)
     rules = preprocessing(checkpoint(OLD, settings | {"do_normalize": False, "do_rescale": False}))
     assert (rules.scale, rules.mean, rules.std) == (1, (0, 0, 0), (1, 1, 1))
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -20,7 +19,7 @@ from detrcli.datasets import Dataset, Example, read_dataset
 from detrcli.errors import DatasetError, ImageError
 from detrcli.evaluation.average_precision import Evaluation, ImagePredictions, average_precision, coco_results, evaluate
 from detrcli.images.decode import ImageFile, open_image_file
-from detrcli.images.resize import Exactly
+from detrcli.images.resize import Exactly, Pixels
 from detrcli.inference.backend import RawDetections
 
 from ..datasets.written import Box, as_coco, write_image, write_json
@@ -279,7 +278,7 @@ class ConstantBackend:
     def shared(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         self.batches.append(len(pixels))
         return [RawDetections(self.predicted.boxes, self.predicted.scores, self.predicted.labels) for _ in pixels]
 

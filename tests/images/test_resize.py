@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detrcli.images.resize import (
+    PILLOW_BILINEAR,
     Exactly,
     ResizeRule,
     ShortestEdge,
@@ -95,7 +96,7 @@ def test_filled_part_of_a_padded_image(width: int, height: int) -> None:
 
 def test_padding_is_at_the_bottom_and_right() -> None:
     image = Image.new("RGB", (20, 20), (10, 200, 30))
-    pixels = resize_image(image, fit_and_pad(30, 10), Image.Resampling.BILINEAR)
+    pixels = resize_image(image, fit_and_pad(30, 10), PILLOW_BILINEAR)
     assert pixels.shape == (10, 30, 3)
     assert (pixels[:, :10] == [10, 200, 30]).all()
     assert not pixels[:, 10:].any()
@@ -104,7 +105,7 @@ def test_padding_is_at_the_bottom_and_right() -> None:
 @pytest.mark.parametrize("rule", [ShortestEdge(20, 33), Exactly(30, 20), Within(33, 20)], ids=lambda rule: str(rule))
 @pytest.mark.parametrize("size", [(1, 1), (40, 10), (10, 400), (2000, 1)])
 def test_resized_pixels(rule: ResizeRule, size: tuple[int, int]) -> None:
-    pixels = resize_image(Image.new("RGB", size, (10, 200, 30)), rule, Image.Resampling.BILINEAR)
+    pixels = resize_image(Image.new("RGB", size, (10, 200, 30)), rule, PILLOW_BILINEAR)
     width, height = rule.size(*size)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (height, width, 3)

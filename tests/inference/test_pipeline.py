@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
 from detrcli.detections import Detections
 from detrcli.errors import DeviceMemoryError, ImageError
 from detrcli.images.decode import DecodedImage, ImageFile
+from detrcli.images.resize import Pixels
 from detrcli.inference import pipeline as module
 from detrcli.inference.backend import Backend, RawDetections
 from detrcli.inference.batch_size import BatchSize
@@ -44,7 +44,7 @@ class Echo:
     def shared(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def run(self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         if len(pixels) > self.holds:
             raise DeviceMemoryError("too many at once")
         self.batches.append(len(pixels))
