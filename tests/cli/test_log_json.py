@@ -173,10 +173,12 @@ def test_events_of_a_killed_process_are_kept() -> None:
 
 
 def test_a_process_ends_before_its_children(tmp_path: Path) -> None:
-    child = f"import time, pathlib\nwhile not pathlib.Path({str(tmp_path / 'end')!r}).exists(): time.sleep(0.01)"
+    running = tmp_path / "running"
+    running.touch()
+    child = f"import time, pathlib\nwhile pathlib.Path({str(running)!r}).exists(): time.sleep(0.01)"
     code = f"subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.DEVNULL)"
     with PythonProcess(["-c", WITHIN, code], **PIPES) as process:
         try:
             assert process.wait(60) == 0
         finally:
-            (tmp_path / "end").touch()
+            running.unlink()
