@@ -16,6 +16,7 @@ from ..images.resize import (
     ShortestEdge,
     fit_and_pad,
     fixed_size,
+    longest_edge,
     shortest_edge,
 )
 from ..models.detr import Detr, DetrConfig
@@ -156,7 +157,7 @@ TABLE_TRANSFORMER = Family(
     hub_layout=detr.hub_layout,
     image_processor=DETR.image_processor,
     resize=table_transformer.resize,
-    resize_to=lambda longest: ShortestEdge(longest, longest),
+    resize_to=longest_edge,
     datasets=(TABLES, TABLE_STRUCTURE),
     notes=detr.notes,
 )

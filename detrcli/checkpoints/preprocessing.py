@@ -11,6 +11,7 @@ from ..errors import ModelError
 from ..images.resize import (
     PILLOW_BILINEAR,
     BilinearSampling,
+    ExactLongestEdge,
     Exactly,
     Padded,
     PillowFilter,
@@ -18,6 +19,7 @@ from ..images.resize import (
     ResizeRule,
     ShortestEdge,
     Within,
+    longest_edge,
 )
 from .find import PREPROCESSOR, Checkpoint
 
@@ -27,6 +29,8 @@ UNLIMITED = 2**31 - 1
 """Longest side that stands for no limit, as `transformers` requires one."""
 MAX_SIDE = 2**15
 """Longest side that an image may be resized to."""
+EXACT_LONGEST_EDGE = "exact_longest_edge"
+"""Key of our own: whether `shortest_edge` and `longest_edge` mean `ExactLongestEdge`, as always in `transformers`."""
 SAMPLING_PROCESSOR = "RfDetrImageProcessor"
 """The image processor of `transformers` that resizes by `BilinearSampling`."""
 
@@ -97,12 +101,14 @@ def from_json(settings: Mapping[str, Any], default: Preprocessing) -> Preprocess
 
 def as_json(rules: Preprocessing) -> dict[str, Any]:
     """Return the contents of preprocessor_config.json."""
+    ours = {EXACT_LONGEST_EDGE: True} if isinstance(rules.resize, ExactLongestEdge) else {}
     padding = {}
     if isinstance(rules.resize, Padded):
         padding = {"do_pad": True, "pad_size": {"height": rules.resize.height, "width": rules.resize.width}}
     return {
         "do_resize": True,
         "size": _size(rules.resize),
+        **ours,
         **_as_settings(rules.resample),
         "do_rescale": True,
         "rescale_factor": rules.scale,
@@ -210,6 +216,7 @@ def _frame(size: Any) -> Exactly:
 def _fit_rule(settings: Mapping[str, Any], default: ResizeRule) -> ResizeRule:
     if "size" not in settings:
         return default
+    exact = bool(settings.get(EXACT_LONGEST_EDGE, isinstance(default, ExactLongestEdge)))
     size = settings["size"]
     match size:
         case int() | float():
@@ -217,9 +224,12 @@ def _fit_rule(settings: Mapping[str, Any], default: ResizeRule) -> ResizeRule:
         case {"shortest_edge": shortest}:
             longest = size.get("longest_edge", settings.get("max_size"))
         case {"longest_edge": longest}:
-            return Within(_side(longest), _side(longest))
+            return longest_edge(_side(longest)) if exact else Within(_side(longest), _side(longest))
         case {"max_height": height, "max_width": width}:
             return Within(_side(width), _side(height))
         case _:
             return _frame(size)
-    return ShortestEdge(_side(shortest), None if longest in (None, UNLIMITED) else _side(longest, maximum=UNLIMITED))
+    shortest = _side(shortest)
+    if longest in (None, UNLIMITED):
+        return ShortestEdge(shortest, None)
+    return (ExactLongestEdge if exact else ShortestEdge)(shortest, _side(longest, maximum=UNLIMITED))

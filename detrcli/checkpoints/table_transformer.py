@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..images.resize import ShortestEdge
+from ..images.resize import ExactLongestEdge
 from ..models.table_transformer import DETECTION, TableTransformerConfig
 from . import detr
 from .find import Checkpoint
@@ -24,6 +24,6 @@ def write_config(config: TableTransformerConfig) -> dict[str, Any]:
     }
 
 
-def resize(config: TableTransformerConfig) -> ShortestEdge:
+def resize(config: TableTransformerConfig) -> ExactLongestEdge:
     """Return the published resize rule: for detection, or for the structure of a table, which takes more queries."""
-    return ShortestEdge(800, 800 if config.num_queries <= DETECTION.num_queries else 1000)
+    return ExactLongestEdge(800, 800 if config.num_queries <= DETECTION.num_queries else 1000)

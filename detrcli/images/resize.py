@@ -52,6 +52,26 @@ class ShortestEdge:
         return f"a shorter side of {self.shortest}{limit}"
 
 
+@dataclass(frozen=True)
+class ExactLongestEdge(ShortestEdge):
+    """Like `ShortestEdge`, but where `longest` limits an image, its longer side is exactly that (Table Transformer)."""
+
+    longest: int = 800
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Return the new width and height, which are at least one pixel."""
+        short, long = sorted((width, height))
+        if long * self.shortest <= self.longest * short:
+            return super().size(width, height)
+        other = max(1, round(self.longest * short / long))
+        return (other, self.longest) if width < height else (self.longest, other)
+
+
+def longest_edge(longest: int) -> ExactLongestEdge:
+    """Rule that scales the longer side, whatever the shorter one."""
+    return ExactLongestEdge(longest, longest)
+
+
 def shortest_edge(shortest: int) -> ShortestEdge:
     """DETR's rule for another size, with the ratio of longest to shortest side of the paper."""
     return ShortestEdge(shortest, shortest * 5 // 3)

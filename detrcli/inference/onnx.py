@@ -20,7 +20,7 @@ from ..errors import DeviceError, DeviceUnavailableError, DeviceWarning, ModelEr
 from ..export import DEFAULT_OPSET
 from ..export.metadata import parse_metadata
 from ..host import cpu_name, cuda_driver, gpu_name, parallel_images, threads
-from ..images.resize import Exactly, Padded, Pixels, fixed_size, shortest_edge
+from ..images.resize import ExactLongestEdge, Exactly, Padded, Pixels, fixed_size, longest_edge, shortest_edge
 from .backend import CPU_PROBE, GPU_PROBE, RawDetections
 from .memory import enough_memory, for_images, is_out_of_memory
 
@@ -75,7 +75,8 @@ class OnnxBackend:
         self._fixed_batch = _check_signature(self._session, self.metadata.preprocessing, path)
         if size is not None:
             if canvas is None:
-                self.resize = shortest_edge(size) if isinstance(size, int) else Exactly(*size)
+                edge = longest_edge if isinstance(self.resize, ExactLongestEdge) else shortest_edge
+                self.resize = edge(size) if isinstance(size, int) else Exactly(*size)
             elif ((size, size) if isinstance(size, int) else size) != canvas:
                 width, height = canvas
                 raise OnnxSettingError(f"{path} only takes {width} × {height} pixels")

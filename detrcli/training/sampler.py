@@ -1,7 +1,7 @@
 """Order, size and random seed of the images of each epoch, reproducible in any number of processes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -93,8 +93,8 @@ def multi_scale_rules(rule: ResizeRule, stride: int) -> tuple[ResizeRule, ...]:
         case Padded(Within(), width, height):
             rules = multi_scale_rules(Exactly(width, height), stride)
             return tuple(fit_and_pad(one.width, one.height) for one in rules if isinstance(one, Exactly))
-        case ShortestEdge(shortest, longest):
-            return tuple(ShortestEdge(round(shortest * scale), longest) for scale in SHORTEST_EDGE_SCALES)
+        case ShortestEdge(shortest):
+            return tuple(replace(rule, shortest=round(shortest * scale)) for scale in SHORTEST_EDGE_SCALES)
     return (rule,)
 
 

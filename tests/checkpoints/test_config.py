@@ -16,10 +16,10 @@ from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.detr import find_dilation, read_config
 from detrcli.checkpoints.families import DETR, Family
 from detrcli.checkpoints.find import Checkpoint
-from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, as_json, from_json
 from detrcli.checkpoints.preprocessing import preprocessing as family_preprocessing
 from detrcli.errors import ModelError
-from detrcli.images.resize import Exactly, Padded, PillowFilter, ResizeRule, ShortestEdge, Within
+from detrcli.images.resize import ExactLongestEdge, Exactly, Padded, PillowFilter, ResizeRule, ShortestEdge, Within
 from detrcli.models.detr import Detr, DetrConfig
 
 from ..places import DATA
@@ -258,6 +258,24 @@ def test_published_preprocessor() -> None:
 )
 def test_sizes(settings: Mapping[str, Any], rule: ResizeRule) -> None:
     assert preprocessing(checkpoint(OLD, dict(settings))).resize == rule
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({}, ExactLongestEdge(800, 1000)),
+        ({"size": 800, "max_size": 800}, ExactLongestEdge(800, 800)),
+        ({"size": {"shortest_edge": 600, "longest_edge": 900}}, ExactLongestEdge(600, 900)),
+        ({"size": {"longest_edge": 900}}, ExactLongestEdge(900, 900)),
+        ({"size": {"shortest_edge": 600}}, ShortestEdge(600, None)),
+        ({"size": {"height": 480, "width": 640}}, Exactly(640, 480)),
+    ],
+)
+def test_sizes_of_a_family_with_an_exact_longest_edge(settings: Mapping[str, Any], rule: ResizeRule) -> None:
+    usual = Preprocessing(ExactLongestEdge(800, 1000))
+    rules = family_preprocessing(checkpoint(OLD, dict(settings)), usual)
+    assert rules.resize == rule
+    assert from_json(as_json(rules), Preprocessing()) == rules  # as in an ONNX file, which names no family
 
 
 def test_values() -> None:

@@ -10,12 +10,14 @@ from PIL import Image
 
 from detrcli.images.resize import (
     PILLOW_BILINEAR,
+    ExactLongestEdge,
     Exactly,
     ResizeRule,
     ShortestEdge,
     Within,
     fit_and_pad,
     fixed_size,
+    longest_edge,
     resize_image,
     shortest_edge,
 )
@@ -60,6 +62,23 @@ def test_shortest_edge(width: int, height: int) -> None:
 )
 def test_shortest_edge_of_known_sizes(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert ShortestEdge().size(*size) == expected
+
+
+@given(width=SIDE, height=SIDE, longest=st.integers(1, 1500))
+@example(width=427, height=640, longest=1000)
+@example(width=333, height=1000, longest=800)
+def test_exact_longest_edge(width: int, height: int, longest: int) -> None:
+    rule = ExactLongestEdge(800, longest)
+    new_width, new_height = rule.size(width, height)
+    assert rule.size(height, width) == (new_height, new_width)
+    short, long = sorted((width, height))
+    new_short, new_long = sorted((new_width, new_height))
+    if 800 * long <= longest * short:
+        assert (new_width, new_height) == ShortestEdge(800, longest).size(width, height)
+    else:
+        assert new_long == longest
+        assert new_short == 1 or abs(new_short - longest * short / long) <= 0.5
+    assert longest_edge(longest).size(width, height)[width < height] == longest
 
 
 def test_shortest_edge_without_a_longest() -> None:

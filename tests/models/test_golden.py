@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.images.decode import from_pillow
-from detrcli.images.resize import ResizeRule, ShortestEdge, resize_image
+from detrcli.images.resize import (
+    BilinearSampling,
+    ExactLongestEdge,
+    Exactly,
+    PillowFilter,
+    ShortestEdge,
+    longest_edge,
+    resize_image,
+)
 from detrcli.inference.cpu import pack_linears
 from detrcli.inference.fuse import fuse_detr
 from detrcli.inference.postprocess import DetrPostprocess, EndToEnd
@@ -106,10 +114,9 @@ def test_end_to_end(model: str, network: Detr) -> None:
     np.testing.assert_allclose(boxes, expected["single.post.boxes"], rtol=0, atol=2e-4 * 640)
 
 
-def check_preprocessing(family: str, rule: ResizeRule) -> None:
-    rules = Preprocessing(rule)
+def check_preprocessing(family: str, rules: Preprocessing, file: str = "preprocess.npz") -> None:
     module = EndToEnd(torch.nn.Identity(), DetrPostprocess(), scale=rules.scale, mean=rules.mean, std=rules.std)
-    with np.load(DATA / "preprocess.npz") as expected:
+    with np.load(DATA / file) as expected:
         for case in (f"case{number}" for number in range(5)):
             png = io.BytesIO()
             Image.fromarray(fill.image(*expected[f"{case}.image"])).save(png, "PNG")
@@ -119,12 +126,26 @@ def check_preprocessing(family: str, rule: ResizeRule) -> None:
             every23, mean = expected[f"{case}.{family}.every23"], expected[f"{case}.{family}.mean"]
             np.testing.assert_allclose(normalized[:, ::23, ::23], every23, rtol=0, atol=1e-5, err_msg=case)
             np.testing.assert_allclose(normalized.mean((1, 2), dtype=np.float64), mean, rtol=0, atol=1e-5)
-            if family == "detr":
-                assert normalized.shape == tuple(expected[f"{case}.detr.shape"])
+            if f"{case}.{family}.shape" in expected:
+                assert normalized.shape == tuple(expected[f"{case}.{family}.shape"])
 
 
 def test_preprocessing() -> None:
-    check_preprocessing("detr", ShortestEdge())
+    check_preprocessing("detr", Preprocessing(ShortestEdge()))
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [
+        ("rfdetr", Preprocessing(Exactly(384, 384), BilinearSampling())),
+        ("tatr_detection", Preprocessing(ExactLongestEdge(800, 800))),
+        ("tatr_structure", Preprocessing(ExactLongestEdge(800, 1000))),
+        ("tatr_detection_original", Preprocessing(longest_edge(800), PillowFilter(Image.Resampling.BICUBIC))),
+        ("tatr_structure_original", Preprocessing(longest_edge(1000), PillowFilter(Image.Resampling.BICUBIC))),
+    ],
+)
+def test_preprocessing_of_successors(name: str, rules: Preprocessing) -> None:
+    check_preprocessing(name, rules, "preprocess2.npz")
 
 
 SMALL = DetrConfig(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.images.resize import Exactly
 from detrcli.inference.cpu import pack_linears, use_exp2_attention
 from detrcli.inference.fuse import fuse_lwdetr
@@ -109,7 +110,7 @@ def test_postprocessing(name: str) -> None:
 
 
 def test_preprocessing() -> None:
-    check_preprocessing("lwdetr", Exactly(640, 640))
+    check_preprocessing("lwdetr", Preprocessing(Exactly(640, 640)))
 
 
 def test_end_to_end(network: LwDetr) -> None:
