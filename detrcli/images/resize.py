@@ -1,6 +1,6 @@
 """Resizing: the size at which a network sees an image, and how its pixels are computed."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeAlias
 
@@ -11,6 +11,8 @@ from PIL import Image
 Pixels: TypeAlias = NDArray[np.uint8 | np.float32]
 """Resized RGB image, (H, W, 3) in 0…255."""
 PixelType: TypeAlias = type[np.uint8] | type[np.float32]
+BAND = 32
+"""Rows that are interpolated at once, few enough to stay in the CPU's cache."""
 
 
 class ResizeRule(Protocol):
@@ -188,10 +190,15 @@ class BilinearSampling:
         """Resize an RGB image to a width and a height."""
         upper, lower, down = _neighbors(image.height, height)
         left, right, across = _neighbors(image.width, width)
-        rows = _rows(image, np.concatenate((upper, lower)))
-        before, after = (rows.take(columns, axis=1).reshape(2 * height, -1) for columns in (left, right))
-        pixels = _interpolate(before, after, across.repeat(3))
-        return _interpolate(pixels[:height], pixels[height:], down[:, None]).reshape(height, width, 3)
+        rows_at = _row_reader(image, 2 * height)
+        result = np.empty((height, width * 3), np.float32)
+        for start in range(0, height, BAND):
+            band = slice(start, start + BAND)
+            rows = rows_at(np.concatenate((upper[band], lower[band])))
+            before, after = (rows.take(columns, axis=1).reshape(len(rows), -1) for columns in (left, right))
+            above, below = np.split(_interpolate(before, after, across.repeat(3)), 2)
+            result[band] = _interpolate(above, below, down[band, None])
+        return result.reshape(height, width, 3)
 
 
 def _neighbors(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
@@ -205,11 +212,18 @@ def _neighbors(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return before, np.minimum(before + 1, old - 1), positions - before.astype(np.float32)
 
 
-def _rows(image: Image.Image, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Rows (N, W, 3) of an RGB image; where it has far more than that, the others are not converted to an array."""
-    if image.height < 2 * len(indices):
-        return np.asarray(image)[indices]
-    return np.concatenate([np.asarray(image.crop((0, row, image.width, row + 1))) for row in indices.tolist()])
+def _row_reader(image: Image.Image, count: int) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
+    """Return a function from indices to rows (N, W, 3) of an RGB image, of which `count` will be read.
+
+    If an image has far more rows, only those that are read are converted to arrays.
+    """
+    if image.height < 2 * count:
+        return np.asarray(image).__getitem__
+
+    def rows_at(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.concatenate([np.asarray(image.crop((0, row, image.width, row + 1))) for row in indices.tolist()])
+
+    return rows_at
 
 
 def _interpolate(start: Pixels, end: Pixels, weights: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,14 +4,18 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+import torch
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.nn import functional
 
 from detrcli.images.resize import (
     PILLOW_BILINEAR,
+    BilinearSampling,
     ExactLongestEdge,
     Exactly,
+    Padded,
     ResizeRule,
     ShortestEdge,
     Within,
@@ -22,6 +26,9 @@ from detrcli.images.resize import (
     shortest_edge,
 )
 
+from .. import fill
+
+SHORT = st.integers(1, 100)
 SIDE = st.one_of(st.integers(1, 4000), st.integers(1, 1_000_000))
 
 
@@ -129,6 +136,41 @@ def test_resized_pixels(rule: ResizeRule, size: tuple[int, int]) -> None:
     assert pixels.dtype == np.uint8
     assert pixels.shape == (height, width, 3)
     assert (pixels == [10, 200, 30]).all()
+
+
+@settings(deadline=None)
+@given(old=st.tuples(SHORT, SHORT), new=st.tuples(SHORT, SHORT), seed=st.integers(0, 2**31))
+@example(old=(1, 1), new=(90, 70), seed=0)
+@example(old=(90, 70), new=(1, 1), seed=0)
+@example(old=(1, 90), new=(70, 1), seed=0)
+@example(old=(7, 2000), new=(384, 384), seed=0)  # only some of the rows are converted to arrays
+@example(old=(2000, 7), new=(384, 384), seed=0)
+@example(old=(3, 1999), new=(5, 701), seed=0)  # where PyTorch's rounding of positions shows
+def test_bilinear_sampling_is_that_of_pytorch(old: tuple[int, int], new: tuple[int, int], seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (old[1], old[0], 3), np.uint8)
+    pixels = BilinearSampling().resize(Image.fromarray(image), *new)
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    expected = functional.interpolate(planes, new[::-1], mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+    assert pixels.dtype == np.float32
+    np.testing.assert_allclose(pixels, expected, rtol=0, atol=255e-6)
+
+
+@pytest.mark.parametrize("old", [(640, 480), (1500, 2000)])
+def test_bilinear_sampling_of_larger_images(old: tuple[int, int]) -> None:
+    image = fill.image(7, *old)
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    for side in (384, 701):
+        expected = functional.interpolate(planes, (side, side), mode="bilinear")[0].permute(1, 2, 0)
+        pixels = BilinearSampling().resize(Image.fromarray(image), side, side)
+        np.testing.assert_allclose(pixels, expected, rtol=0, atol=255e-6)
+
+
+def test_sampled_pixels_are_padded_and_not_rounded() -> None:
+    image = Image.fromarray(np.array([[[0, 0, 0], [5, 50, 255]]], np.uint8))
+    pixels = resize_image(image, Padded(Exactly(4, 1), 6, 2), BilinearSampling())
+    assert pixels.dtype == np.float32
+    assert pixels[0].tolist() == [[0, 0, 0], [1.25, 12.5, 63.75], [3.75, 37.5, 191.25], [5, 50, 255], [0] * 3, [0] * 3]
+    assert not pixels[1].any()
 
 
 def test_longest_side_for_another_shortest_side() -> None:
