@@ -19,7 +19,17 @@ from detrcli.checkpoints.find import Checkpoint
 from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, as_json, from_json
 from detrcli.checkpoints.preprocessing import preprocessing as family_preprocessing
 from detrcli.errors import ModelError
-from detrcli.images.resize import ExactLongestEdge, Exactly, Padded, PillowFilter, ResizeRule, ShortestEdge, Within
+from detrcli.images.resize import (
+    PILLOW_BILINEAR,
+    BilinearSampling,
+    ExactLongestEdge,
+    Exactly,
+    Padded,
+    PillowFilter,
+    ResizeRule,
+    ShortestEdge,
+    Within,
+)
 from detrcli.models.detr import Detr, DetrConfig
 
 from ..places import DATA
@@ -276,6 +286,21 @@ def test_sizes_of_a_family_with_an_exact_longest_edge(settings: Mapping[str, Any
     rules = family_preprocessing(checkpoint(OLD, dict(settings)), usual)
     assert rules.resize == rule
     assert from_json(as_json(rules), Preprocessing()) == rules  # as in an ONNX file, which names no family
+
+
+def test_processors_that_do_not_antialias() -> None:
+    sampling, filtered = (
+        {"image_processor_type": "RfDetrImageProcessor"},
+        {"image_processor_type": "DetrImageProcessor"},
+    )
+    usual = Preprocessing(Exactly(384, 384), BilinearSampling())
+    assert preprocessing(checkpoint(OLD, sampling)).resample == BilinearSampling()
+    assert family_preprocessing(checkpoint(OLD), usual) == usual
+    assert family_preprocessing(checkpoint(OLD, {"size": 480}), usual).resample == BilinearSampling()
+    assert family_preprocessing(checkpoint(OLD, filtered), usual).resample == PILLOW_BILINEAR
+    with pytest.raises(ModelError, match="bicubic is not supported without antialiasing"):
+        preprocessing(checkpoint(OLD, {**sampling, "resample": 3}))
+    assert from_json(as_json(usual), Preprocessing()) == usual
 
 
 def test_values() -> None:
