@@ -12,20 +12,23 @@ from ..files import read_file
 from .find import Checkpoint
 
 
-def checkpoint_class_names(checkpoint: Checkpoint, count: int, datasets: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+def checkpoint_class_names(
+    checkpoint: Checkpoint, count: int, datasets: Iterable[tuple[str, ...]], spare_labels: int = 0
+) -> tuple[str, ...]:
     """Return the name of each label, from config.json, the training arguments, or the dataset with as many classes.
 
     Args:
         checkpoint: the model's files.
         count: number of labels.
         datasets: class names of the datasets that published models of this family detect.
+        spare_labels: number of labels at the end that the training arguments may not name.
 
     Warns:
         ClassNamesWarning: the files do not name the classes, or config.json counts its labels from 1.
     """
     names = (checkpoint.config or {}).get("id2label")
     if not isinstance(names, dict):
-        known = _training_class_names(checkpoint, count)
+        known = _training_class_names(checkpoint, count, spare_labels)
         known = known or next((classes for classes in datasets if len(classes) == count), None)
         if known is None:
             known = tuple(f"class {label}" for label in range(count))
@@ -40,12 +43,14 @@ def checkpoint_class_names(checkpoint: Checkpoint, count: int, datasets: Iterabl
     return tuple(clean_name(str(names.get(str(label), f"class {label}"))) for label in range(count))
 
 
-def _training_class_names(checkpoint: Checkpoint, count: int) -> tuple[str, ...] | None:
-    """Return the class names among the training arguments, if there is one for each class."""
+def _training_class_names(checkpoint: Checkpoint, count: int, spare_labels: int) -> tuple[str, ...] | None:
+    """Return the class names among the training arguments, if there is one for each label, or each but the spare."""
     names = (checkpoint.arguments or {}).get("class_names")
-    if not isinstance(names, list | tuple) or len(names) != count or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         return None
-    return tuple(map(clean_name, names))
+    if len(names) == count - spare_labels:
+        names = (*names, *[UNUSED] * spare_labels)
+    return tuple(map(clean_name, names)) if len(names) == count else None
 
 
 def _warn(text: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..errors import ModelError
 from ..images.resize import (
     PILLOW_BILINEAR,
+    BilinearSampling,
     Exactly,
     Padded,
     Resample,
@@ -21,9 +22,10 @@ from ..images.resize import (
 )
 from ..models.detr import Detr, DetrConfig
 from ..models.lwdetr import LwDetr, LwDetrConfig
+from ..models.rfdetr import RfDetr, RfDetrConfig
 from ..models.table_transformer import TableTransformerConfig
 from ..models.vit import PATCH, WINDOWS
-from . import detr, lwdetr, table_transformer
+from . import detr, lwdetr, rfdetr, table_transformer
 from .dataset_classes import COCO, OBJECTS365, TABLE_STRUCTURE, TABLES
 from .find import Checkpoint
 from .layouts import (
@@ -31,6 +33,8 @@ from .layouts import (
     DETR_ORIGINAL,
     LWDETR_HUB,
     LWDETR_ORIGINAL,
+    RFDETR_NATIVE,
+    RFDETR_ORIGINAL,
     TABLE_TRANSFORMER_HUB,
     TABLE_TRANSFORMER_ORIGINAL,
     Layout,
@@ -58,8 +62,10 @@ class Family(Generic[Config]):
         resize: returns the paper's resize rule.
         resize_to: returns the resize rule for one number.
         resample: how the pixels of a resized image are computed.
-        stride: number that both sides of the network's input must be multiples of.
+        stride: returns the number that both sides of the network's input must be multiples of.
+        trained_size: returns the resize rule that the arguments of a training run say, or None.
         datasets: class names of the datasets that published models detect.
+        spare_labels: number of labels that the authors' training adds after the classes.
         notes: lines on properties that no tensor tells.
     """
 
@@ -74,8 +80,10 @@ class Family(Generic[Config]):
     resize: Callable[[Config], ResizeRule]
     resize_to: Callable[[int], ResizeRule]
     resample: Resample = PILLOW_BILINEAR
-    stride: int = 1
+    stride: Callable[[Config], int] = lambda _: 1
+    trained_size: Callable[[Checkpoint], ResizeRule | None] = lambda _: None
     datasets: tuple[tuple[str, ...], ...] = (COCO, OBJECTS365)
+    spare_labels: int = 0
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda _: ()
 
     def build(self, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> Network:
@@ -93,11 +101,12 @@ class Family(Generic[Config]):
                 f"{checkpoint.weights} and its config.json do not describe a {self.name} ({error!s:.120})"
             ) from error
 
-    def rule_for(self, size: Size, usual: ResizeRule | None = None) -> ResizeRule:
+    def rule_for(self, size: Size, config: Config, usual: ResizeRule | None = None) -> ResizeRule:
         """Return the resize rule for a size.
 
         Args:
             size: the size; for a model that pads its images, the size with padding.
+            config: the network's configuration.
             usual: the model's own rule.
 
         Raises:
@@ -107,18 +116,18 @@ class Family(Generic[Config]):
             rule: ResizeRule = fit_and_pad(*((size, size) if isinstance(size, int) else size))
         else:
             rule = self.resize_to(size) if isinstance(size, int) else Exactly(*size)
-        self.check(rule)
+        self.check(rule, config)
         return rule
 
-    def check(self, rule: ResizeRule) -> None:
+    def check(self, rule: ResizeRule, config: Config) -> None:
         """Refuse a resize rule whose images the network does not support.
 
         Raises:
             ModelError: its sides are not multiples of the stride.
         """
-        canvas = fixed_size(rule)
-        if self.stride > 1 and (canvas is None or any(side % self.stride for side in canvas)):
-            raise ModelError(f"the sides of this model's images must be multiples of {self.stride}, not {rule}")
+        canvas, stride = fixed_size(rule), self.stride(config)
+        if stride > 1 and (canvas is None or any(side % stride for side in canvas)):
+            raise ModelError(f"the sides of this model's images must be multiples of {stride}, not {rule}")
 
 
 DETR = Family(
@@ -145,7 +154,23 @@ LWDETR = Family(
     image_processor={"image_processor_type": "DeformableDetrImageProcessor", "do_pad": False},
     resize=lambda _: Exactly(640, 640),
     resize_to=lambda side: Exactly(side, side),
-    stride=PATCH * WINDOWS,
+    stride=lambda _: PATCH * WINDOWS,
+)
+RFDETR = Family(
+    name="RF-DETR",
+    config=RfDetrConfig,
+    network=RfDetr,
+    layouts=(RFDETR_ORIGINAL, RFDETR_NATIVE),
+    read_config=rfdetr.read_config,
+    write_config=rfdetr.write_config,
+    hub_layout=lambda _: RFDETR_ORIGINAL,
+    image_processor={},
+    resize=rfdetr.resize,
+    resize_to=lambda side: Exactly(side, side),
+    resample=BilinearSampling(),
+    stride=rfdetr.stride,
+    trained_size=rfdetr.trained_size,
+    spare_labels=1,
 )
 TABLE_TRANSFORMER = Family(
     name="Table Transformer",
@@ -161,8 +186,8 @@ TABLE_TRANSFORMER = Family(
     datasets=(TABLES, TABLE_STRUCTURE),
     notes=detr.notes,
 )
-FAMILIES: tuple[Family[Any], ...] = (TABLE_TRANSFORMER, DETR, LWDETR)
-"""Table Transformer precedes DETR, all of whose tensors it has."""
+FAMILIES: tuple[Family[Any], ...] = (TABLE_TRANSFORMER, DETR, RFDETR, LWDETR)
+"""Table Transformer precedes DETR, and RF-DETR LW-DETR, whose mark it has as well."""
 
 
 def family_of(config: DetrConfig | LwDetrConfig) -> Family[Any]:

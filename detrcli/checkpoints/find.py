@@ -217,8 +217,10 @@ def _check_type(config: Mapping[str, Any], path: Path) -> None:
         title = UNSUPPORTED.get(model_type) if isinstance(model_type, str) else None
         known = f" ({title})" if title else ""
         raise ModelError(f"{path} describes a model of type {model_type!r:.80}{known}; {ONLY_SUPPORTED}")
-    if "Segmentation" in str(config.get("architectures")):
-        raise ModelError(f"{path} describes {SUPPORTED[model_type]} for panoptic segmentation; {ONLY_SUPPORTED}")
+    architectures = str(config.get("architectures"))
+    if "Segmentation" in architectures:
+        kind = "instance" if "Instance" in architectures else "panoptic"
+        raise ModelError(f"{path} describes {SUPPORTED[model_type]} for {kind} segmentation; {ONLY_SUPPORTED}")
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -25,13 +25,15 @@ class Layout:
         title: name for messages.
         mark: a tensor that only files of this layout have, or those of a family that precedes it in the table.
         rows: published name, our name.
-        aliases: names in transformers' memory, names in the files that it saves; only used for reading.
+        aliases: other names that transformers gives tensors, names in `rows`; only used for reading.
+        ignored: published names of tensors that no network here has.
     """
 
     title: str
     mark: str
     rows: Rows
     aliases: Rows = ()
+    ignored: tuple[str, ...] = ()
 
     def to_ours(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Rename and split the tensors of a file.
@@ -42,6 +44,8 @@ class Layout:
         ours: dict[str, Tensor] = {}
         origin: dict[str, str] = {}
         for published, tensor in tensors.items():
+            if published in self.ignored:
+                continue
             names = _alternatives(self._our_name(published))
             if len(names) > 1 and (tensor.dim() == 0 or tensor.shape[0] % len(names)):
                 names = [published]
@@ -196,6 +200,35 @@ _DEFORMABLE_ATTENTION = _within("cross_attn", "cross_attention", (
     ("value_proj", "value"), ("output_proj", "output"),
 ))  # fmt: skip
 
+_ORIGINAL_DETECTOR: Rows = (
+    *(
+        (f"backbone.0.projector.{theirs}.{kind}", f"projector.stages.*.{ours}.{place}")
+        for theirs, ours in (
+            ("stages_sampling.*.*.*", "resamplers.*.*"),
+            ("stages.*.0.cv1", "c2f.split"),
+            ("stages.*.0.cv2", "c2f.join"),
+            ("stages.*.0.m.*.cv1", "c2f.bottlenecks.*.0"),
+            ("stages.*.0.m.*.cv2", "c2f.bottlenecks.*.1"),
+        )
+        for place, kind in enumerate(("conv", "bn"))
+    ),
+    ("backbone.0.projector.stages_sampling.*", "projector.stages.*.resamplers"),
+    ("backbone.0.projector.stages.*.1", "projector.stages.*.norm"),
+    ("query_feat", "object_queries"),
+    ("refpoint_embed", "reference_deltas"),
+    ("class_embed", "class_head"),
+    ("bbox_embed", "box_head"),
+    *_within("transformer", "", _PROPOSALS),
+    *_within("transformer.decoder.layers.*", "decoder.layers.*", (
+        *_joint_attention("self_attn", "self_attention"),
+        *_DEFORMABLE_ATTENTION,
+        ("linear1", "feedforward.0"), ("linear2", "feedforward.3"),
+    )),
+    ("transformer.decoder.ref_point_head", "decoder.position_head"),
+    ("transformer.decoder", "decoder"),
+)  # fmt: skip
+"""Names of LW-DETR and RF-DETR outside of the ViT."""
+
 LWDETR_ORIGINAL = Layout(
     title="original LW-DETR",
     mark="refpoint_embed.weight",
@@ -212,33 +245,46 @@ LWDETR_ORIGINAL = Layout(
             )),
         )),
         ("backbone.0.encoder", "backbone"),
-        *(
-            (f"backbone.0.projector.{theirs}.{kind}", f"projector.stages.*.{ours}.{place}")
-            for theirs, ours in (
-                ("stages_sampling.*.*.*", "resamplers.*.*"),
-                ("stages.*.0.cv1", "c2f.split"),
-                ("stages.*.0.cv2", "c2f.join"),
-                ("stages.*.0.m.*.cv1", "c2f.bottlenecks.*.0"),
-                ("stages.*.0.m.*.cv2", "c2f.bottlenecks.*.1"),
-            )
-            for place, kind in enumerate(("conv", "bn"))
-        ),
-        ("backbone.0.projector.stages_sampling.*", "projector.stages.*.resamplers"),
-        ("backbone.0.projector.stages.*.1", "projector.stages.*.norm"),
-        ("query_feat", "object_queries"),
-        ("refpoint_embed", "reference_deltas"),
-        ("class_embed", "class_head"),
-        ("bbox_embed", "box_head"),
-        *_within("transformer", "", _PROPOSALS),
-        *_within("transformer.decoder.layers.*", "decoder.layers.*", (
-            *_joint_attention("self_attn", "self_attention"),
-            *_DEFORMABLE_ATTENTION,
-            ("linear1", "feedforward.0"), ("linear2", "feedforward.3"),
-        )),
-        ("transformer.decoder.ref_point_head", "decoder.position_head"),
-        ("transformer.decoder", "decoder"),
+        *_ORIGINAL_DETECTOR,
     ),
 )  # fmt: skip
+
+_HUB_DETECTOR: Rows = (
+    ("model.query_feat", "object_queries"),
+    ("model.reference_point_embed", "reference_deltas"),
+    ("class_embed", "class_head"),
+    ("bbox_embed", "box_head"),
+    *_within("model", "", _PROPOSALS),
+    *_within("model.decoder.layers.*", "decoder.layers.*", (
+        *_within("self_attn", "self_attention", (*_QUERY_KEY_VALUE, ("o_proj", "output"))),
+        *_DEFORMABLE_ATTENTION,
+        ("self_attn_layer_norm", "norm1"),
+        ("cross_attn_layer_norm", "norm2"),
+        ("layer_norm", "norm3"),
+        ("mlp.fc1", "feedforward.0"), ("mlp.fc2", "feedforward.3"),
+    )),
+    ("model.decoder.ref_point_head", "decoder.position_head"),
+    ("model.decoder.layernorm", "decoder.norm"),
+)  # fmt: skip
+"""Names of LW-DETR and RF-DETR outside of the ViT and the projector."""
+
+
+def _hub_projector(published: str, ours: str) -> Rows:
+    """Rows of a stage of the projector, without its resamplers."""
+    return _within(published, ours, (
+        *(
+            (f"{theirs}.{kind}", f"{name}.{place}")
+            for theirs, name in (
+                ("projector_layer.conv1", "c2f.split"),
+                ("projector_layer.conv2", "c2f.join"),
+                ("projector_layer.bottlenecks.*.conv1", "c2f.bottlenecks.*.0"),
+                ("projector_layer.bottlenecks.*.conv2", "c2f.bottlenecks.*.1"),
+            )
+            for place, kind in enumerate(("conv", "norm"))
+        ),
+        ("layer_norm", "norm"),
+    ))  # fmt: skip
+
 
 _HUB_VIT = "model.backbone.backbone.encoder.layer.*"
 LWDETR_HUB = Layout(
@@ -255,35 +301,12 @@ LWDETR_HUB = Layout(
             ("gamma_1", "scale1.weight"), ("gamma_2", "scale2.weight"),
         )),
         *_within("model.backbone.projector.scale_layers.*", "projector.stages.*", (
-            *(
-                (f"{theirs}.{kind}", f"{ours}.{place}")
-                for theirs, ours in (
-                    ("sampling_layers.*.layers.*", "resamplers.*.*"),
-                    ("projector_layer.conv1", "c2f.split"),
-                    ("projector_layer.conv2", "c2f.join"),
-                    ("projector_layer.bottlenecks.*.conv1", "c2f.bottlenecks.*.0"),
-                    ("projector_layer.bottlenecks.*.conv2", "c2f.bottlenecks.*.1"),
-                )
-                for place, kind in enumerate(("conv", "norm"))
-            ),
+            ("sampling_layers.*.layers.*.conv", "resamplers.*.*.0"),
+            ("sampling_layers.*.layers.*.norm", "resamplers.*.*.1"),
             ("sampling_layers.*.layers", "resamplers.*"),
-            ("layer_norm", "norm"),
         )),
-        ("model.query_feat", "object_queries"),
-        ("model.reference_point_embed", "reference_deltas"),
-        ("class_embed", "class_head"),
-        ("bbox_embed", "box_head"),
-        *_within("model", "", _PROPOSALS),
-        *_within("model.decoder.layers.*", "decoder.layers.*", (
-            *_within("self_attn", "self_attention", (*_QUERY_KEY_VALUE, ("o_proj", "output"))),
-            *_DEFORMABLE_ATTENTION,
-            ("self_attn_layer_norm", "norm1"),
-            ("cross_attn_layer_norm", "norm2"),
-            ("layer_norm", "norm3"),
-            ("mlp.fc1", "feedforward.0"), ("mlp.fc2", "feedforward.3"),
-        )),
-        ("model.decoder.ref_point_head", "decoder.position_head"),
-        ("model.decoder.layernorm", "decoder.norm"),
+        *_hub_projector("model.backbone.projector.scale_layers.*", "projector.stages.*"),
+        *_HUB_DETECTOR,
     ),
     aliases=_within(f"{_HUB_VIT}.attention", f"{_HUB_VIT}.attention", (
         ("q_proj", "attention.query"),
@@ -292,3 +315,58 @@ LWDETR_HUB = Layout(
         ("o_proj", "output"),
     )),
 )  # fmt: skip
+
+_DINOV2 = (
+    ("embeddings.cls_token", "embedding.class_token"),
+    ("embeddings.mask_token", "embedding.mask_token"),
+    ("embeddings.position_embeddings", "embedding.positions.weight"),
+    ("embeddings.patch_embeddings.projection", "embedding.patches"),
+    *_within("encoder.layer.*", "blocks.*", (
+        ("mlp.fc1", "feedforward.0"), ("mlp.fc2", "feedforward.2"),
+        ("layer_scale1.lambda1", "scale1.weight"), ("layer_scale2.lambda1", "scale2.weight"),
+    )),
+    ("encoder.layer", "blocks"),
+    ("layernorm", "norm"),
+)  # fmt: skip
+"""Names of RF-DETR's backbone, without the attention."""
+_DINOV2_ATTENTION = {
+    "query": ("attention.attention.query", "attention.q_proj"),
+    "key": ("attention.attention.key", "attention.k_proj"),
+    "value": ("attention.attention.value", "attention.v_proj"),
+    "output": ("attention.output.dense", "attention.o_proj"),
+}
+"""Our name → the authors' name, and transformers' since 2026."""
+
+RFDETR_ORIGINAL = Layout(
+    title="original RF-DETR",
+    mark="backbone.0.encoder.encoder.embeddings.cls_token",
+    rows=(
+        *_within("backbone.0.encoder.encoder", "backbone", (
+            *_within("encoder.layer.*", "blocks.*.attention", tuple(
+                (theirs, ours) for ours, (theirs, _) in _DINOV2_ATTENTION.items()
+            )),
+            *_DINOV2,
+        )),
+        *_ORIGINAL_DETECTOR,
+    ),
+    ignored=("_kp_active_mask",),
+)  # fmt: skip
+"""Layout of the authors' files, and of those on the Hub."""
+
+RFDETR_NATIVE = Layout(
+    title="RF-DETR with transformers' own names",
+    mark="model.backbone.backbone.embeddings.cls_token",
+    rows=(
+        *_within("model.backbone.backbone", "backbone", (
+            *_within("encoder.layer.*", "blocks.*.attention", tuple(
+                (theirs, ours) for ours, (_, theirs) in _DINOV2_ATTENTION.items()
+            )),
+            *_DINOV2,
+        )),
+        *_hub_projector("model.backbone.projector", "projector.stages.0"),
+        *_HUB_DETECTOR,
+    ),
+    aliases=_within("model.backbone.backbone.encoder.layer.*", "model.backbone.backbone.encoder.layer.*",
+        tuple(_DINOV2_ATTENTION.values())),
+)  # fmt: skip
+"""Layout of files that transformers saves with `save_original_format=False`."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ModelError, ModelWarning
-from ..images.resize import ResizeRule
+from ..images.resize import fixed_size
 from .class_names import check_class_names, checkpoint_class_names
 from .families import FAMILIES, Family, Network, Size
 from .find import PREPROCESSOR, Checkpoint, find
@@ -77,12 +77,12 @@ def load_checkpoint(
     counters = {name: torch.tensor(0) for name in expected if name.endswith(COUNTER)}
     _check_match({name: expected[name] for name in expected if name not in counters}, tensors, origin, checkpoint)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()} | counters, assign=True)
-    rules = _preprocessing(checkpoint, family, family.resize(network.config), size)
+    rules = _preprocessing(checkpoint, family, network.config, size)
     count = network.config.num_classes
     if count < 1:
         raise ModelError(f"the model in {checkpoint.weights} has no classes")
     if class_names is None:
-        class_names = checkpoint_class_names(checkpoint, count, family.datasets)
+        class_names = checkpoint_class_names(checkpoint, count, family.datasets, family.spare_labels)
     else:
         class_names = check_class_names(class_names, count, checkpoint.name)
     network = network.eval().to(memory_format=torch.channels_last)
@@ -152,16 +152,17 @@ def _some(names: Iterable[str], separator: str = ", ") -> str:
     return separator.join(names[:MAX_LISTED]) + more
 
 
-def _preprocessing(checkpoint: Checkpoint, family: Family[Any], usual: ResizeRule, size: Size | None) -> Preprocessing:
+def _preprocessing(checkpoint: Checkpoint, family: Family[Any], config: Any, size: Size | None) -> Preprocessing:
     """Read the preprocessing, and warn if the files do not say what size images are resized to."""
     settings = checkpoint.preprocessor
     sized = settings is None or resizes(settings)
-    rule = usual if sized else family.resize_to(DEFAULT_SIZE)
+    trained, usual = family.trained_size(checkpoint), family.resize(config)
+    rule = trained or (usual if sized or fixed_size(usual) else family.resize_to(DEFAULT_SIZE))
     rules = preprocessing(checkpoint, Preprocessing(rule, family.resample))
     if size is not None:
-        return replace(rules, resize=family.rule_for(size, rules.resize))
-    family.check(rules.resize)
-    if settings is None or not sized:
+        return replace(rules, resize=family.rule_for(size, config, rules.resize))
+    family.check(rules.resize, config)
+    if trained is None and (settings is None or not sized):
         reason = f"has no {PREPROCESSOR}" if sized else f"has do_resize = false in its {PREPROCESSOR}"
         warnings.warn(f"{checkpoint.name} {reason}; images are resized to {rules.resize}", ModelWarning, stacklevel=3)
     return rules

@@ -45,6 +45,27 @@ def read_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LwDetr
     published = min(SIZES.values(), key=lambda size: (size.vit_depth != depth, size.vit_dim != width))
     if published.vit_depth != depth and (windows is None or outputs is None):
         raise ModelError(f"{checkpoint.weights} needs a config.json: no published LW-DETR has a ViT of {depth} blocks")
+    return LwDetrConfig(
+        vit_dim=width,
+        vit_heads=attention_heads(nested.get("num_attention_heads", published.vit_heads), "num_attention_heads", width),
+        vit_depth=depth,
+        window_blocks=published.window_blocks if windows is None else tuple(windows),
+        features=published.features if outputs is None else feature_blocks(outputs, depth),
+        vit_positions=math.isqrt(tensors["backbone.embedding.positions.weight"].shape[1]),
+        **read_detector(config, tensors),
+    )
+
+
+def read_detector(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Derive the fields of a configuration outside of the ViT, which LW-DETR and RF-DETR share.
+
+    Args:
+        config: contents of config.json.
+        tensors: by our names.
+
+    Raises:
+        ModelError: config.json says something impossible.
+    """
     classes, hidden = tensors["class_head.weight"].shape
     stages = range(count_modules(tensors, r"projector\.stages\.(\d+)\."))
     groups = count_modules(tensors, r"proposals\.(\d+)\.")
@@ -53,25 +74,19 @@ def read_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LwDetr
         for name, head_width in (("decoder_self_attention_heads", 32), ("decoder_cross_attention_heads", 16))
     )
     locations = tensors["decoder.layers.0.cross_attention.weights.weight"].shape[0]
-    return LwDetrConfig(
-        num_classes=classes,
-        vit_dim=width,
-        vit_heads=attention_heads(nested.get("num_attention_heads", published.vit_heads), "num_attention_heads", width),
-        vit_depth=depth,
-        window_blocks=published.window_blocks if windows is None else tuple(windows),
-        features=published.features if outputs is None else _features(outputs, depth),
-        vit_positions=math.isqrt(tensors["backbone.embedding.positions.weight"].shape[1]),
-        scales=tuple(_scale(tensors, stage) for stage in stages),
-        c2f_depth=count_modules(tensors, r"projector\.stages\.0\.c2f\.bottlenecks\.(\d+)\."),
-        hidden_dim=hidden,
-        num_queries=tensors["object_queries.weight"].shape[0] // groups,
-        num_groups=groups,
-        decoder_layers=count_modules(tensors, r"decoder\.layers\.(\d+)\."),
-        self_heads=self_heads,
-        cross_heads=cross_heads,
-        points=locations // (cross_heads * len(stages)),
-        feedforward=tensors["decoder.layers.0.feedforward.0.weight"].shape[0],
-    )
+    return {
+        "num_classes": classes,
+        "scales": tuple(_scale(tensors, stage) for stage in stages),
+        "c2f_depth": count_modules(tensors, r"projector\.stages\.0\.c2f\.bottlenecks\.(\d+)\."),
+        "hidden_dim": hidden,
+        "num_queries": tensors["object_queries.weight"].shape[0] // groups,
+        "num_groups": groups,
+        "decoder_layers": count_modules(tensors, r"decoder\.layers\.(\d+)\."),
+        "self_heads": self_heads,
+        "cross_heads": cross_heads,
+        "points": locations // (cross_heads * len(stages)),
+        "feedforward": tensors["decoder.layers.0.feedforward.0.weight"].shape[0],
+    }
 
 
 def _scale(tensors: Mapping[str, Tensor], stage: int) -> float:
@@ -86,8 +101,12 @@ def _scale(tensors: Mapping[str, Tensor], stage: int) -> float:
     return 0.5 if 3 in kernels else 1
 
 
-def _features(outputs: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Convert config.json's indices, where 0 is the stem and -1 the last block, to block numbers from 0."""
+def feature_blocks(outputs: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Convert config.json's indices, where 0 is the stem and -1 the last block, to block numbers from 0.
+
+    Raises:
+        ModelError: there is no such block.
+    """
     blocks = tuple(number % (depth + 1) - 1 for number in outputs)
     if -1 in blocks or not all(-depth <= number <= depth for number in outputs):
         raise ModelError(f"config.json says out_indices = {outputs!r:.80}; blocks 1 to {depth} are supported")
@@ -110,6 +129,13 @@ def write_config(config: LwDetrConfig) -> dict[str, Any]:
             "pretrain_image_size": PATCH * config.vit_positions,
             "num_windows": WINDOWS**2,
         },
+        **write_detector(config),
+    }
+
+
+def write_detector(config: LwDetrConfig) -> dict[str, Any]:
+    """Return what config.json says beside the ViT and the classes, for LW-DETR and RF-DETR."""
+    return {
         "projector_scale_factors": [float(scale) for scale in config.scales],
         "c2f_num_blocks": config.c2f_depth,
         "d_model": config.hidden_dim,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-SUPPORTED = {"detr": "DETR", "lw_detr": "LW-DETR", "table-transformer": "Table Transformer"}
+SUPPORTED = {"detr": "DETR", "table-transformer": "Table Transformer", "lw_detr": "LW-DETR", "rf_detr": "RF-DETR"}
 """`model_type` of supported models → name for messages."""
 UNSUPPORTED = {
     "conditional_detr": "Conditional DETR",
@@ -19,7 +19,6 @@ UNSUPPORTED = {
     "oneformer": "OneFormer",
     "owlv2": "OWLv2",
     "owlvit": "OWL-ViT",
-    "rf_detr": "RF-DETR",
     "rt_detr": "RT-DETR",
     "rt_detr_v2": "RT-DETRv2",
     "yolos": "YOLOS",
@@ -30,7 +29,9 @@ ONLY_SUPPORTED = f"only {', '.join(_FIRST)} and {_LAST} are supported"
 
 _MARKS = (
     ("DETR for panoptic segmentation", r"(?:mask_head|bbox_attention)\."),
-    ("RF-DETR", r"layer_scale1\.lambda1$"),
+    ("RF-DETR for instance segmentation", r"(?:segmentation_head|spatial_features_proj)\."),
+    ("RF-DETR for keypoints", r"keypoint_embed\."),
+    ("RF-DETR with LoRA adapters that are not merged", r"base_model\.model\."),
     ("Conditional DETR or DAB-DETR", r"(?:ca_qcontent_proj|q_pos_proj|cross_attn_query_content_proj)\."),
     ("DINO", r"(?:transformer\.tgt_embed|label_enc)\.weight$"),
     ("Deformable DETR", r"encoder\.layers\.\d+\.self_attn\.sampling_offsets\."),

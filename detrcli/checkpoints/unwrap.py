@@ -12,8 +12,8 @@ from ..errors import ModelError
 
 WEIGHTS = ("ema_model", "model_ema", "ema", "ema_state_dict", "model", "model_state_dict", "state_dict", "module")
 """Keys of weights in checkpoints; EMA weights first, as they are preferred."""
-ARGUMENTS = ("args", "hyper_parameters")
-"""Keys of training arguments in checkpoints."""
+ARGUMENTS = ("hyper_parameters", "args", "model_config")
+"""Keys of training arguments in checkpoints; where several say the same, the last is used."""
 
 _WRAPPER = re.compile(r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _EMA = re.compile(r"(?<![^._])ema(?![^._])")
@@ -35,13 +35,14 @@ def training_arguments(content: object) -> Mapping[str, Any] | None:
     """Return the arguments of the training run that wrote a checkpoint, or None if they are not in it."""
     if not isinstance(content, dict):
         return None
+    found: dict[str, Any] | None = None
     for key in ARGUMENTS:
         match content.get(key):
             case Namespace() | SimpleNamespace() as arguments:
-                return vars(arguments)
+                found = (found or {}) | vars(arguments)
             case dict() as arguments:
-                return arguments
-    return None
+                found = (found or {}) | arguments
+    return found
 
 
 def unwrap_names(names: Collection[str], marks: Collection[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from ..checkpoints.preprocessing import Preprocessing
 from ..classes import matching_labels
 from ..errors import ModelError
 from ..images.resize import Exactly, ResizeRule
+from ..models import rfdetr
 from ..models.detr import DetrConfig
 from ..models.lwdetr import SIZES, LwDetrConfig
 from ..models.table_transformer import DETECTION, STRUCTURE
@@ -36,6 +37,7 @@ class Architecture:
 _R101 = (3, 4, 23, 3)
 _CONFIGS: dict[str, DetrConfig | LwDetrConfig] = {
     **{f"lwdetr-{name}": config for name, config in SIZES.items()},
+    **{f"rfdetr-{name}": config for name, config in rfdetr.SIZES.items()},
     "detr-resnet-50": DetrConfig(91),
     "detr-resnet-50-dc5": DetrConfig(91, dilation=True),
     "detr-resnet-101": DetrConfig(91, depths=_R101),
@@ -66,7 +68,7 @@ def from_scratch(name: str, classes: tuple[str, ...], *, size: Size | None, seed
     architecture = ARCHITECTURES[name]
     config = replace(architecture.config, num_classes=len(classes))
     family = family_of(config)
-    rule = architecture.resize if size is None else family.rule_for(size)
+    rule = architecture.resize if size is None else family.rule_for(size, config)
     torch.manual_seed(seed)
     network = family.network(config)
     initialize(network)

@@ -112,7 +112,7 @@ class Trainer:
         if processes.world_size > 1:
             sync_batch_norms(network)
             self._every_layer = DistributedDataParallel(self._every_layer)
-        stride = family_of(network.config).stride
+        stride = family_of(network.config).stride(network.config)
         rule = model.preprocessing.resize
         rules = multi_scale_rules(rule, stride) if config.multi_scale else (rule,)
         rank, world_size = processes.rank, processes.world_size

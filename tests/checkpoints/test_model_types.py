@@ -33,6 +33,23 @@ MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "Deformable DETR": (transformers.DeformableDetrForObjectDetection, BACKBONE | LAYERS | {"decoder_layers": 2}),
     "DAB-DETR": (transformers.DabDetrForObjectDetection, BACKBONE | LAYERS | {"hidden_size": 64}),
     "panoptic": (transformers.DetrForSegmentation, BACKBONE | LAYERS),
+    "instance segmentation": (
+        transformers.RfDetrForInstanceSegmentation,
+        {
+            "backbone_config": {
+                "model_type": "rf_detr_dinov2",
+                "hidden_size": 24,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "image_size": 28,
+                "out_indices": [1],
+            },
+            **LAYERS,
+            "decoder_self_attention_heads": 8,
+            "decoder_cross_attention_heads": 8,
+            "group_detr": 1,
+        },
+    ),
     "YOLOS": (
         transformers.YolosForObjectDetection,
         {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8},
@@ -57,7 +74,7 @@ def refused(model: Path) -> str:
 
 def test_each_family_is_supported() -> None:
     assert sorted(SUPPORTED.values()) == sorted(family.name for family in FAMILIES)
-    assert ONLY_SUPPORTED == "only DETR, LW-DETR and Table Transformer are supported"
+    assert ONLY_SUPPORTED == "only DETR, Table Transformer, LW-DETR and RF-DETR are supported"
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -75,7 +92,7 @@ def test_folders_and_files_of_transformers(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "title"),
-    [("rf_detr", "RF-DETR"), ("rt_detr", "RT-DETR"), ("d_fine", "D-FINE"), ("yolos", "YOLOS")],
+    [("rt_detr", "RT-DETR"), ("d_fine", "D-FINE"), ("yolos", "YOLOS")],
 )
 def test_config_alone(tmp_path: Path, kind: str, title: str) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
@@ -87,7 +104,12 @@ def test_config_alone(tmp_path: Path, kind: str, title: str) -> None:
     ("names", "title"),
     [
         (["detr.query_embed.weight", "mask_head.lay1.weight"], "DETR for panoptic segmentation"),
-        (["refpoint_embed.weight", "backbone.0.encoder.encoder.encoder.layer.0.layer_scale1.lambda1"], "RF-DETR"),
+        (["refpoint_embed.weight", "segmentation_head.blocks.0.dwconv.weight"], "RF-DETR for instance segmentation"),
+        (["refpoint_embed.weight", "keypoint_embed.layers.0.weight"], "RF-DETR for keypoints"),
+        (
+            ["refpoint_embed.weight", "backbone.0.encoder.base_model.model.embeddings.cls_token"],
+            "RF-DETR with LoRA adapters",
+        ),
         (["query_embed.weight", "transformer.encoder.layers.0.self_attn.sampling_offsets.bias"], "Deformable DETR"),
         (["query_embed.weight", "transformer.decoder.layers.0.ca_qcontent_proj.weight"], "Conditional DETR"),
         (["decoder.denoising_class_embed.weight"], "RT-DETR"),
@@ -110,5 +132,4 @@ GOLDEN = sorted((SHARED / "golden").rglob("*.keys.json"))
 
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.name)
 def test_published_names(file: Path) -> None:
-    wanted = "RF-DETR" if file.name.startswith("rfdetr") else None
-    assert unsupported_model(json.loads(file.read_text())) == wanted
+    assert unsupported_model(json.loads(file.read_text())) is None
