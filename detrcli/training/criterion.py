@@ -1,7 +1,8 @@
 """Set losses on matched pairs of queries and objects (DETR, section 3.1, equation 2)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.boxes import Predictions, box_iou
+from ..models.detr import DetrConfig
+from ..models.lwdetr import LwDetrConfig
+from ..models.table_transformer import TableTransformerConfig
 from .matcher import ALPHA, GAMMA, Match, Matcher, Target, focal_cost, softmax_cost
 
 NO_OBJECT = 0.1
@@ -50,14 +54,14 @@ class Matched(NamedTuple):
 ClassLoss: TypeAlias = Callable[[Matched], Tensor]
 
 
-def cross_entropy(matched: Matched) -> Tensor:
+def cross_entropy(matched: Matched, *, no_object_weight: float = NO_OBJECT) -> Tensor:
     """Cross-entropy of DETR over the classes and no-object, the target of every unmatched query."""
     logits, match = matched.logits, matched.match
     no_object = logits.shape[-1] - 1
     target = logits.new_full(logits.shape[:2], no_object, dtype=torch.int64)
     target[match.image, match.query] = matched.labels
     weights = logits.new_ones(logits.shape[-1])
-    weights[no_object] = NO_OBJECT
+    weights[no_object] = no_object_weight
     return F.cross_entropy(logits.flatten(0, 1), target.flatten(), weights)
 
 
@@ -140,4 +144,16 @@ def smooth_l1(boxes: Tensor, targets: Tensor) -> Tensor:
 
 
 DETR_CRITERION = SetCriterion(Matcher(softmax_cost, class_weight=1), cross_entropy)
+TABLE_TRANSFORMER_CRITERION = replace(DETR_CRITERION, class_loss=partial(cross_entropy, no_object_weight=0.4))
+"""With the no-object weight of the published models."""
 LWDETR_CRITERION = SetCriterion(Matcher(focal_cost, class_weight=2), iou_aware_bce)
+
+
+def criterion_for(config: DetrConfig | LwDetrConfig) -> SetCriterion:
+    """Return the criterion that networks of a configuration are trained with."""
+    match config:
+        case TableTransformerConfig():
+            return TABLE_TRANSFORMER_CRITERION
+        case DetrConfig():
+            return DETR_CRITERION
+    return LWDETR_CRITERION

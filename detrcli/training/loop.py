@@ -28,7 +28,7 @@ from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 from ..signals import Interruption
 from .config import TrainConfig
-from .criterion import DETR_CRITERION, LWDETR_CRITERION, Losses, SetCriterion, smooth_l1
+from .criterion import Losses, SetCriterion, criterion_for, smooth_l1
 from .curves import plot_curves
 from .dataset import Batch, TrainingDataset, killed_loader_as_error, load_batches
 from .distributed import Distributed
@@ -283,5 +283,5 @@ class Trainer:
 
 
 def _criterion(network: Detr | LwDetr, config: TrainConfig) -> SetCriterion:
-    criterion = DETR_CRITERION if isinstance(network, Detr) else LWDETR_CRITERION
+    criterion = criterion_for(network.config)
     return replace(criterion, box_loss=smooth_l1) if config.box_loss == "smooth_l1" else criterion

@@ -11,6 +11,7 @@ from torch import nn
 from ..models.detr import Detr
 from ..models.lwdetr import LwDetr
 from ..models.rfdetr import RfDetr
+from ..models.table_transformer import TableTransformerConfig
 
 LrSchedule = Literal["cosine", "step"]
 
@@ -36,6 +37,8 @@ FROM_SCRATCH = OptimizerConfig()
 """The same learning rate everywhere."""
 DETR_FINE_TUNING = OptimizerConfig(backbone_lr_factor=0.1)
 """As published (DETR, appendix A.4)."""
+TABLE_TRANSFORMER_FINE_TUNING = OptimizerConfig(backbone_lr_factor=0.2)
+"""As the published models were trained on PubTables-1M."""
 LWDETR_FINE_TUNING = {
     (192, 256): OptimizerConfig(1.5, layer_decay=0.8, component_decay=0.7),  # tiny, small
     (384, 256): OptimizerConfig(1.5, layer_decay=0.7, component_decay=0.7),  # medium
@@ -49,6 +52,8 @@ RFDETR_FINE_TUNING = OptimizerConfig(1.5, layer_decay=0.8, component_decay=0.7)
 
 def fine_tuning_config(network: Detr | LwDetr) -> OptimizerConfig:
     """Return the published settings for fine-tuning a network; for unknown sizes those of LW-DETR-tiny."""
+    if isinstance(network.config, TableTransformerConfig):
+        return TABLE_TRANSFORMER_FINE_TUNING
     if isinstance(network, Detr):
         return DETR_FINE_TUNING
     if isinstance(network, RfDetr):

@@ -11,6 +11,7 @@ from detrcli.images.resize import Exactly, ShortestEdge
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.models.rfdetr import RfDetr, RfDetrConfig
+from detrcli.models.table_transformer import TableTransformerConfig
 from detrcli.training.augment import Augmentation
 from detrcli.training.config import TrainConfig
 from detrcli.training.initialize import initialize
@@ -89,12 +90,12 @@ def small_rfdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: Any) -> L
     return LoadedModel("small", network, classes, Preprocessing(Exactly(128, 128)))
 
 
-def small_detr(classes: tuple[str, ...] = scenes.CLASSES) -> LoadedModel:
+def small_detr(classes: tuple[str, ...] = scenes.CLASSES, kind: type[DetrConfig] = DetrConfig) -> LoadedModel:
     """Return a DETR with random weights."""
     import torch
 
     torch.manual_seed(0)
-    config = DetrConfig(
+    config = kind(
         len(classes),
         num_queries=12,
         depths=(1, 1, 1, 1),
@@ -108,3 +109,8 @@ def small_detr(classes: tuple[str, ...] = scenes.CLASSES) -> LoadedModel:
     network = Detr(config)
     initialize(network)
     return LoadedModel("small", network, classes, Preprocessing(ShortestEdge(96, 128)))
+
+
+def small_table_transformer(classes: tuple[str, ...] = scenes.CLASSES) -> LoadedModel:
+    """Return a Table Transformer with random weights."""
+    return small_detr(classes, TableTransformerConfig)

@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from detrcli.models.boxes import Predictions
-from detrcli.training.criterion import DETR_CRITERION, LWDETR_CRITERION, SetCriterion
+from detrcli.models.detr import DetrConfig
+from detrcli.models.table_transformer import DETECTION
+from detrcli.training.criterion import DETR_CRITERION, LWDETR_CRITERION, SetCriterion, criterion_for
 from detrcli.training.matcher import Target
 
 from ..golden import outputs
@@ -63,6 +65,19 @@ def test_criterion(family: str, case: str) -> None:
     for name, tensor in (("logits", logits[last]), ("boxes", boxes[last])):
         assert tensor.grad is not None
         np.testing.assert_allclose(tensor.grad.numpy(), golden[f"grad.{name}_last"], rtol=1e-6, atol=1e-12)
+
+
+def test_no_object_weighs_more_in_table_transformer() -> None:
+    logits, boxes = torch.randn(1, 4, 3, generator=torch.Generator().manual_seed(0)), torch.full((1, 4, 4), 0.5)
+    targets = [Target(torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.4, 0.4]]))]
+    surprise = -logits[0].log_softmax(-1)
+    for config, weight in ((DETECTION, 0.4), (DetrConfig(2), 0.1)):
+        criterion = criterion_for(config)
+        (query,) = criterion.matcher(Predictions(logits, boxes), targets, 1).query.tolist()
+        _, (losses,) = criterion([Predictions(logits, boxes)], targets, num_objects=torch.tensor(1))
+        others = sum(surprise[other, 2].item() for other in range(4) if other != query)
+        expected = (surprise[query, 1].item() + weight * others) / (1 + 3 * weight)
+        assert losses.loss_class.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("family", CRITERIA)

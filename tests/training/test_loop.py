@@ -23,7 +23,7 @@ from detrcli.training.distributed import Distributed
 from detrcli.training.loop import Trainer
 from detrcli.training.optimizer import DETR_FINE_TUNING
 
-from .small import CONFIG, few_scenes, small_detr, small_lwdetr
+from .small import CONFIG, few_scenes, small_detr, small_lwdetr, small_table_transformer
 
 SINGLE = Distributed(0, 1, torch.device("cpu"))
 
@@ -333,8 +333,16 @@ def test_the_metrics_hold_the_learning_rate_of_the_heads(tmp_path: Path) -> None
     assert [record["lr"] for record in records] == pytest.approx([1e-3, 1e-3, 1e-4])
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-@pytest.mark.parametrize("make", [small_lwdetr, small_detr])
+@pytest.mark.parametrize(
+    ("make", "precision"),
+    [
+        (small_lwdetr, "bf16"),
+        (small_lwdetr, "fp32"),
+        (small_detr, "bf16"),
+        (small_detr, "fp32"),
+        (small_table_transformer, "bf16"),
+    ],
+)
 def test_mixed_precision_and_smooth_l1(make: type, precision: Any, tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 4)
     repeated = replace(data, examples=data.examples * 3)

@@ -1,18 +1,20 @@
 """Learning rates by part and over time."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 
 from detrcli.checkpoints.layouts import LWDETR_ORIGINAL
+from detrcli.checkpoints.load import LoadedModel
 from detrcli.models.detr import Detr
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.training.optimizer import FROM_SCRATCH, build_optimizer, fine_tuning_config, freeze_stem, lr_factor
 
 from ..places import DATA
-from .small import small_detr, small_lwdetr
+from .small import small_detr, small_lwdetr, small_table_transformer
 
 
 def rates(network: Detr | LwDetr, lr: float, scratch: bool = False) -> dict[str, tuple[float, float]]:
@@ -26,12 +28,15 @@ def rates(network: Detr | LwDetr, lr: float, scratch: bool = False) -> dict[str,
     return {name: groups[id(parameter)] for name, parameter in network.named_parameters() if id(parameter) in groups}
 
 
-def test_detr_trains_its_backbone_slowly_and_freezes_its_stem() -> None:
-    network = small_detr().network
+@pytest.mark.parametrize(("make", "backbone_lr"), [(small_detr, 1e-5), (small_table_transformer, 2e-5)])
+def test_detr_trains_its_backbone_slowly_and_freezes_its_stem(
+    make: Callable[[], LoadedModel], backbone_lr: float
+) -> None:
+    network = make().network
     freeze_stem(network)
     given = rates(network, 1e-4)
     for name, found in given.items():
-        assert found == pytest.approx((1e-5 if name.startswith("backbone.") else 1e-4, 1e-4)), name
+        assert found == pytest.approx((backbone_lr if name.startswith("backbone.") else 1e-4, 1e-4)), name
     left_out = {name for name, _ in network.named_parameters()} - set(given)
     assert left_out
     assert all(name.startswith(("backbone.conv1", "backbone.layer1")) for name in left_out)
