@@ -11,7 +11,7 @@ class KnownModel:
         name: its name on the command line and in `detrcli.load`.
         repo: its repository on the Hugging Face Hub, or None if it is bundled with this package.
         parameters: number of parameters in millions.
-        gflops: multiply-adds for one image in billions, as published.
+        gflops: multiply-adds for one image in billions, as published, or None if they are not.
         ap: average precision on COCO val2017 in percent, as published, or None for other classes.
         classes: dataset whose classes it detects.
         license: SPDX identifier of the license of the weights.
@@ -20,10 +20,14 @@ class KnownModel:
     name: str
     repo: str | None
     parameters: float
-    gflops: float
+    gflops: float | None
     ap: float | None
     classes: str
     license: str
+
+
+def _table_transformer(task: str, repo: str) -> KnownModel:
+    return KnownModel(f"table-transformer-{task}", f"microsoft/{repo}", 28.8, None, None, "PubTables-1M", "MIT")
 
 
 def _lwdetr(size: str, parameters: float, gflops: float, ap: float) -> tuple[KnownModel, KnownModel]:
@@ -44,6 +48,9 @@ KNOWN_MODELS = (
     KnownModel("detr-resnet-50-dc5", "facebook/detr-resnet-50-dc5", 41, 187, 43.3, "COCO", "Apache-2.0"),
     KnownModel("detr-resnet-101", "facebook/detr-resnet-101", 60, 152, 43.5, "COCO", "Apache-2.0"),
     KnownModel("detr-resnet-101-dc5", "facebook/detr-resnet-101-dc5", 60, 253, 44.9, "COCO", "Apache-2.0"),
+    _table_transformer("detection", "table-transformer-detection"),
+    _table_transformer("structure", "table-transformer-structure-recognition"),
+    _table_transformer("structure-v1.1", "table-transformer-structure-recognition-v1.1-all"),
     KnownModel("demo", None, 2.7, 0.8, None, "shapes", "Apache-2.0"),
 )
 DEFAULT_MODEL = "lwdetr-small"

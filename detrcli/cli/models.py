@@ -39,11 +39,11 @@ def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` reads 
             model.name,
             model.classes,
             f"{model.parameters:g} M",
-            f"{model.gflops:g}",
+            "" if model.gflops is None else f"{model.gflops:g}",
             "" if model.ap is None else f"{model.ap:.1f}",
             model.license,
             "yes" if cached else "no",
             style="bold" if model.name == DEFAULT_MODEL else None,
         )
     print_fitting(table)
-    print(f"{DEFAULT_MODEL} is the default. Any DETR or LW-DETR on the Hub, in a folder or in a file works as well.")
+    print(f"{DEFAULT_MODEL} is the default. Other models of these families load from the Hub, a folder or a file.")

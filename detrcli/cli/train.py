@@ -58,7 +58,7 @@ def train(
         typer.Option(
             min=0,
             metavar="FACTOR",
-            help="Learning rate of the backbone, relative to --lr.  [default: 0.1 DETR, 1.5 LW-DETR, 1 from scratch]",
+            help="Learning rate of the backbone, relative to --lr.  [default: as published; 1 from scratch]",
         ),
     ] = None,
     layer_decay: Annotated[

@@ -148,4 +148,4 @@ def test_every_size_has_the_published_number_of_parameters() -> None:
 def test_class_names_of_objects365() -> None:
     assert len(OBJECTS365) == 366
     assert (OBJECTS365[1], OBJECTS365[133], OBJECTS365[140]) == ("Person", "Remote", "Cat")
-    assert {model.classes for model in KNOWN_MODELS} == {"COCO", "Objects365", "shapes"}
+    assert {model.classes for model in KNOWN_MODELS} == {"COCO", "Objects365", "PubTables-1M", "shapes"}
