@@ -15,6 +15,7 @@ from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.export.onnx import export_onnx
 from detrcli.images.resize import Exactly, ShortestEdge
+from detrcli.models.table_transformer import TableTransformerConfig
 
 from .detr_process import detr as detr_command
 from .tiny import tiny_network
@@ -27,6 +28,10 @@ DEFAULTS = inspect.signature(export_onnx).parameters
 def detr() -> LoadedModel:
     names = tuple(f"thing {label}" for label in range(7))
     return LoadedModel("tiny", tiny_network(), names, Preprocessing(ShortestEdge(64, 96)))
+
+
+def table_transformer() -> LoadedModel:
+    return replace(detr(), network=tiny_network(kind=TableTransformerConfig))
 
 
 def lwdetr() -> LoadedModel:

@@ -21,9 +21,9 @@ def in_hub_layout(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return DETR_HUB.to_published(tensors)
 
 
-def tiny_network(*, num_classes: int = 7, seed: int = 0) -> Detr:
+def tiny_network(*, num_classes: int = 7, seed: int = 0, kind: type[DetrConfig] = DetrConfig) -> Detr:
     """Make a network whose predictions differ between images, queries and seeds."""
-    config = DetrConfig(
+    config = kind(
         num_classes,
         num_queries=QUERIES,
         depths=(1, 1, 1, 1),

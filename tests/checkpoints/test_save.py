@@ -15,18 +15,23 @@ from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.checkpoints.save import save_model
 from detrcli.errors import ModelError
-from detrcli.images.resize import Exactly, ResizeRule, ShortestEdge, Within
+from detrcli.images.resize import ExactLongestEdge, Exactly, ResizeRule, ShortestEdge, Within
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.models.resnet import BlockKind
+from detrcli.models.table_transformer import TableTransformerConfig
 from detrcli.training.initialize import initialize
 
 SMALL_DETR = DetrConfig(3, num_queries=4, depths=(1, 2, 1, 1), hidden_dim=32, feedforward=48, encoder_layers=2)
+SMALL_TABLE_TRANSFORMER = TableTransformerConfig(
+    3, num_queries=4, depths=(1, 2, 1, 1), hidden_dim=32, feedforward=48, encoder_layers=2
+)
 NANO = dataclasses.replace(SIZES["nano"], num_classes=3, num_groups=2)
 TWO_SCALES = dataclasses.replace(NANO, scales=(2, 0.5), points=4, vit_dim=64, c2f_depth=1)
 NETWORKS: dict[str, tuple[Detr | LwDetr, ResizeRule]] = {
     "detr": (Detr(SMALL_DETR), ShortestEdge(96, 160)),
     "detr-dc5": (Detr(dataclasses.replace(SMALL_DETR, depths=(3, 4, 6, 3), dilation=True)), ShortestEdge(96, None)),
+    "table-transformer": (Detr(SMALL_TABLE_TRANSFORMER), ExactLongestEdge(96, 96)),
     "nano": (LwDetr(NANO), Exactly(128, 64)),
     "two-scales": (LwDetr(TWO_SCALES), Exactly(128, 128)),
 }
@@ -78,6 +83,13 @@ def test_transformers_predicts_the_same(saved: tuple[LoadedModel, Path]) -> None
         expected, predicted = theirs(pixels), model.network(pixels)
     torch.testing.assert_close(predicted.boxes, expected.pred_boxes, rtol=0, atol=1e-4)
     torch.testing.assert_close(predicted.logits, expected.logits, rtol=0, atol=1e-4)
+    if isinstance(model.network, Detr):
+        padding = torch.zeros(2, 128, 128, dtype=torch.bool)
+        padding[1, 90:], padding[1, :, 70:] = True, True
+        pixels = pixels.masked_fill(padding[:, None], 0)
+        with torch.inference_mode():
+            expected, predicted = theirs(pixels, (~padding).long()), model.network(pixels, padding)
+        torch.testing.assert_close(predicted.boxes, expected.pred_boxes, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +99,7 @@ def test_transformers_predicts_the_same(saved: tuple[LoadedModel, Path]) -> None
         ("detr", ShortestEdge(96, None)),
         ("detr", Within(120, 90)),
         ("detr", Exactly(64, 96)),
+        ("table-transformer", ExactLongestEdge(96, 96)),
         ("nano", Exactly(128, 64)),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),

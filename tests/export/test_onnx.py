@@ -25,7 +25,7 @@ from detrcli.inference.torch import TorchBackend
 from detrcli.models.transformer import Attention
 
 from .. import fill
-from ..exported import Exports, Make, detr, lwdetr, two_scales, wide_lwdetr
+from ..exported import Exports, Make, detr, lwdetr, table_transformer, two_scales, wide_lwdetr
 from ..places import DATA
 
 CUDA: dict[str, Any] = json.loads((DATA / "cuda_kernels.json").read_text())
@@ -34,7 +34,8 @@ CUDA: dict[str, Any] = json.loads((DATA / "cuda_kernels.json").read_text())
 
 
 TWO_SCALES = pytest.param(two_scales, marks=pytest.mark.slow)  # two exports, half a minute
-MODELS = pytest.mark.parametrize("make", [detr, lwdetr, TWO_SCALES], ids=lambda make: make.__name__)
+TABLES = pytest.param(table_transformer, marks=pytest.mark.slow)  # two exports, with the operators of DETR
+MODELS = pytest.mark.parametrize("make", [detr, lwdetr, TABLES, TWO_SCALES], ids=lambda make: make.__name__)
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
