@@ -32,6 +32,7 @@ NAMES = (
     "lwdetr-large",
     "detr-resnet-50",
     "detr-resnet-50-dc5",
+    "table-transformer-detection",
     "lwdetr-xlarge",
     "detr-resnet-101",
     "detr-resnet-101-dc5",
