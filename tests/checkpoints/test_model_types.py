@@ -28,10 +28,50 @@ LAYERS: dict[str, Any] = {
     "decoder_ffn_dim": 32,
     "num_queries": 5,
 }
+HYBRID: dict[str, Any] = {
+    "encoder_in_channels": [16, 16, 16],
+    "encoder_hidden_dim": 32,
+    "encoder_ffn_dim": 32,
+    "decoder_in_channels": [32, 32, 32],
+    "d_model": 32,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 32,
+    "num_queries": 5,
+}
+"""Sizes of RT-DETR and its successors."""
+RT_DETR = HYBRID | {
+    "backbone_config": {
+        "model_type": "rt_detr_resnet",
+        "depths": [1, 1, 1, 1],
+        "hidden_sizes": [16, 16, 16, 16],
+        "embedding_size": 8,
+        "layer_type": "basic",
+        "out_features": ["stage2", "stage3", "stage4"],
+    }
+}
+D_FINE = HYBRID | {
+    "backbone_config": {
+        "model_type": "hgnet_v2",
+        "depths": [1, 1, 1, 1],
+        "hidden_sizes": [16, 16, 16, 16],
+        "stem_channels": [3, 8, 8],
+        "stage_in_channels": [8, 16, 16, 16],
+        "stage_mid_channels": [8, 8, 8, 8],
+        "stage_out_channels": [16, 16, 16, 16],
+        "stage_num_blocks": [1, 1, 1, 1],
+        "stage_numb_of_layers": [1, 1, 1, 1],
+        "out_features": ["stage2", "stage3", "stage4"],
+    }
+}
 MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "Conditional DETR": (transformers.ConditionalDetrForObjectDetection, BACKBONE | LAYERS),
     "Deformable DETR": (transformers.DeformableDetrForObjectDetection, BACKBONE | LAYERS | {"decoder_layers": 2}),
     "DAB-DETR": (transformers.DabDetrForObjectDetection, BACKBONE | LAYERS | {"hidden_size": 64}),
+    "RT-DETR": (transformers.RTDetrForObjectDetection, RT_DETR),
+    "RT-DETRv2": (transformers.RTDetrV2ForObjectDetection, RT_DETR),
+    "D-FINE": (transformers.DFineForObjectDetection, D_FINE),
+    "DEIM": (transformers.Deimv2ForObjectDetection, D_FINE),
     "panoptic": (transformers.DetrForSegmentation, BACKBONE | LAYERS),
     "instance segmentation": (
         transformers.RfDetrForInstanceSegmentation,
@@ -92,7 +132,7 @@ def test_folders_and_files_of_transformers(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "title"),
-    [("rt_detr", "RT-DETR"), ("d_fine", "D-FINE"), ("yolos", "YOLOS")],
+    [("grounding-dino", "Grounding DINO"), ("deta", "DETA"), ("pp_doclayout_v2", "PP-DocLayoutV2")],
 )
 def test_config_alone(tmp_path: Path, kind: str, title: str) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
@@ -112,7 +152,14 @@ def test_config_alone(tmp_path: Path, kind: str, title: str) -> None:
         ),
         (["query_embed.weight", "transformer.encoder.layers.0.self_attn.sampling_offsets.bias"], "Deformable DETR"),
         (["query_embed.weight", "transformer.decoder.layers.0.ca_qcontent_proj.weight"], "Conditional DETR"),
+        (["refpoint_embed.weight", "transformer.decoder.ref_anchor_head.layers.0.weight"], "DAB-DETR"),
+        (["transformer.encoder.fusion_layers.0.attn.v_proj.weight"], "Grounding DINO"),
         (["decoder.denoising_class_embed.weight"], "RT-DETR"),
+        (["decoder.denoising_class_embed.weight", "decoder.lqe_layers.0.reg_conf.layers.0.weight"], "D-FINE"),
+        (
+            ["decoder.denoising_class_embed.weight", "decoder.decoder.layers.0.cross_attn.num_points_scale"],
+            "RT-DETRv2",
+        ),
         (["model.0.conv.weight", "model.22.cv2.0.0.conv.weight"], "YOLO"),
     ],
 )
