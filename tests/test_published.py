@@ -6,11 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import detrcli
-from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from detrcli.images.decode import read_image
-from detrcli.images.resize import PILLOW_BILINEAR, ShortestEdge, resize_image
+from detrcli.images.resize import (
+    PILLOW_BILINEAR,
+    ExactLongestEdge,
+    PillowFilter,
+    ShortestEdge,
+    longest_edge,
+    resize_image,
+)
 
 CATS = "http://images.cocodataset.org/val2017/000000039769.jpg"
 
@@ -78,3 +86,66 @@ def test_lwdetr_objects365(cats: Path, size: str, scores: list[float], labels: l
 def test_lwdetr_detects_the_cats(cats: Path, size: str) -> None:
     (found,) = detrcli.load(f"lwdetr-{size}", device="cpu", precision="fp32").predict(cats, threshold=0.5)
     assert found.names.count("cat") == 2
+
+
+@pytest.fixture(scope="module")
+def documents() -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download("nielsr/example-pdf", repo_type="dataset"))
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize("revision", [None, "no_timm"])
+@pytest.mark.parametrize(
+    ("model", "image", "rules", "logits", "boxes"),
+    [
+        (
+            "table-transformer-detection",
+            "example_pdf.png",
+            Preprocessing(ExactLongestEdge(800, 800)),
+            [[-6.7329, -16.9590, 6.7447], [-8.0038, -22.3071, 6.9288], [-7.2445, -20.9855, 7.3465]],
+            [[0.4868, 0.1764, 0.6729], [0.6674, 0.4621, 0.3864], [0.4720, 0.1757, 0.6362]],
+        ),
+        (
+            "table-transformer-structure",
+            "example_table.png",
+            Preprocessing(longest_edge(1000), PillowFilter(Image.Resampling.BICUBIC)),
+            [[-18.1430, -8.3214, 4.8274], [-18.4685, -7.1361, -4.2667], [-26.3693, -9.3429, -4.9962]],
+            [[0.4983, 0.5595, 0.9440], [0.4916, 0.6315, 0.5954], [0.6108, 0.8637, 0.1135]],
+        ),
+    ],
+)
+def test_table_transformer(
+    documents: Path,
+    model: str,
+    image: str,
+    rules: Preprocessing,
+    logits: list[list[float]],
+    boxes: list[list[float]],
+    revision: str | None,
+) -> None:
+    network = detrcli.load_model(model, revision=revision)
+    pixels = torch.from_numpy(resize_image(read_image(documents / image).image, rules.resize, rules.resample).copy())
+    pixels = ((pixels / 255 - torch.tensor(rules.mean)) / torch.tensor(rules.std)).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        predicted = network(pixels)
+    np.testing.assert_allclose(predicted.logits[0, :3, :3], logits, rtol=0, atol=1e-2)
+    np.testing.assert_allclose(predicted.boxes[0, :3, :3], boxes, rtol=0, atol=1e-3)
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize("version", ["", "-v1.1"])
+def test_table_transformer_detects_rows_and_columns(documents: Path, version: str) -> None:
+    detector = detrcli.load(f"table-transformer-structure{version}", device="cpu")
+    (found,) = detector.predict(documents / "example_table.png", threshold=0.5)
+    assert found.names.count("table") == 1
+    assert {"table column", "table row"} <= set(found.names)
+
+
+@pytest.mark.hub
+def test_table_transformer_detects_a_table(documents: Path) -> None:
+    (found,) = detrcli.load("table-transformer-detection", device="cpu").predict(
+        documents / "example_pdf.png", threshold=0.9
+    )
+    assert "table" in found.names
