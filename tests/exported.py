@@ -19,7 +19,7 @@ from detrcli.models.table_transformer import TableTransformerConfig
 
 from .detr_process import detr as detr_command
 from .tiny import tiny_network
-from .training.small import small_lwdetr
+from .training.small import small_lwdetr, small_rfdetr
 
 Make = Callable[[], LoadedModel]
 DEFAULTS = inspect.signature(export_onnx).parameters
@@ -37,6 +37,11 @@ def table_transformer() -> LoadedModel:
 def lwdetr() -> LoadedModel:
     """LW-DETR without tied scores, so that the best are the same in every runtime."""
     return without_ties(small_lwdetr(decoder_layers=2))
+
+
+def rfdetr() -> LoadedModel:
+    """RF-DETR, whose images are not rounded to 8 bits."""
+    return without_ties(small_rfdetr(decoder_layers=2))
 
 
 def wide_lwdetr() -> LoadedModel:

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -15,7 +16,16 @@ from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.checkpoints.save import save_model
 from detrcli.errors import ModelError
-from detrcli.images.resize import ExactLongestEdge, Exactly, ResizeRule, ShortestEdge, Within
+from detrcli.images.resize import (
+    BilinearSampling,
+    ExactLongestEdge,
+    Exactly,
+    ResizeRule,
+    ShortestEdge,
+    Within,
+    resize_image,
+)
+from detrcli.inference.postprocess import EndToEnd
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.models.resnet import BlockKind
@@ -111,6 +121,18 @@ def test_transformers_resizes_images_the_same_way(name: str, rule: ResizeRule, t
     for size in ((64, 48), (100, 320), (600, 30)):
         width, height = rule.size(*size)
         assert processor(Image.new("RGB", size), return_tensors="pt").pixel_values.shape == (1, 3, height, width)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (20, 500), (1, 1)])
+def test_transformers_samples_the_same_pixels(size: tuple[int, int], tmp_path: Path) -> None:
+    rules = Preprocessing(Exactly(128, 64), BilinearSampling())
+    save_model(LoadedModel("model", NETWORKS["nano"][0], ("cat", "dog", "a cow"), rules), tmp_path)
+    assert load_checkpoint(find(str(tmp_path))).preprocessing == rules
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8))
+    (theirs,) = AutoImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt").pixel_values
+    module = EndToEnd(torch.nn.Identity(), torch.nn.Identity(), scale=rules.scale, mean=rules.mean, std=rules.std)
+    (ours,) = module.normalize(torch.from_numpy(resize_image(image, rules.resize, rules.resample))[None])
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,12 @@ from detrcli.errors import ExportError, OutputError, UsageError
 from detrcli.export import DEFAULT_OPSET, OPSETS, operators
 from detrcli.export import onnx as exporting
 from detrcli.export.onnx import export_onnx
+from detrcli.images.resize import BilinearSampling
 from detrcli.inference.torch import TorchBackend
 from detrcli.models.transformer import Attention
 
 from .. import fill
-from ..exported import Exports, Make, detr, lwdetr, table_transformer, two_scales, wide_lwdetr
+from ..exported import Exports, Make, detr, lwdetr, rfdetr, table_transformer, two_scales, wide_lwdetr
 from ..places import DATA
 
 CUDA: dict[str, Any] = json.loads((DATA / "cuda_kernels.json").read_text())
@@ -35,14 +36,18 @@ CUDA: dict[str, Any] = json.loads((DATA / "cuda_kernels.json").read_text())
 
 TWO_SCALES = pytest.param(two_scales, marks=pytest.mark.slow)  # two exports, half a minute
 TABLES = pytest.param(table_transformer, marks=pytest.mark.slow)  # two exports, with the operators of DETR
-MODELS = pytest.mark.parametrize("make", [detr, lwdetr, TABLES, TWO_SCALES], ids=lambda make: make.__name__)
+BARE_RFDETR = pytest.param(rfdetr, marks=pytest.mark.slow)  # another export
+MODELS = pytest.mark.parametrize("make", [detr, lwdetr, rfdetr, TABLES, TWO_SCALES], ids=lambda make: make.__name__)
+BARE_MODELS = pytest.mark.parametrize(
+    "make", [detr, lwdetr, BARE_RFDETR, TABLES, TWO_SCALES], ids=lambda make: make.__name__
+)
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
-@MODELS
+@BARE_MODELS
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_bare_network_gives_the_same_logits_and_boxes(make: Make, count: int, exported: Exports) -> None:
     pixels = torch.from_numpy(np.stack([fill.image(seed, 128, 128) for seed in range(count)]))
@@ -75,7 +80,8 @@ def test_images_of_any_size_give_the_same_detections(make: Make, exported: Expor
 
 @MODELS
 def test_a_batch_gives_the_detections_of_single_images(make: Make, exported: Exports) -> None:
-    images = np.stack([fill.image(seed, 128, 128) for seed in range(3)])
+    dtype = make().preprocessing.resample.dtype
+    images = np.stack([fill.image(seed, 128, 128) for seed in range(3)]).astype(dtype)
     sizes = np.array([[100, 200], [300, 50], [128, 128]], np.float32)
     run = session(exported(make)).run
     together = run(None, {"images": images, "sizes": sizes})
@@ -141,7 +147,7 @@ def test_the_graph_has_nothing_redundant(make: Make, exported: Exports) -> None:
     assert len(operations) == len(set(operations))
 
 
-@MODELS
+@BARE_MODELS
 @pytest.mark.parametrize("postprocess", [True, False])
 def test_no_reshape_has_allowzero(make: Make, postprocess: bool, exported: Exports) -> None:
     nodes = onnx.load(exported(make, postprocess=postprocess)).graph.node
@@ -211,6 +217,14 @@ def test_metadata(exported: Exports) -> None:
     assert shape(images) == ["batch", 128, 128, 3]
     assert shape(sizes) == ["batch", 2]
     assert shape(onnx.load(exported(detr)).graph.input[0]) == ["batch", "height", "width", 3]
+
+
+def test_images_that_are_not_rounded(exported: Exports) -> None:
+    path = exported(rfdetr)
+    assert onnx.load(path).graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    detector = detrcli.load(path, device="cpu")
+    image = Image.fromarray(fill.image(0, 300, 200))
+    np.testing.assert_array_equal(detector.resized(image), BilinearSampling().resize(image, 128, 128))
 
 
 def shape(value: onnx.ValueInfoProto) -> list[str | int]:

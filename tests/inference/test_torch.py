@@ -40,6 +40,20 @@ def random_images(count: int, height: int, width: int) -> list[NDArray[np.uint8]
     return [fill.image(seed, height, width) for seed in range(count)]
 
 
+def test_float_images_are_normalized_like_8_bit_ones_and_left_unchanged() -> None:
+    module = EndToEnd(torch.nn.Identity(), torch.nn.Identity(), scale=0.5, mean=(1, 2, 3), std=(4, 5, 6))
+    images = torch.from_numpy(np.stack(random_images(2, 30, 40)))
+    floats, filled = images.float(), torch.tensor([[30, 40], [20, 25]])
+    assert torch.equal(module.normalize(floats, filled), module.normalize(images, filled))
+    assert torch.equal(floats, images.float())
+    torch.testing.assert_close(
+        module.normalize(floats + 0.25) - module.normalize(images),
+        torch.tensor([0.125 / 4, 0.125 / 5, 0.125 / 6])[:, None, None].expand(2, 3, 30, 40),
+        rtol=0,
+        atol=1e-5,
+    )
+
+
 def test_threads_are_divided_until_no_backend_is_shared(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", "2")

@@ -7,7 +7,7 @@ from typing import Any
 from detrcli.checkpoints.load import LoadedModel
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.datasets import Dataset, read_dataset
-from detrcli.images.resize import Exactly, ShortestEdge
+from detrcli.images.resize import BilinearSampling, Exactly, ShortestEdge
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.models.rfdetr import RfDetr, RfDetrConfig
@@ -87,7 +87,7 @@ def small_rfdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: Any) -> L
     )
     network = RfDetr(replace(config, **changes))
     initialize(network)
-    return LoadedModel("small", network, classes, Preprocessing(Exactly(128, 128)))
+    return LoadedModel("small", network, classes, Preprocessing(Exactly(128, 128), BilinearSampling()))
 
 
 def small_detr(classes: tuple[str, ...] = scenes.CLASSES, kind: type[DetrConfig] = DetrConfig) -> LoadedModel:

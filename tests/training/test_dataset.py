@@ -10,7 +10,17 @@ from PIL import Image
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.datasets import Example
 from detrcli.errors import ImageError
-from detrcli.images.resize import Exactly, ShortestEdge, fit_and_pad
+from detrcli.images.decode import read_image
+from detrcli.images.resize import (
+    PILLOW_BILINEAR,
+    BilinearSampling,
+    Exactly,
+    Resample,
+    ShortestEdge,
+    fit_and_pad,
+    resize_image,
+)
+from detrcli.inference.postprocess import EndToEnd
 from detrcli.training.augment import Augmentation
 from detrcli.training.dataset import Batch, TrainingDataset, load_batches
 from detrcli.training.sampler import Sample, Sampler, multi_scale_rules
@@ -69,6 +79,21 @@ def test_images_are_padded_as_the_model_pads_them(tmp_path: Path) -> None:
         fit_and_pad(256, 256),
         fit_and_pad(320, 320),
     )
+
+
+@pytest.mark.parametrize("resample", [PILLOW_BILINEAR, BilinearSampling()], ids=lambda one: type(one).__name__)
+def test_images_are_resized_as_for_inference(resample: Resample, tmp_path: Path) -> None:
+    data = few_scenes(tmp_path / "data", 2)
+    rules = Preprocessing(RULE, resample)
+    images = TrainingDataset(data.examples, rules, Augmentation(random_crop=False, color_jitter=False))
+    module = EndToEnd(torch.nn.Identity(), torch.nn.Identity(), scale=rules.scale, mean=rules.mean, std=rules.std)
+    for index, example in enumerate(data.examples):
+        pixels = torch.from_numpy(resize_image(read_image(example.path).image, rules.resize, rules.resample).copy())
+        (expected,) = module.normalize(pixels[None])
+        (batch,) = load_batches(images, [[Sample(index, 0, RULE)]], workers=0, pin_memory=False)
+        (seen,) = batch.pixels
+        mirrored = min((expected, expected.flip(-1)), key=lambda one: float((one - seen).abs().max()))
+        torch.testing.assert_close(seen, mirrored, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
