@@ -17,6 +17,7 @@ from detrcli.checkpoints.find import Checkpoint, find
 from detrcli.checkpoints.layouts import RFDETR_NATIVE, RFDETR_ORIGINAL
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.rfdetr import read_config, resize
+from detrcli.checkpoints.save import save_model
 from detrcli.classes import UNUSED
 from detrcli.errors import ModelError, ModelWarning
 from detrcli.images.resize import BilinearSampling, Exactly, PillowFilter
@@ -105,7 +106,10 @@ def test_settings_are_read_from_config_json(folder: Path) -> None:
 def test_an_antialiasing_processor_is_obeyed(folder: Path) -> None:
     settings = {"size": {"height": 72, "width": 108}, "image_processor_type": "DetrImageProcessor"}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    assert isinstance(load(folder).preprocessing.resample, PillowFilter)
+    loaded = load(folder)
+    assert isinstance(loaded.preprocessing.resample, PillowFilter)
+    save_model(loaded, folder / "saved")
+    assert load(folder / "saved").preprocessing == loaded.preprocessing
 
 
 @pytest.mark.parametrize("size", [100, (72, 40)])
