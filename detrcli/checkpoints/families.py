@@ -58,7 +58,8 @@ class Family(Generic[Config]):
         read_config: derives the configuration from a checkpoint and its tensors (by our names).
         write_config: returns the contents of config.json, without the classes.
         hub_layout: returns the layout that a network is saved in.
-        image_processor: what preprocessor_config.json says beside the preprocessing.
+        image_processor: what preprocessor_config.json says beside the preprocessing; the processor is one that
+            antialiases, and is replaced for a model whose images are sampled.
         resize: returns the paper's resize rule.
         resize_to: returns the resize rule for one number.
         resample: how the pixels of a resized image are computed.

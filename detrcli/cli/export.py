@@ -58,7 +58,7 @@ def export(
 ) -> None:
     """Export a model to ONNX.
 
-    The file takes 8-bit images and returns detections; `detr predict --model FILE` runs it, as does any program with
+    The file takes resized images and returns detections; `detr predict --model FILE` runs it, as does any program with
     ONNX Runtime. It is only written if its predictions in ONNX Runtime match those in PyTorch.
     """
     if not (onnx or format):

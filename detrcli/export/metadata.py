@@ -27,7 +27,7 @@ class OnnxMetadata:
         name: of the model.
         source: of the weights: a repository on the Hub, or the name of a file or folder.
         license: SPDX name of the license of the weights, or "" if unknown.
-        form: "detections" if the file maps 8-bit images to detections, "raw" if it is the bare network.
+        form: "detections" if the file maps resized images to detections, "raw" if it is the bare network.
         precision: of the network.
         class_names: the name of each label.
         preprocessing: from an image to the network's input; a file of "detections" rescales and normalizes by itself.

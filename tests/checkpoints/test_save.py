@@ -1,6 +1,7 @@
 """Saved models load again, here and in transformers."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.checkpoints.save import save_model
 from detrcli.errors import ModelError
 from detrcli.images.resize import (
+    PILLOW_BILINEAR,
     BilinearSampling,
     ExactLongestEdge,
     Exactly,
+    Resample,
     ResizeRule,
     ShortestEdge,
     Within,
@@ -33,6 +36,8 @@ from detrcli.models.resnet import BlockKind
 from detrcli.models.rfdetr import RfDetr, RfDetrConfig
 from detrcli.models.table_transformer import TableTransformerConfig
 from detrcli.training.initialize import initialize
+
+from ..training.small import small_lwdetr, small_rfdetr
 
 SMALL_DETR = DetrConfig(3, num_queries=4, depths=(1, 2, 1, 1), hidden_dim=32, feedforward=48, encoder_layers=2)
 SMALL_TABLE_TRANSFORMER = TableTransformerConfig(
@@ -141,16 +146,22 @@ def test_transformers_resizes_images_the_same_way(name: str, rule: ResizeRule, t
         assert processor(Image.new("RGB", size), return_tensors="pt").pixel_values.shape == (1, 3, height, width)
 
 
-@pytest.mark.parametrize("size", [(300, 200), (20, 500), (1, 1)])
-def test_transformers_samples_the_same_pixels(size: tuple[int, int], tmp_path: Path) -> None:
-    rules = Preprocessing(Exactly(128, 64), BilinearSampling())
-    save_model(LoadedModel("model", NETWORKS["nano"][0], ("cat", "dog", "a cow"), rules), tmp_path)
+@pytest.mark.parametrize("resample", [BilinearSampling(), PILLOW_BILINEAR], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("make", [small_lwdetr, small_rfdetr], ids=lambda make: make.__name__)
+def test_transformers_sees_the_same_pixels(
+    make: Callable[..., LoadedModel], resample: Resample, tmp_path: Path
+) -> None:
+    rules = Preprocessing(Exactly(128, 64), resample)
+    save_model(dataclasses.replace(make(), preprocessing=rules), tmp_path)
     assert load_checkpoint(find(str(tmp_path))).preprocessing == rules
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8))
-    (theirs,) = AutoImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt").pixel_values
+    backend = {} if isinstance(resample, BilinearSampling) else {"backend": "pil"}
+    processor = AutoImageProcessor.from_pretrained(tmp_path, **backend)
     module = EndToEnd(torch.nn.Identity(), torch.nn.Identity(), scale=rules.scale, mean=rules.mean, std=rules.std)
-    (ours,) = module.normalize(torch.from_numpy(resize_image(image, rules.resize, rules.resample))[None])
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    for width, height in ((300, 200), (20, 500), (1, 1)):
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+        pixels = torch.from_numpy(resize_image(image, rules.resize, rules.resample).copy())
+        theirs = processor(image, return_tensors="pt").pixel_values
+        torch.testing.assert_close(module.normalize(pixels[None]), theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
