@@ -116,7 +116,7 @@ class FusedPatchEmbedding(nn.Module):
         self.weight = _constant(patches.weight.permute(0, 2, 3, 1).flatten(1))
         assert patches.bias is not None
         self.bias = _constant(patches.bias)
-        self.positions = positions
+        self.positions = positions.requires_grad_(False)
         self._cache: tuple[tuple[object, ...], Tensor] = (), torch.empty(0)
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from detrcli.models.lwdetr import SIZES, LwDetr
 
 from .. import fill, golden
 from ..tiny import save_tiny
+from ..training.small import small_rfdetr
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,11 @@ def test_float_images_are_normalized_like_8_bit_ones_and_left_unchanged() -> Non
         rtol=0,
         atol=1e-5,
     )
+
+
+def test_operations_of_a_network_whose_positions_are_not_resized() -> None:
+    backend = TorchBackend(small_rfdetr(), device="cpu", precision="fp32")
+    assert backend.gflops(128, 128) > 0
 
 
 def test_threads_are_divided_until_no_backend_is_shared(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
