@@ -251,8 +251,9 @@ def load(
             or several, separated by commas, which share the work.
         precision: auto (fp16 on CUDA, bf16 on a CPU with native bf16, else fp32), fp32, fp16 or bf16; an ONNX file
             has its own.
-        size: size to resize images to: width and height, or one number (the side for LW-DETR, the shorter side for
-            DETR); by default that of the model's files or the paper.
+        size: size to resize images to: width and height, or one number (the side for LW-DETR and RF-DETR, the
+            shorter side for DETR, the longer side for Table Transformer); by default that of the model's files or the
+            paper.
         revision: branch, tag or commit on the Hub.
         offline: whether to use only the Hub's cache.
         class_names: name of each label, for a model whose files lack them or have wrong ones.

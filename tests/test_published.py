@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 
 import detrcli
+from detrcli.checkpoints.names import known_model
 from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from detrcli.images.decode import read_image
 from detrcli.images.resize import (
     PILLOW_BILINEAR,
     ExactLongestEdge,
+    Exactly,
     PillowFilter,
     ShortestEdge,
     longest_edge,
@@ -86,6 +88,68 @@ def test_lwdetr_objects365(cats: Path, size: str, scores: list[float], labels: l
 def test_lwdetr_detects_the_cats(cats: Path, size: str) -> None:
     (found,) = detrcli.load(f"lwdetr-{size}", device="cpu", precision="fp32").predict(cats, threshold=0.5)
     assert found.names.count("cat") == 2
+
+
+RFDETR: dict[str, tuple[int, list[float], list[float]]] = {
+    "nano": (384, [-6.68004, -5.66107, -11.70373, -8.32324, -5.76176], [0.25828, 0.54991, 0.47220, 0.87432, 0.55099]),
+    "small": (512, [-6.83893, -4.55097, -10.53040, -8.20657, -5.55314], [0.25782, 0.55037, 0.47922, 0.87102, 0.77074]),
+    "medium": (
+        576, [-6.58581, -8.07883, -12.52392, -7.78248, -10.47323], [0.16824, 0.19932, 0.21110, 0.09385, 0.77087],
+    ),
+    "large": (
+        704, [-6.38973, -8.19355, -12.09174, -7.80438, -10.15835], [0.16901, 0.19936, 0.21087, 0.09311, 0.77199],
+    ),
+    "base": (560, [-7.60410, -4.65943, -10.03144, -5.63881, -9.88291], [0.25465, 0.54864, 0.48583, 0.86991, 0.16926]),
+    "base-2": (560, [-6.81648, -6.80946, -7.72004, -6.06710, -10.37419], [0.16911, 0.19784, 0.21076, 0.09273, 0.25263]),
+    "large-2025": (
+        560, [-7.60888, -4.36906, -4.98865, -8.06598, -5.52970], [0.25576, 0.55051, 0.47765, 0.87141, 0.76966],
+    ),
+}  # fmt: skip
+"""Side of the images, the first logits and the first numbers of the boxes, both for antialiased images."""
+
+
+@pytest.fixture(scope="module")
+def rfdetr(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Size, and a known name or the path of the published file."""
+    known = known_model(f"rfdetr-{request.param}")
+    assert known is not None
+    if known.url is None:
+        return request.param, known.name
+    path = tmp_path_factory.mktemp("rfdetr") / "rf-detr-large.pth"
+    urllib.request.urlretrieve(known.url, path)
+    return request.param, str(path)
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize("rfdetr", RFDETR, indirect=True)
+def test_rfdetr(cats: Path, rfdetr: tuple[str, str]) -> None:
+    size, model = rfdetr
+    side, logits, boxes = RFDETR[size]
+    detector = detrcli.load(model, device="cpu", precision="fp32")
+    (found,) = detector.predict(cats, threshold=0.6)
+    assert found.names.count("cat") == 2
+    assert found.names.count("remote") == 2
+    image = resize_image(read_image(cats).image, Exactly(side, side), PILLOW_BILINEAR)
+    pixels = torch.from_numpy((image / 255 - IMAGENET_MEAN) / IMAGENET_STD).permute(2, 0, 1)[None].float()
+    with torch.inference_mode():
+        predicted = detrcli.load_model(model)(pixels)
+    np.testing.assert_allclose(predicted.logits.flatten()[:5], logits, rtol=0, atol=2e-2)
+    np.testing.assert_allclose(predicted.boxes.flatten()[:5], boxes, rtol=0, atol=5e-3)
+
+
+@pytest.mark.hub
+def test_rfdetr_detects_the_cats(cats: Path) -> None:
+    detector = detrcli.load("rfdetr-base", device="cpu", precision="fp32")
+    (found,) = detector.predict(cats, threshold=0.3, max_detections=4)
+    np.testing.assert_allclose(found.scores, [0.9596, 0.9335, 0.8987, 0.7271], rtol=0, atol=2e-2)
+    assert found.labels.tolist() == [17, 17, 75, 75]
+    boxes = [
+        [7.5, 54.6, 318.4, 472.1],
+        [343.0, 23.9, 639.3, 372.2],
+        [40.7, 72.6, 175.9, 117.6],
+        [333.5, 77.0, 370.4, 187.3],
+    ]
+    np.testing.assert_allclose(found.boxes, boxes, rtol=0, atol=2)
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,8 @@ def find(model: str, *, revision: str | None = None, offline: bool = False) -> C
     if (repo := hub_repository(model)) is not None:
         return _from_hub(model, repo, revision, offline)
     known = known_model(model)
+    if known is not None and known.url is not None:
+        raise ModelError(f"{model} is not on the Hub; download {known.url} and name that file as the model")
     path = bundled(known.name) if known else Path(os.path.expanduser(model))
     if known is None and not (model and os.path.exists(path)):
         if _is_path(model):

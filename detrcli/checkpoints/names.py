@@ -1,6 +1,6 @@
 """Known models: one table. Adding a model is adding a row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -9,12 +9,13 @@ class KnownModel:
 
     Attributes:
         name: its name on the command line and in `detrcli.load`.
-        repo: its repository on the Hugging Face Hub, or None if it is bundled with this package.
+        repo: its repository on the Hugging Face Hub, or None if it is bundled with this package or only at a URL.
         parameters: number of parameters in millions.
         gflops: multiply-adds for one image in billions, as published, or None if they are not.
-        ap: average precision on COCO val2017 in percent, as published, or None for other classes.
+        ap: average precision on COCO val2017 in percent, as published, or None if it is not.
         classes: dataset whose classes it detects.
         license: SPDX identifier of the license of the weights.
+        url: where its file is, if it is not on the Hub.
     """
 
     name: str
@@ -24,10 +25,15 @@ class KnownModel:
     ap: float | None
     classes: str
     license: str
+    url: str | None = None
 
 
 def _table_transformer(task: str, repo: str) -> KnownModel:
     return KnownModel(f"table-transformer-{task}", f"microsoft/{repo}", 28.8, None, None, "PubTables-1M", "MIT")
+
+
+def _rfdetr(size: str, parameters: float, ap: float | None) -> KnownModel:
+    return KnownModel(f"rfdetr-{size}", f"Roboflow/rf-detr-{size}", parameters, None, ap, "COCO", "Apache-2.0")
 
 
 def _lwdetr(size: str, parameters: float, gflops: float, ap: float) -> tuple[KnownModel, KnownModel]:
@@ -44,6 +50,15 @@ KNOWN_MODELS = (
     *_lwdetr("medium", 28.2, 42.8, 52.5),
     *_lwdetr("large", 46.8, 71.6, 56.1),
     *_lwdetr("xlarge", 118.0, 174.2, 58.3),
+    _rfdetr("nano", 30.5, 48.4),
+    _rfdetr("small", 32.1, 53.0),
+    _rfdetr("medium", 33.7, 54.7),
+    _rfdetr("large", 33.9, 56.5),
+    _rfdetr("base", 32.2, 53.3),
+    _rfdetr("base-2", 32.2, None),
+    replace(
+        _rfdetr("large-2025", 135.6, None), repo=None, url="https://storage.googleapis.com/rfdetr/rf-detr-large.pth"
+    ),
     KnownModel("detr-resnet-50", "facebook/detr-resnet-50", 41, 86, 42.0, "COCO", "Apache-2.0"),
     KnownModel("detr-resnet-50-dc5", "facebook/detr-resnet-50-dc5", 41, 187, 43.3, "COCO", "Apache-2.0"),
     KnownModel("detr-resnet-101", "facebook/detr-resnet-101", 60, 152, 43.5, "COCO", "Apache-2.0"),

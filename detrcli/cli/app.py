@@ -19,7 +19,7 @@ from .train import train
 app = typer.Typer(
     name="detr",
     cls=Group,
-    help="Detect objects in images with DETR, LW-DETR and Table Transformer.",
+    help="Detect objects in images with DETR, LW-DETR, RF-DETR and Table Transformer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -13,15 +13,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from detrcli.checkpoints.dataset_classes import COCO
-from detrcli.checkpoints.find import Checkpoint, find
+from detrcli.checkpoints.find import Checkpoint, find, hub_repository
 from detrcli.checkpoints.layouts import RFDETR_NATIVE, RFDETR_ORIGINAL
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
+from detrcli.checkpoints.names import known_model
 from detrcli.checkpoints.rfdetr import read_config, resize
 from detrcli.checkpoints.save import save_model
 from detrcli.classes import UNUSED
 from detrcli.errors import ModelError, ModelWarning
 from detrcli.images.resize import BilinearSampling, Exactly, PillowFilter
 from detrcli.models.rfdetr import SIZES, RfDetr, RfDetrConfig
+from detrcli.training.initial_model import ARCHITECTURES
 
 from ..places import DATA
 from .test_layouts import layout_of, shapes
@@ -229,3 +231,19 @@ def test_transformers_own_names(tmp_path: Path) -> None:
     ours, _ = RFDETR_ORIGINAL.to_ours(ORIGINAL)
     loaded = load(saved(tmp_path / "weights.pth", RFDETR_NATIVE.to_published(ours)))
     assert is_original(loaded)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_known_models_have_the_published_number_of_parameters(size: str) -> None:
+    known = known_model(f"rfdetr-{size}")
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in RfDetr(SIZES[size]).parameters())
+    assert known is not None
+    assert count / 1e6 == pytest.approx(known.parameters, rel=0.01)
+
+
+def test_the_large_one_of_2025_is_not_on_the_hub() -> None:
+    with pytest.raises(ModelError, match=r"not on the Hub; download https://\S+/rf-detr-large\.pth and name that file"):
+        find("rfdetr-large-2025")
+    assert ARCHITECTURES["rfdetr-large-2025"].resize == Exactly(560, 560)
+    assert hub_repository("rfdetr-large") == "Roboflow/rf-detr-large"
