@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from .find import Checkpoint
 
 
 def checkpoint_class_names(
-    checkpoint: Checkpoint, count: int, datasets: Iterable[tuple[str, ...]], spare_labels: int = 0
+    checkpoint: Checkpoint, count: int, datasets: Iterable[tuple[str, ...]], spare_label: int | None = None
 ) -> tuple[str, ...]:
     """Return the name of each label, from config.json, the training arguments, or the dataset with as many classes.
 
@@ -21,36 +21,46 @@ def checkpoint_class_names(
         checkpoint: the model's files.
         count: number of labels.
         datasets: class names of the datasets that published models of this family detect.
-        spare_labels: number of labels at the end that the training arguments may not name.
+        spare_label: label that the training arguments may leave out, 0 or -1 (the last), if there is one.
 
     Warns:
         ClassNamesWarning: the files do not name the classes, or config.json counts its labels from 1.
     """
     names = (checkpoint.config or {}).get("id2label")
-    if not isinstance(names, dict):
-        known = _training_class_names(checkpoint, count, spare_labels)
-        known = known or next((classes for classes in datasets if len(classes) == count), None)
-        if known is None:
-            known = tuple(f"class {label}" for label in range(count))
-            _warn(f"{checkpoint.name} does not name its {count} classes")
-        return known
+    if isinstance(names, dict):
+        unnamed = all(name == f"LABEL_{label}" for label, name in names.items())
+        # only the gaps in a dataset's ids tell that it is no coincidence to have as many labels
+        known = (classes for classes in datasets if unnamed and UNUSED in classes and len(classes) == count)
+        return next(known, None) or _named_labels(names, count, checkpoint.name)
+    trained = _training_class_names(checkpoint)
+    if spare_label is not None and len(trained) == count - 1:
+        trained = (UNUSED, *trained) if spare_label == 0 else (*trained, UNUSED)
+    if len(trained) == count:
+        return trained
+    for classes in datasets:
+        if len(classes) == count and set(trained) <= set(classes):
+            return classes
+    _warn(f"{checkpoint.name} does not name its {count} classes")
+    return tuple(f"class {label}" for label in range(count))
+
+
+def _named_labels(names: Mapping[str, Any], count: int, model: str) -> tuple[str, ...]:
+    """Return the name of each label in config.json, and warn if they count from 1."""
     if str(count) in names and "0" not in names:
         last = clean_name(str(names[str(count)]))
         _warn(
-            f"id2label in the config.json of {checkpoint.name} counts from 1, but labels count from 0: names may be "
+            f"id2label in the config.json of {model} counts from 1, but labels count from 0: names may be "
             f"off by one, and {last!r} is never predicted"
         )
     return tuple(clean_name(str(names.get(str(label), f"class {label}"))) for label in range(count))
 
 
-def _training_class_names(checkpoint: Checkpoint, count: int, spare_labels: int) -> tuple[str, ...] | None:
-    """Return the class names among the training arguments, if there is one for each label, or each but the spare."""
+def _training_class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the class names among the training arguments; empty if there are none."""
     names = (checkpoint.arguments or {}).get("class_names")
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        return None
-    if len(names) == count - spare_labels:
-        names = (*names, *[UNUSED] * spare_labels)
-    return tuple(map(clean_name, names)) if len(names) == count else None
+        return ()
+    return tuple(map(clean_name, names))
 
 
 def _warn(text: str) -> None:

@@ -66,7 +66,7 @@ class Family(Generic[Config]):
         stride: returns the number that both sides of the network's input must be multiples of.
         trained_size: returns the resize rule that the arguments of a training run say, or None.
         datasets: class names of the datasets that published models detect.
-        spare_labels: number of labels that the authors' training adds after the classes.
+        spare_label: returns the label that no class has in the authors' training, 0 or -1 (the last), or None.
         notes: lines on properties that no tensor tells.
     """
 
@@ -84,7 +84,7 @@ class Family(Generic[Config]):
     stride: Callable[[Config], int] = lambda _: 1
     trained_size: Callable[[Checkpoint], ResizeRule | None] = lambda _: None
     datasets: tuple[tuple[str, ...], ...] = (COCO, OBJECTS365)
-    spare_labels: int = 0
+    spare_label: Callable[[Checkpoint], int | None] = lambda _: None
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda _: ()
 
     def build(self, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> Network:
@@ -171,7 +171,7 @@ RFDETR = Family(
     resample=BilinearSampling(),
     stride=rfdetr.stride,
     trained_size=rfdetr.trained_size,
-    spare_labels=1,
+    spare_label=rfdetr.spare_label,
 )
 TABLE_TRANSFORMER = Family(
     name="Table Transformer",

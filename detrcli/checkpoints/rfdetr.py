@@ -143,3 +143,13 @@ def trained_size(checkpoint: Checkpoint) -> Exactly | None:
     """Return the image size among the training arguments, or None."""
     side = (checkpoint.arguments or {}).get("resolution")
     return Exactly(side, side) if type(side) is int and side > 0 else None
+
+
+def spare_label(checkpoint: Checkpoint) -> int:
+    """Return the label that no class has: the last or, where labels are COCO's category ids from 1 on, the first.
+
+    The latter is so in files of the package's versions before 1.6, whose arguments include those of the matcher, unless
+    the dataset was in YOLO's format.
+    """
+    arguments = checkpoint.arguments or {}
+    return 0 if "set_cost_class" in arguments and arguments.get("dataset_file") != "yolo" else -1

@@ -20,7 +20,7 @@ from detrcli.checkpoints.names import known_model
 from detrcli.checkpoints.rfdetr import read_config, resize
 from detrcli.checkpoints.save import save_model
 from detrcli.classes import UNUSED
-from detrcli.errors import ModelError, ModelWarning
+from detrcli.errors import ClassNamesWarning, ModelError, ModelWarning
 from detrcli.images.resize import BilinearSampling, Exactly, PillowFilter
 from detrcli.models.rfdetr import SIZES, RfDetr, RfDetrConfig
 from detrcli.training.initial_model import ARCHITECTURES
@@ -103,6 +103,13 @@ def test_settings_are_read_from_config_json(folder: Path) -> None:
     config = replace(ODD, features=(1,), window_blocks=(1,))
     save_file(weights(config), folder / "model.safetensors")
     assert load(folder).network.config == config
+
+
+def test_the_default_names_of_transformers_are_no_names(folder: Path) -> None:
+    names = {"id2label": {str(label): f"LABEL_{label}" for label in range(91)}}
+    (folder / "config.json").write_text(json.dumps(ODD_JSON | names))
+    save_file(weights(replace(ODD, num_classes=91)), folder / "model.safetensors")
+    assert load(folder).class_names == COCO
 
 
 def test_an_antialiasing_processor_is_obeyed(folder: Path) -> None:
@@ -218,6 +225,27 @@ def test_a_lightning_checkpoint(prefix: str, tmp_path: Path) -> None:
     assert is_original(loaded)
     assert loaded.class_names == ("cat", "dog", "cow", "owl")
     assert loaded.preprocessing.resize == Exactly(64, 64)
+
+
+@pytest.mark.parametrize(("dataset", "spare"), [("roboflow", 0), ("coco", 0), ("yolo", 3)])
+def test_labels_of_the_older_training_are_category_ids(dataset: str, spare: int, tmp_path: Path) -> None:
+    arguments = argparse.Namespace(
+        class_names=["cat", "dog", "cow"], resolution=64, set_cost_class=2, dataset_file=dataset
+    )
+    loaded = load(saved(tmp_path / "weights.pth", {"model": ORIGINAL, "args": arguments}))
+    assert loaded.class_names.index(UNUSED) == spare
+    assert loaded.class_names.index("cat") == (spare == 0)
+
+
+@pytest.mark.parametrize(("names", "known"), [([], True), (COCO[1:5], True), (["cat", "mouse pad"], False)])
+def test_labels_are_cocos_unless_the_file_names_others(names: Any, known: bool, tmp_path: Path) -> None:
+    tensors = weights(replace(SMALL, num_classes=91))
+    path = saved(tmp_path / "weights.pth", {"model": tensors, "args": {"class_names": names, "resolution": 64}})
+    if known:
+        assert load(path).class_names == COCO
+    else:
+        with pytest.warns(ClassNamesWarning, match="does not name its 91 classes"):
+            assert load(path).class_names[17] == "class 17"
 
 
 def test_an_impossible_trained_size(tmp_path: Path) -> None:
