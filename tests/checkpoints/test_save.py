@@ -116,6 +116,25 @@ def test_transformers_predicts_the_same(saved: tuple[LoadedModel, Path]) -> None
         torch.testing.assert_close(predicted.boxes, expected.pred_boxes, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_an_rfdetr_that_transformers_saves_loads_again(native: bool, tmp_path: Path) -> None:
+    network, rule = NETWORKS["rfdetr"]
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    saved_as(network, rule, tmp_path / "ours")
+    theirs = AutoModelForObjectDetection.from_pretrained(tmp_path / "ours")
+    theirs.save_pretrained(tmp_path / "theirs", save_original_format=not native)
+    loaded = load_checkpoint(find(str(tmp_path / "theirs")))
+    assert loaded.network.config == network.config
+    assert loaded.class_names == ("cat", "dog", "a cow")
+    before, after = network.state_dict(), loaded.network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    torch.save(theirs.state_dict(), tmp_path / "memory.pth")
+    (tmp_path / "config.json").write_bytes((tmp_path / "theirs" / "config.json").read_bytes())
+    after = load_checkpoint(find(str(tmp_path / "memory.pth"))).network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_an_rfdetr_of_two_scales_loads_here_only(tmp_path: Path) -> None:
     config = dataclasses.replace(RFDETR, scales=(2, 0.5))
     saved_as(RfDetr(config), Exactly(64, 64), tmp_path)
