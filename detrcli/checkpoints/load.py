@@ -185,9 +185,9 @@ def load_model(
 ) -> Network:
     """Load the bare network, as trained, in eval mode and float32, on the CPU.
 
-    Its `forward` takes normalized pixels (B, 3, H, W) and, for DETR, a mask (B, H, W), True on padding, or None. It
-    returns an object with `logits` (B, Q, C) and `boxes` (B, Q, 4) as cx, cy, w, h relative to the image; boxes of
-    LW-DETR may reach beyond it.
+    Its `forward` takes normalized pixels (B, 3, H, W) and, for DETR and Table Transformer, a mask (B, H, W), True on
+    padding, or None. It returns an object with `logits` (B, Q, C) and `boxes` (B, Q, 4) as cx, cy, w, h relative to the
+    image; boxes of LW-DETR and RF-DETR may reach beyond it.
 
     Args:
         model: a known name, `org/name` on the Hugging Face Hub, a folder in the Hub's layout, or a weights file.

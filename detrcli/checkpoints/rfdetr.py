@@ -13,6 +13,7 @@ from ..models.vit import EPS
 from .config import attention_heads, backbone_config, count_modules, require
 from .find import Checkpoint
 from .lwdetr import feature_blocks, read_detector, write_detector
+from .preprocessing import MAX_SIDE
 
 LAYER_NORM_EPS = 1e-5
 """Of the decoder, PyTorch's default."""
@@ -140,9 +141,9 @@ def resize(config: RfDetrConfig) -> Exactly:
 
 
 def trained_size(checkpoint: Checkpoint) -> Exactly | None:
-    """Return the image size among the training arguments, or None."""
+    """Return the image size among the training arguments, or None if there is none, or an impossible one."""
     side = (checkpoint.arguments or {}).get("resolution")
-    return Exactly(side, side) if type(side) is int and side > 0 else None
+    return Exactly(side, side) if type(side) is int and 0 < side <= MAX_SIDE else None
 
 
 def spare_label(checkpoint: Checkpoint) -> int:
