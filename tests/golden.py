@@ -25,11 +25,20 @@ def smallest_first(models: Sequence[str]) -> list[Any]:
     return [models[0], *(pytest.param(model, marks=pytest.mark.slow) for model in models[1:])]
 
 
+def _file(model: str) -> Path:
+    complete = SHARED / "golden" / f"{model}.npz"
+    return complete if complete.exists() else DATA / f"{model}.npz"
+
+
+def is_present(model: str) -> bool:
+    """Tell whether a model has a golden file, complete or as an excerpt."""
+    return _file(model).exists()
+
+
 @cache
 def outputs(model: str) -> dict[str, NDArray[Any]]:
     """Read a golden file: the complete one if it is present, else the excerpt kept here."""
-    complete = SHARED / "golden" / f"{model}.npz"
-    with np.load(complete if complete.exists() else DATA / f"{model}.npz") as archive:
+    with np.load(_file(model)) as archive:
         return dict(archive)
 
 

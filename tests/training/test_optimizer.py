@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detrcli.checkpoints.layouts import LWDETR_ORIGINAL
+from detrcli.checkpoints.layouts import LWDETR_ORIGINAL, RFDETR_ORIGINAL
 from detrcli.checkpoints.load import LoadedModel
 from detrcli.models.detr import Detr
 from detrcli.models.lwdetr import SIZES, LwDetr
+from detrcli.models.rfdetr import SIZES as RFDETR_SIZES
+from detrcli.models.rfdetr import RfDetr
 from detrcli.training.optimizer import FROM_SCRATCH, build_optimizer, fine_tuning_config, freeze_stem, lr_factor
 
 from ..places import DATA
@@ -80,6 +82,19 @@ def test_other_sizes_use_the_published_learning_rates(
     blocks = [given[f"backbone.blocks.{block}.attention.query.weight"] for block in (config.vit_depth - 1, 0)]
     assert blocks[0] == pytest.approx((last_block, weight_decay), rel=1e-4)
     assert blocks[1] == pytest.approx((first_block, weight_decay), rel=1e-4)
+
+
+def test_rfdetr_uses_the_learning_rates_of_its_package() -> None:
+    """Learning rate and weight decay of each parameter by its original name, from the package's own functions."""
+    published = json.loads((DATA / "rfdetr-nano.rates.json").read_text())
+    shapes = json.loads((DATA / "rfdetr-nano.keys.json").read_text())
+    tensors = {name: torch.empty(shapes[name], device="meta") for name in published}
+    origin = RFDETR_ORIGINAL.to_ours(tensors)[1]
+    with torch.device("meta"):
+        given = rates(RfDetr(RFDETR_SIZES["nano"]), 1e-4)
+    assert set(given) == set(origin)
+    wrong = {name: found for name, found in given.items() if found != pytest.approx(published[origin[name]], rel=1e-4)}
+    assert wrong == {}
 
 
 def test_from_scratch_all_parts_have_the_same_learning_rate() -> None:

@@ -1,0 +1,100 @@
+"""RF-DETR reproduces intermediate and final outputs of the original implementation, trained and fused."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from detrcli.inference.postprocess import LwDetrPostprocess
+from detrcli.models.boxes import Predictions, cxcywh_to_xyxy
+from detrcli.models.rfdetr import SIZES, RfDetr
+
+from .. import golden
+from .test_golden_lwdetr import FORMS
+
+MODELS = ("rfdetr-nano", "rfdetr-small", "rfdetr-medium", "rfdetr-large-2025")
+TOLERANCE = {torch.float64: 2e-5, torch.float32: 2e-4}
+CASES = {"rfdetr-nano": {"square", "wide", "batch", "few", "border"}}
+"""Cases of a model, if more than the square one: sides that differ, several images, fewer cells than object queries,
+and cells near the border, which are not valid proposals."""
+
+
+@pytest.fixture(scope="module", params=golden.smallest_first(MODELS))
+def model(request: pytest.FixtureRequest) -> str:
+    if not golden.is_present(request.param):
+        pytest.skip(f"needs the golden outputs of {request.param}")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def network(model: str, tmp_path_factory: pytest.TempPathFactory) -> RfDetr:
+    network = golden.original_network(model, tmp_path_factory.mktemp("original"))
+    assert isinstance(network, RfDetr)
+    assert network.config == SIZES[model.removeprefix("rfdetr-")]
+    return network
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype"),
+    [
+        ("trained", torch.float64),
+        ("trained", torch.float32),
+        pytest.param("fused", torch.float64, marks=pytest.mark.slow),  # twice as long as in float32
+        ("fused", torch.float32),
+        ("packed", torch.float32),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_outputs(model: str, network: RfDetr, form: str, dtype: torch.dtype) -> None:
+    network = copy.deepcopy(network).to(dtype)
+    FORMS[form](network)
+    steps: dict[str, Tensor] = {}
+    network.backbone.register_forward_hook(lambda *args: steps.update(numbered("vit", args[2])))
+    network.projector.register_forward_hook(
+        lambda *args: steps.update(numbered("projector", [one.permute(0, 3, 1, 2) for one in args[2]]))
+    )
+    expected = golden.outputs(model)
+    cases = {name.removesuffix(".image") for name in expected if name.endswith(".image")}
+    assert cases == CASES.get(model, {"square"})
+    for case in cases:
+        pixels, _ = golden.batch(golden.images(model, case), dtype)
+        with torch.inference_mode():
+            predictions = network(pixels)
+        assert predictions.logits.dtype == predictions.boxes.dtype == dtype
+        steps |= {"pred_logits": predictions.logits, "pred_boxes": predictions.boxes}
+        compared = {name for name in steps if f"{case}.{name}" in expected}
+        assert {"pred_logits", "pred_boxes"} <= compared
+        for name in compared:
+            actual, wanted = steps[name].numpy(), expected[f"{case}.{name}"]
+            if wanted.ndim == 2:
+                actual = actual.mean((2, 3))
+            np.testing.assert_allclose(actual, wanted, rtol=0, atol=TOLERANCE[dtype], err_msg=f"{case}.{name}")
+
+
+def numbered(name: str, maps: list[Tensor]) -> dict[str, Tensor]:
+    """Name feature maps as in the golden files, in which a single projector map has no number."""
+    return {f"{name}{number}": one for number, one in enumerate(maps)} | ({name: maps[0]} if len(maps) == 1 else {})
+
+
+def test_postprocessing(model: str) -> None:
+    expected = golden.outputs(model)
+    logits, boxes = (torch.from_numpy(expected[f"square.pred_{name}"]).double() for name in ("logits", "boxes"))
+    scores, _, boxes = LwDetrPostprocess(300)(Predictions(logits, boxes))
+    np.testing.assert_allclose(scores, expected["square.post.scores"], rtol=0, atol=2e-5)
+    limits = np.array([640, 480, 640, 480])
+    in_pixels: Any = (cxcywh_to_xyxy(boxes) * torch.tensor(limits)).numpy().clip(0, limits)
+    apart = np.abs(np.diff(scores.numpy(), prepend=2, append=-1)) > 1e-6  # equal scores may come in any order
+    clear = apart[:, 1:] & apart[:, :-1]
+    assert clear.mean() > 0.9
+    np.testing.assert_allclose(in_pixels[clear], expected["square.post.boxes"][clear], rtol=0, atol=2e-5 * 640)
+
+
+@pytest.mark.parametrize("name", ["nano", "large-2025"])
+def test_blocks_after_the_last_feature_map_are_not_trained(name: str) -> None:
+    with torch.device("meta"):
+        network = RfDetr(SIZES[name])
+    frozen = {one.split(".")[2] for one, parameter in network.named_parameters() if not parameter.requires_grad}
+    assert frozen == (set() if name == "nano" else {"11"})
