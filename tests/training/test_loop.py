@@ -23,7 +23,7 @@ from detrcli.training.distributed import Distributed
 from detrcli.training.loop import Trainer
 from detrcli.training.optimizer import DETR_FINE_TUNING
 
-from .small import CONFIG, few_scenes, small_detr, small_lwdetr, small_table_transformer
+from .small import CONFIG, few_scenes, small_detr, small_lwdetr, small_rfdetr, small_table_transformer
 
 SINGLE = Distributed(0, 1, torch.device("cpu"))
 
@@ -69,13 +69,13 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow  # 440 steps
-def test_a_few_images_are_learned_from_random_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [small_lwdetr, small_rfdetr])
+def test_a_few_images_are_learned_from_random_weights(make: type, tmp_path: Path) -> None:
     data = few_scenes(tmp_path / "data", 4)
     repeated = replace(data, examples=data.examples * 110)
     callback = Recorder()
     config = replace(CONFIG, epochs=4, batch_size=4, lr=2e-3, ema_decay=0.98)
-    model = small_lwdetr(data.classes)
-    trainer(model, repeated, config, tmp_path / "out", validation=data, callback=callback).run()
+    trainer(make(data.classes), repeated, config, tmp_path / "out", validation=data, callback=callback).run()
     assert sum(callback.losses[-20:]) / 20 < callback.losses[0] / 10
     assert json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[-1])["ap50"] > 0.9
 
@@ -85,6 +85,7 @@ def test_a_few_images_are_learned_from_random_weights(tmp_path: Path) -> None:
     [
         (small_lwdetr, (1, 3), 2),
         (small_detr, (2, 2), 0),
+        (small_rfdetr, (2, 1), 0),
         pytest.param(small_lwdetr, (2, 2), 0, marks=pytest.mark.slow),  # each has its like among those above
         pytest.param(small_detr, (1, 3), 1, marks=pytest.mark.slow),
     ],
