@@ -268,10 +268,6 @@ def main() -> None:
         if isinstance(stop.code, int | None):
             codes.append(stop.code or 0)
         raise
-    except Exception:
-        sys.excepthook(*sys.exc_info())
-        codes.append(1)
-        return
     codes.append(0)
 
 

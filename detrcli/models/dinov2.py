@@ -7,16 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .boxes import at_least_float32
-from .vit import EPS, Block, from_windows, to_windows
+from .vit import EPS, Block, PositionEmbedding, from_windows, to_windows
 
 
-class PositionEmbedding(nn.Module):
+class AntialiasedPositions(PositionEmbedding):
     """Learned positions of the class token and of a square grid of patches."""
-
-    def __init__(self, dim: int, side: int) -> None:
-        super().__init__()
-        self.side = side
-        self.weight = nn.Parameter(torch.zeros(1, 1 + side**2, dim))
 
     def forward(self, height: int, width: int) -> Tensor:
         """Return the positions of a grid of patches, resized unless it is the learned one: (1, height, width, D)."""
@@ -43,7 +38,7 @@ class WindowEmbedding(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("mask_token", torch.zeros(1, dim))  # of the pretraining; in all published files
         self.patches = nn.Conv2d(3, dim, patch, stride=patch)
-        self.positions = PositionEmbedding(dim, positions)
+        self.positions = AntialiasedPositions(dim, positions)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) → tokens (B, windows² + H·W/patch², D), window by window, class token first."""

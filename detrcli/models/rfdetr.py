@@ -87,14 +87,7 @@ class RfDetr(LwDetr):
         return Cells(memory, anchors.masked_fill(~valid[:, None], 0), torch.ones_like(valid))
 
     def reference_boxes(self, proposed: Tensor) -> Tensor:
-        """Adjust proposed boxes by learned deltas, which are the boxes of queries without a proposal.
-
-        Args:
-            proposed: (B, groups, N, 4) boxes for the first N queries of the first groups, at least float32.
-
-        Returns:
-            (B, groups, Q, 4).
-        """
+        """Adjust proposed boxes (B, groups, N, 4) by learned deltas, which are the boxes of the other Q - N queries."""
         batch, groups, count, _ = proposed.shape
         others = self._deltas(groups)[:, count:].to(proposed.dtype).expand(batch, -1, -1, -1)
         return torch.cat((super().reference_boxes(proposed), others), dim=2)

@@ -11,7 +11,7 @@ from detrcli.checkpoints.load import LoadedModel
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.host import keep_freed_memory
 from detrcli.inference.torch import TorchBackend, count_gflops, matmul_gflops
-from detrcli.models.lwdetr import LwDetr
+from detrcli.models.lwdetr import LwDetr, LwDetrConfig
 
 from .timing import in_own_process, medians
 
@@ -19,6 +19,19 @@ from .timing import in_own_process, medians
 def pixels_of(batch: int, side: int) -> Tensor:
     """Input for every network, (B, 3, side, side)."""
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def decoder_settings(config: LwDetrConfig) -> dict[str, int]:
+    """Settings of the decoder and its heads, by transformers' names."""
+    return {
+        "d_model": config.hidden_dim,
+        "decoder_layers": config.decoder_layers,
+        "decoder_self_attention_heads": config.self_heads,
+        "decoder_cross_attention_heads": config.cross_heads,
+        "decoder_n_points": config.points,
+        "num_queries": config.num_queries,
+        "num_labels": config.num_classes,
+    }
 
 
 def measure(

@@ -13,7 +13,7 @@ from transformers import LwDetrConfig, LwDetrForObjectDetection, LwDetrViTConfig
 
 from detrcli.models.lwdetr import SIZES, LwDetr
 
-from .cpu_forms import measure, pixels_of, run
+from .cpu_forms import decoder_settings, measure, pixels_of, run
 from .timing import inference
 
 SIDE = 640
@@ -32,12 +32,7 @@ def peer(size: str) -> LwDetrForObjectDetection:
     config = LwDetrConfig(
         backbone_config=vit,
         projector_scale_factors=[float(scale) for scale in ours.scales],
-        d_model=ours.hidden_dim,
-        decoder_self_attention_heads=ours.self_heads,
-        decoder_cross_attention_heads=ours.cross_heads,
-        decoder_n_points=ours.points,
-        num_queries=ours.num_queries,
-        num_labels=ours.num_classes,
+        **decoder_settings(ours),
     )
     return LwDetrForObjectDetection(config).eval()
 

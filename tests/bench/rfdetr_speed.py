@@ -14,7 +14,7 @@ from transformers import RfDetrConfig, RfDetrForObjectDetection
 
 from detrcli.models.rfdetr import SIZES, RfDetr
 
-from .cpu_forms import measure, pixels_of, run
+from .cpu_forms import decoder_settings, measure, pixels_of, run
 from .timing import inference
 
 SIDES = {"nano": 384, "small": 512, "medium": 576, "large": 704, "base": 560}
@@ -35,13 +35,7 @@ def peer(size: str) -> RfDetrForObjectDetection:
     }
     config = RfDetrConfig(
         backbone_config=backbone,
-        d_model=ours.hidden_dim,
-        decoder_layers=ours.decoder_layers,
-        decoder_self_attention_heads=ours.self_heads,
-        decoder_cross_attention_heads=ours.cross_heads,
-        decoder_n_points=ours.points,
-        num_queries=ours.num_queries,
-        num_labels=ours.num_classes,
+        **decoder_settings(ours),
     )
     return RfDetrForObjectDetection(config).eval()
 

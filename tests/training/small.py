@@ -31,6 +31,17 @@ CONFIG = TrainConfig(
     ema_decay=0.9,
 )
 
+DECODER: dict[str, Any] = {
+    "c2f_depth": 1,
+    "hidden_dim": 64,
+    "self_heads": 2,
+    "cross_heads": 4,
+    "feedforward": 128,
+    "num_queries": 20,
+    "num_groups": 3,
+}
+"""Sizes of projector and decoder of a small LW-DETR or RF-DETR."""
+
 
 def few_scenes(folder: Path, count: int = 4) -> Dataset:
     """Render some scenes."""
@@ -51,13 +62,7 @@ def small_lwdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: Any) -> L
         vit_depth=2,
         window_blocks=(0,),
         features=(0, 1),
-        c2f_depth=1,
-        hidden_dim=64,
-        self_heads=2,
-        cross_heads=4,
-        feedforward=128,
-        num_queries=20,
-        num_groups=3,
+        **DECODER,
     )
     network = LwDetr(replace(config, **changes))
     initialize(network)
@@ -77,13 +82,7 @@ def small_rfdetr(classes: tuple[str, ...] = scenes.CLASSES, **changes: Any) -> L
         window_blocks=(0, 2),
         features=(0, 2),
         vit_positions=8,
-        c2f_depth=1,
-        hidden_dim=64,
-        self_heads=2,
-        cross_heads=4,
-        feedforward=128,
-        num_queries=20,
-        num_groups=3,
+        **DECODER,
     )
     network = RfDetr(replace(config, **changes))
     initialize(network)
