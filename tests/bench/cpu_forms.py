@@ -1,8 +1,9 @@
-"""Speed of the forms of an LW-DETR or RF-DETR on the CPU, compared with transformers' eager float32."""
+"""Speed of the forms of an LW-DETR or RF-DETR on the CPU, compared with others' implementations in eager float32."""
 
 import argparse
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -37,18 +38,19 @@ def decoder_settings(config: LwDetrConfig) -> dict[str, int]:
 def measure(
     name: str,
     trained: LwDetr,
-    running_peer: Callable[[str, int], Callable[[], object]],
+    peers: Mapping[str, Callable[[str, int], Callable[[], object]]],
     *,
     batch: int,
     side: int,
     iterations: int,
 ) -> None:
-    """Print a line for each form of a network.
+    """Print a line for each form of a network, with its time relative to each peer's.
 
     Args:
         name: name of the size.
         trained: network with random weights.
-        running_peer: from the name and the batch size, the function that runs transformers' network once.
+        peers: by the names of other implementations, what makes from the name of the size and the batch size the
+            function that runs their network once.
         batch: images per run.
         side: side of the images.
         iterations: timed runs.
@@ -64,10 +66,10 @@ def measure(
     }
     work = batch * count_gflops(trained, side, side)
     in_bf16 = pixels.bfloat16()
-    with torch.inference_mode(), in_own_process(running_peer, name, batch) as theirs:
+    with torch.inference_mode(), ExitStack() as stack:
         seconds = medians(
             {
-                "transformers fp32": theirs,
+                **{peer: stack.enter_context(in_own_process(make, name, batch)) for peer, make in peers.items()},
                 "detrcli trained fp32": lambda: trained(pixels),
                 "detrcli fp32": lambda: backends["fp32"](pixels),
                 "detrcli bf16": lambda: backends["bf16"](in_bf16),
@@ -75,9 +77,9 @@ def measure(
             iterations,
         )
     for form, value in seconds.items():
-        ratio = value / seconds["transformers fp32"]
+        ratios = "  ".join(f"{value / seconds[peer]:5.2f}" for peer in peers)
         print(
-            f"{name:7} {batch:2}  {form:21} {value * 1000:7.0f} ms  {ratio:5.2f}  {work / value:6.0f} GFLOP/s",
+            f"{name:7} {batch:2}  {form:21} {value * 1000:7.0f} ms  {ratios}  {work / value:6.0f} GFLOP/s",
             flush=True,
         )
 

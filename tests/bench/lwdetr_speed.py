@@ -45,7 +45,8 @@ def running_peer(size: str, batch: int) -> Callable[[], object]:
 def measure_size(size: str, batch: int, iterations: int) -> None:
     """Print a line for each form of a size."""
     torch.manual_seed(0)
-    measure(size, LwDetr(SIZES[size]), running_peer, batch=batch, side=SIDE, iterations=iterations)
+    peers = {"transformers": running_peer}
+    measure(size, LwDetr(SIZES[size]), peers, batch=batch, side=SIDE, iterations=iterations)
 
 
 if __name__ == "__main__":

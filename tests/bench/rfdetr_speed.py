@@ -1,13 +1,16 @@
-"""Speed of RF-DETR compared with transformers' eager float32, and with a matrix product.
+"""Speed of RF-DETR compared with eager float32 in transformers and in the rfdetr package, and with a matrix product.
 
     python -m tests.bench.rfdetr_speed [--iterations N] [--batch-size 1 8] [SIZE ...]
 
-All networks of a size have random weights and run on one tensor on the CPU: transformers' in a process of its own, ours
-in one that keeps freed memory, as `detr` does. PyTorch counts the operations of our trained form. Transformers has no
-RF-DETR of two scales, so large-2025 is left out.
+The rfdetr package takes part if it is installed (`pip install rfdetr`), except for base, which it cannot make without
+downloading weights; ratios are to transformers, then to it. All networks of a size have random weights and run on one
+tensor on the CPU: others' in processes of their own, ours in one that keeps freed memory, as `detr` does. PyTorch
+counts the operations of our trained form. Transformers has no RF-DETR of two scales, so large-2025 is left out.
 """
 
+import importlib
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from transformers import RfDetrConfig, RfDetrForObjectDetection
@@ -45,10 +48,20 @@ def running_peer(size: str, batch: int) -> Callable[[], object]:
     return inference(peer(size), pixels_of(batch, SIDES[size]))
 
 
+def running_package(size: str, batch: int) -> Callable[[], object]:
+    """Function that runs the rfdetr package's network of a size once."""
+    model = getattr(importlib.import_module("rfdetr"), f"RFDETR{size.capitalize()}")
+    network = model(pretrain_weights=None, device="cpu").model.model.eval()
+    return inference(network, pixels_of(batch, SIDES[size]))
+
+
 def measure_size(size: str, batch: int, iterations: int) -> None:
     """Print a line for each form of a size."""
     torch.manual_seed(0)
-    measure(size, RfDetr(SIZES[size]), running_peer, batch=batch, side=SIDES[size], iterations=iterations)
+    peers = {"transformers": running_peer}
+    if size != "base" and find_spec("rfdetr"):
+        peers["rfdetr package"] = running_package
+    measure(size, RfDetr(SIZES[size]), peers, batch=batch, side=SIDES[size], iterations=iterations)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ NAMES = (
     "detr-resnet-50",
     "detr-resnet-50-dc5",
     "table-transformer-detection",
+    "rfdetr-nano",
+    "rfdetr-large-2025",
     "lwdetr-xlarge",
     "detr-resnet-101",
     "detr-resnet-101-dc5",
@@ -56,10 +58,11 @@ def test_a_known_model_gives_the_same_logits_and_boxes(
     """On the golden image, since proposals of a random network may tie on the exporter's own images."""
     monkeypatch.setattr(exporting, "differences", lambda *_, **__: torch.zeros(1))
     path = checkpoint(name, tmp_path)
-    height, width = (640, 640) if name.startswith("lwdetr") else (480, 640)
+    square = name.startswith(("lwdetr", "rfdetr"))
+    height, width = (640, 640) if square else (480, 640)
     known, noise = fill.image(1, height, width), fill.image(0, height, width)
     if name not in WITHOUT_GOLDEN_OUTPUTS:
-        (known,) = golden.images(name, "square" if name.startswith("lwdetr") else "single")
+        (known,) = golden.images(name, "square" if square else "single")
         height, width, _ = known.shape
         noise = fill.image(0, height, width)
     model = load_checkpoint(find(str(path)), size=(width, height))
