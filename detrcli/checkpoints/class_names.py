@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,21 @@ from ..files import read_file
 from .find import Checkpoint
 
 
+@dataclass(frozen=True)
+class Numbering:
+    """How the authors' training numbers its classes, for which the class head has more rows than there are classes.
+
+    Attributes:
+        first: label of the first class.
+        known: whether the files tell, or it is only likely.
+    """
+
+    first: int
+    known: bool
+
+
 def checkpoint_class_names(
-    checkpoint: Checkpoint, count: int, datasets: Iterable[tuple[str, ...]], spare_label: int | None = None
+    checkpoint: Checkpoint, count: int, datasets: Iterable[tuple[str, ...]], numbering: Numbering | None = None
 ) -> tuple[str, ...]:
     """Return the name of each label, from config.json, the training arguments, or the dataset with as many classes.
 
@@ -21,10 +35,10 @@ def checkpoint_class_names(
         checkpoint: the model's files.
         count: number of labels.
         datasets: class names of the datasets that published models of this family detect.
-        spare_label: label that the training arguments may leave out, 0 or -1 (the last), if there is one.
+        numbering: how the training arguments number the classes they name; None if they name every label.
 
     Warns:
-        ClassNamesWarning: the files do not name the classes, or config.json counts its labels from 1.
+        ClassNamesWarning: the files do not name all classes, or may not number them as assumed.
     """
     names = (checkpoint.config or {}).get("id2label")
     if isinstance(names, dict):
@@ -33,15 +47,28 @@ def checkpoint_class_names(
         known = (classes for classes in datasets if unnamed and UNUSED in classes and len(classes) == count)
         return next(known, None) or _named_labels(names, count, checkpoint.name)
     trained = _training_class_names(checkpoint)
-    if spare_label is not None and len(trained) == count - 1:
-        trained = (UNUSED, *trained) if spare_label == 0 else (*trained, UNUSED)
     if len(trained) == count:
         return trained
     for classes in datasets:
-        if len(classes) == count and set(trained) <= set(classes):
+        if len(classes) == count and set(trained) in (set(), set(classes) - {UNUSED}):
             return classes
+    if numbering is not None and trained and numbering.first + len(trained) <= count:
+        return _numbered_labels(trained, count, numbering, checkpoint.name)
     _warn(f"{checkpoint.name} does not name its {count} classes")
     return tuple(f"class {label}" for label in range(count))
+
+
+def _numbered_labels(names: Sequence[str], count: int, numbering: Numbering, model: str) -> tuple[str, ...]:
+    """Return the name of each label, and warn of those that may be wrong or are missing."""
+    labels = [UNUSED] * numbering.first + list(names)
+    unnamed = [f"class {label}" for label in range(len(labels), count)]
+    if len(labels) == count - 1 and numbering.first == 0:
+        unnamed = [UNUSED]
+    if not numbering.known:
+        _warn(f"{model} does not say whether its labels count from 0 or from 1: class names may be off by one")
+    elif UNUSED not in unnamed:
+        _warn(f"{model} names only {len(names)} of its {count} classes")
+    return (*labels, *unnamed)
 
 
 def _named_labels(names: Mapping[str, Any], count: int, model: str) -> tuple[str, ...]:
@@ -60,7 +87,7 @@ def _training_class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     names = (checkpoint.arguments or {}).get("class_names")
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         return ()
-    return tuple(map(clean_name, names))
+    return tuple(clean_name(name) or UNUSED for name in names)
 
 
 def _warn(text: str) -> None:

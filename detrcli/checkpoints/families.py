@@ -26,6 +26,7 @@ from ..models.rfdetr import RfDetr, RfDetrConfig
 from ..models.table_transformer import TableTransformerConfig
 from ..models.vit import PATCH, WINDOWS
 from . import detr, lwdetr, rfdetr, table_transformer
+from .class_names import Numbering
 from .dataset_classes import COCO, OBJECTS365, TABLE_STRUCTURE, TABLES
 from .find import Checkpoint
 from .layouts import (
@@ -66,7 +67,7 @@ class Family(Generic[Config]):
         stride: returns the number that both sides of the network's input must be multiples of.
         trained_size: returns the resize rule that the arguments of a training run say, or None.
         datasets: class names of the datasets that published models detect.
-        spare_label: returns the label that no class has in the authors' training, 0 or -1 (the last), or None.
+        numbering: returns how the authors' training numbers its classes, or None if every label has one.
         notes: lines on properties that no tensor tells.
     """
 
@@ -84,7 +85,7 @@ class Family(Generic[Config]):
     stride: Callable[[Config], int] = lambda _: 1
     trained_size: Callable[[Checkpoint], ResizeRule | None] = lambda _: None
     datasets: tuple[tuple[str, ...], ...] = (COCO, OBJECTS365)
-    spare_label: Callable[[Checkpoint], int | None] = lambda _: None
+    numbering: Callable[[Checkpoint], Numbering | None] = lambda _: None
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda _: ()
 
     def build(self, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> Network:
@@ -171,7 +172,7 @@ RFDETR = Family(
     resample=BilinearSampling(),
     stride=rfdetr.stride,
     trained_size=rfdetr.trained_size,
-    spare_label=rfdetr.spare_label,
+    numbering=rfdetr.numbering,
 )
 TABLE_TRANSFORMER = Family(
     name="Table Transformer",

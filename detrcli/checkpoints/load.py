@@ -82,7 +82,7 @@ def load_checkpoint(
     if count < 1:
         raise ModelError(f"the model in {checkpoint.weights} has no classes")
     if class_names is None:
-        class_names = checkpoint_class_names(checkpoint, count, family.datasets, family.spare_label(checkpoint))
+        class_names = checkpoint_class_names(checkpoint, count, family.datasets, family.numbering(checkpoint))
     else:
         class_names = check_class_names(class_names, count, checkpoint.name)
     network = network.eval().to(memory_format=torch.channels_last)

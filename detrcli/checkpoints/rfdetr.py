@@ -10,6 +10,7 @@ from ..errors import ModelError
 from ..images.resize import Exactly
 from ..models.rfdetr import SIZES, RfDetrConfig
 from ..models.vit import EPS
+from .class_names import Numbering
 from .config import attention_heads, backbone_config, count_modules, require
 from .find import Checkpoint
 from .lwdetr import feature_blocks, read_detector, write_detector
@@ -146,11 +147,15 @@ def trained_size(checkpoint: Checkpoint) -> Exactly | None:
     return Exactly(side, side) if type(side) is int and 0 < side <= MAX_SIDE else None
 
 
-def spare_label(checkpoint: Checkpoint) -> int:
-    """Return the label that no class has: the last or, where labels are COCO's category ids from 1 on, the first.
+def numbering(checkpoint: Checkpoint) -> Numbering:
+    """Return how the authors' package numbers the classes, whose head has a row more than there are.
 
-    The latter is so in files of the package's versions before 1.6, whose arguments include those of the matcher, unless
-    the dataset was in YOLO's format.
+    With datasets in COCO's format, versions before 1.6, whose training arguments include the matcher's, and later ones
+    that are told so use the category ids, usually from 1 on. All others count from 0. Before 1.6, the default format,
+    `roboflow`, could also be YOLO's.
     """
     arguments = checkpoint.arguments or {}
-    return 0 if "set_cost_class" in arguments and arguments.get("dataset_file") != "yolo" else -1
+    before_1_6, dataset = "set_cost_class" in arguments, arguments.get("dataset_file")
+    if dataset in ("coco", "o365") or (before_1_6 and dataset != "yolo"):
+        return Numbering(first=1, known=False)
+    return Numbering(first=0, known=True)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -227,25 +228,40 @@ def test_a_lightning_checkpoint(prefix: str, tmp_path: Path) -> None:
     assert loaded.preprocessing.resize == Exactly(64, 64)
 
 
-@pytest.mark.parametrize(("dataset", "spare"), [("roboflow", 0), ("coco", 0), ("yolo", 3)])
-def test_labels_of_the_older_training_are_category_ids(dataset: str, spare: int, tmp_path: Path) -> None:
-    arguments = argparse.Namespace(
-        class_names=["cat", "dog", "cow"], resolution=64, set_cost_class=2, dataset_file=dataset
-    )
-    loaded = load(saved(tmp_path / "weights.pth", {"model": ORIGINAL, "args": arguments}))
-    assert loaded.class_names.index(UNUSED) == spare
-    assert loaded.class_names.index("cat") == (spare == 0)
+@pytest.mark.parametrize(
+    ("arguments", "labels", "warning"),
+    [
+        ({}, ("cat", "dog", "cow", UNUSED), None),
+        ({"dataset_file": "roboflow"}, ("cat", "dog", "cow", UNUSED), None),
+        ({"dataset_file": "yolo", "set_cost_class": 2}, ("cat", "dog", "cow", UNUSED), None),
+        ({"dataset_file": "roboflow", "set_cost_class": 2}, (UNUSED, "cat", "dog", "cow"), "may be off by one$"),
+        ({"dataset_file": "coco", "set_cost_class": 2}, (UNUSED, "cat", "dog", "cow"), "may be off by one$"),
+        ({"dataset_file": "coco"}, (UNUSED, "cat", "dog", "cow"), "may be off by one$"),
+        ({"dataset_file": "coco", "class_names": ["", "cat", "dog", "cow"]}, (UNUSED, "cat", "dog", "cow"), None),
+        ({"class_names": ["cat", "dog"]}, ("cat", "dog", "class 2", "class 3"), "names only 2 of its 4 classes$"),
+        ({"class_names": list("abcde")}, ("class 0", "class 1", "class 2", "class 3"), "does not name its 4 classes$"),
+    ],
+)
+def test_the_labels_of_the_trained_classes(
+    arguments: dict[str, Any], labels: tuple[str, ...], warning: str | None, tmp_path: Path
+) -> None:
+    arguments = {"class_names": ["cat", "dog", "cow"], "resolution": 64} | arguments
+    path = saved(tmp_path / "weights.pth", {"model": ORIGINAL, "args": argparse.Namespace(**arguments)})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert load(path).class_names == labels
+    assert [one.category for one in caught] == [ClassNamesWarning] * (warning is not None)
+    assert warning is None or re.search(warning, str(caught[0].message))
 
 
-@pytest.mark.parametrize(("names", "known"), [([], True), (COCO[1:5], True), (["cat", "mouse pad"], False)])
-def test_labels_are_cocos_unless_the_file_names_others(names: Any, known: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [[], [name for name in COCO if name != UNUSED]])
+def test_labels_are_cocos_unless_the_file_names_others(names: list[str], tmp_path: Path) -> None:
     tensors = weights(replace(SMALL, num_classes=91))
     path = saved(tmp_path / "weights.pth", {"model": tensors, "args": {"class_names": names, "resolution": 64}})
-    if known:
-        assert load(path).class_names == COCO
-    else:
-        with pytest.warns(ClassNamesWarning, match="does not name its 91 classes"):
-            assert load(path).class_names[17] == "class 17"
+    assert load(path).class_names == COCO
+    path = saved(path, {"model": tensors, "args": {"class_names": ["person", "car"], "resolution": 64}})
+    with pytest.warns(ClassNamesWarning, match="names only 2 of its 91 classes$"):
+        assert load(path).class_names[:4] == ("person", "car", "class 2", "class 3")
 
 
 def test_an_impossible_trained_size(tmp_path: Path) -> None:
