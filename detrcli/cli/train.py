@@ -76,7 +76,7 @@ def train(
             min=0,
             max=1,
             metavar="FACTOR",
-            help="With a ViT: learning-rate decay per component (heads, decoder, ViT).  [default: as published; 1 from scratch]",
+            help="With a ViT: decay per component (heads, decoder, ViT).  [default: as published; 1 from scratch]",
         ),
     ] = None,
     weight_decay: Annotated[
