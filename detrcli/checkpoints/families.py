@@ -189,7 +189,7 @@ TABLE_TRANSFORMER = Family(
     notes=detr.notes,
 )
 FAMILIES: tuple[Family[Any], ...] = (TABLE_TRANSFORMER, DETR, RFDETR, LWDETR)
-"""Table Transformer precedes DETR, and RF-DETR LW-DETR, whose mark it has as well."""
+"""Order matters: a Table Transformer also has DETR's mark, and an RF-DETR LW-DETR's."""
 
 
 def family_of(config: DetrConfig | LwDetrConfig) -> Family[Any]:

@@ -17,7 +17,7 @@ from ..models.vit import WINDOWS, Block, LayerScale, PatchEmbedding, SelfAttenti
 
 
 def fuse(network: Detr | LwDetr) -> Detr | LwDetr:
-    """Fuse a network of either family in place."""
+    """Fuse a network of any family in place."""
     return fuse_detr(network) if isinstance(network, Detr) else fuse_lwdetr(network)
 
 

@@ -85,8 +85,9 @@ class Predictions(NamedTuple):
     """One prediction per object query.
 
     Attributes:
-        logits: (B, Q, C) class scores before softmax (DETR) or sigmoid (LW-DETR).
-        boxes: (B, Q, 4) as cx, cy, w, h relative to the image: DETR's in 0…1, LW-DETR's unbounded.
+        logits: (B, Q, C) class scores before softmax (DETR, Table Transformer) or sigmoid (LW-DETR, RF-DETR).
+        boxes: (B, Q, 4) as cx, cy, w, h relative to the image: DETR's and Table Transformer's in 0…1, the others'
+            unbounded.
     """
 
     logits: Tensor

@@ -1,4 +1,4 @@
-"""Layers that both papers use."""
+"""Layers that all families use."""
 
 from itertools import pairwise
 

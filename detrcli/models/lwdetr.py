@@ -223,7 +223,7 @@ class LwDetr(nn.Module):
         """Detect objects with the first query group.
 
         Args:
-            pixels: (B, 3, H, W), normalized, sides multiples of 64.
+            pixels: (B, 3, H, W), normalized, sides multiples of the patch size times the windows per side.
 
         Returns:
             Logits (B, Q, K) and boxes (B, Q, 4). Q is smaller if the maps have fewer cells than object queries.
@@ -237,7 +237,7 @@ class LwDetr(nn.Module):
         The decoder's losses do not reach the proposals, which have losses of their own.
 
         Args:
-            pixels: (B, 3, H, W), normalized, sides multiples of 64.
+            pixels: (B, 3, H, W), normalized, sides multiples of the patch size times the windows per side.
 
         Returns:
             Predictions of each decoder layer, in order, and the proposals; each logits (B, groups·Q, K) and boxes

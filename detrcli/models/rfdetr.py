@@ -65,9 +65,6 @@ class RfDetr(LwDetr):
 
     config: RfDetrConfig
 
-    def __init__(self, config: RfDetrConfig) -> None:
-        super().__init__(config)
-
     def _make_backbone(self) -> nn.Module:
         config = self.config
         return DinoV2(

@@ -22,9 +22,10 @@ class OptimizerConfig:
 
     Attributes:
         backbone_lr_factor: factor for the backbone, before the two decays.
-        layer_decay: factor per ViT block, from last to first; it applies once to the last block, in RF-DETR twice.
+        layer_decay: factor from each ViT block to the one before; the last block has it once, RF-DETR's has it squared.
         component_decay: factor from LW-DETR's heads and projector to its decoder, and again from there to its ViT.
-        weight_decay: weight decay, except for the ViT's norms, biases, position embeddings and, in LW-DETR, scales.
+        weight_decay: weight decay, except for the ViT's norms and biases, LW-DETR's positions and scales, and RF-DETR's
+            whole embedding (patches, positions and class token).
     """
 
     backbone_lr_factor: float = 1
