@@ -31,6 +31,10 @@ class HubUnreachableError(ModelError):
     """A model that is not in the Hub's cache while the Hub cannot be reached."""
 
 
+class ImageSizeError(ModelError):
+    """A model whose files give an image size that its network does not support."""
+
+
 class BackboneError(ModelError):
     """A model whose backbone is not supported."""
 

@@ -6,18 +6,30 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import ModelError
+
+class SettingError(ValueError):
+    """A setting that no supported model has.
+
+    Args:
+        name: its name in config.json.
+        value: its value.
+        reason: what it would have to be, or what is supported.
+    """
+
+    def __init__(self, name: str, value: Any, reason: str) -> None:
+        super().__init__(name, value, reason)
+        self.name, self.value, self.reason = name, value, reason
 
 
 def backbone_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the settings of the backbone.
 
     Raises:
-        ModelError: they are not an object.
+        SettingError: they are not an object.
     """
     nested = config.get("backbone_config") or {}
     if not isinstance(nested, dict):
-        raise ModelError(f"config.json says backbone_config = {nested!r:.80}, which is not an object")
+        raise SettingError("backbone_config", nested, "it must be an object")
     return nested
 
 
@@ -29,21 +41,21 @@ def require(family: str, *expected: tuple[str, Any, Any]) -> None:
         expected: name of each setting, its value, and the only supported value.
 
     Raises:
-        ModelError: a value is not the supported one.
+        SettingError: a value is not the supported one.
     """
     for name, value, supported in expected:
         if value != supported:
-            raise ModelError(f"config.json says {name} = {value!r:.80}; {family} is supported with {supported!r} only")
+            raise SettingError(name, value, f"{family} is supported with {supported!r} only")
 
 
 def attention_heads(value: Any, name: str, width: int) -> int:
     """Return a number of attention heads.
 
     Raises:
-        ModelError: it does not divide the width.
+        SettingError: it does not divide the width.
     """
     if type(value) is not int or value < 1 or width % value:
-        raise ModelError(f"config.json says {name} = {value!r:.80}, which does not divide the width {width}")
+        raise SettingError(name, value, f"it must divide the width {width}")
     return value
 
 

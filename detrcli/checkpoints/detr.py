@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import BackboneError, ModelError
 from ..models.detr import DetrConfig
 from ..models.resnet import BLOCKS, WIDTHS, BlockKind
-from .config import attention_heads, backbone_config, count_modules, require
+from .config import SettingError, attention_heads, backbone_config, count_modules, require
 from .find import Checkpoint
 from .layouts import DETR_HUB, DETR_HUB_TIMM, Layout
 
@@ -46,7 +46,7 @@ def read_config_of(kind: type[Config], family: str, checkpoint: Checkpoint, tens
         tensors: its tensors, by our names.
 
     Raises:
-        ModelError: config.json asks for something that is not supported.
+        SettingError: config.json asks for something that is not supported.
     """
     config = checkpoint.config or {}
     nested = backbone_config(config)
@@ -62,7 +62,7 @@ def read_config_of(kind: type[Config], family: str, checkpoint: Checkpoint, tens
         ("backbone_config.downsample_in_bottleneck", nested.get("downsample_in_bottleneck", False), False),
     )
     if not isinstance(dropout, int | float):
-        raise ModelError(f"config.json of {checkpoint.name} says dropout = {dropout!r:.80}, which is not a number")
+        raise SettingError("dropout", dropout, "it must be a number")
     classes, hidden = tensors["class_head.weight"].shape
     return kind(
         num_classes=classes - 1,

@@ -1,7 +1,7 @@
 """Model families that can be loaded: one table. Adding a family is adding a row, and a module for its config.json."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -27,8 +27,9 @@ from ..models.table_transformer import TableTransformerConfig
 from ..models.vit import PATCH, WINDOWS
 from . import detr, lwdetr, rfdetr, table_transformer
 from .class_names import Numbering
+from .config import SettingError
 from .dataset_classes import COCO, OBJECTS365, TABLE_STRUCTURE, TABLES
-from .find import Checkpoint
+from .find import CONFIG, Checkpoint
 from .layouts import (
     DETR_HUB,
     DETR_ORIGINAL,
@@ -67,6 +68,7 @@ class Family(Generic[Config]):
         stride: returns the number that both sides of the network's input must be multiples of.
         trained_size: returns the resize rule that the arguments of a training run say, or None.
         datasets: class names of the datasets that published models detect.
+        arguments: training arguments of the authors' package, and the settings in config.json that they correspond to.
         numbering: returns how the authors' training numbers its classes, or None if every label has one.
         notes: lines on properties that no tensor tells.
     """
@@ -85,6 +87,7 @@ class Family(Generic[Config]):
     stride: Callable[[Config], int] = lambda _: 1
     trained_size: Callable[[Checkpoint], ResizeRule | None] = lambda _: None
     datasets: tuple[tuple[str, ...], ...] = (COCO, OBJECTS365)
+    arguments: Mapping[str, str] = field(default_factory=dict)
     numbering: Callable[[Checkpoint], Numbering | None] = lambda _: None
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda _: ()
 
@@ -96,12 +99,23 @@ class Family(Generic[Config]):
         """
         try:
             return self.network(self.read_config(checkpoint, tensors))
+        except SettingError as error:
+            raise ModelError(self._say(checkpoint, error)) from error
         except KeyError as error:
             raise ModelError(f"{checkpoint.weights} is an incomplete {self.name}: it lacks {error.args[0]}") from error
         except (ValueError, TypeError, IndexError, OverflowError, RuntimeError, ZeroDivisionError) as error:
+            described = "" if checkpoint.config is None else f" and its {CONFIG}"
             raise ModelError(
-                f"{checkpoint.weights} and its config.json do not describe a {self.name} ({error!s:.120})"
+                f"the tensors in {checkpoint.weights}{described} do not fit {self.name} ({error!s:.120})"
             ) from error
+
+    def _say(self, checkpoint: Checkpoint, error: SettingError) -> str:
+        """Say which setting of which file is wrong."""
+        source, name = f"{checkpoint.weights.parent / CONFIG} says", error.name
+        if checkpoint.config is None:
+            source = f"the training arguments in {checkpoint.weights} say"
+            name = next((argument for argument, setting in self.arguments.items() if setting == name), name)
+        return f"{source} {name} = {error.value!r:.80}; {error.reason}"
 
     def rule_for(self, size: Size, config: Config, usual: ResizeRule | None = None) -> ResizeRule:
         """Return the resize rule for a size.
@@ -128,8 +142,13 @@ class Family(Generic[Config]):
             ModelError: its sides are not multiples of the stride.
         """
         canvas, stride = fixed_size(rule), self.stride(config)
-        if stride > 1 and (canvas is None or any(side % stride for side in canvas)):
-            raise ModelError(f"the sides of this model's images must be multiples of {stride}, not {rule}")
+        if stride == 1 or (canvas is not None and not any(side % stride for side in canvas)):
+            return
+        near = ""
+        if canvas is not None:
+            width, height = (max(1, round(side / stride)) * stride for side in canvas)
+            near = f"; {width} × {height} would do"
+        raise ModelError(f"the sides of this model's images must be multiples of {stride}, not {rule}{near}")
 
 
 DETR = Family(
@@ -172,6 +191,7 @@ RFDETR = Family(
     resample=BilinearSampling(),
     stride=rfdetr.stride,
     trained_size=rfdetr.trained_size,
+    arguments=rfdetr.ARGUMENTS,
     numbering=rfdetr.numbering,
 )
 TABLE_TRANSFORMER = Family(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..errors import ModelError, ModelWarning
+from ..errors import ImageSizeError, ModelError, ModelWarning
 from ..images.resize import fixed_size
 from .class_names import check_class_names, checkpoint_class_names
 from .families import FAMILIES, Family, Network, Size
@@ -161,7 +161,11 @@ def _preprocessing(checkpoint: Checkpoint, family: Family[Any], config: Any, siz
     rules = preprocessing(checkpoint, Preprocessing(rule, family.resample))
     if size is not None:
         return replace(rules, resize=family.rule_for(size, config, rules.resize))
-    family.check(rules.resize, config)
+    try:
+        family.check(rules.resize, config)
+    except ModelError as error:
+        source = checkpoint.weights if settings is None else checkpoint.weights.parent / PREPROCESSOR
+        raise ImageSizeError(f"the image size in {source} is impossible: {error}") from error
     if trained is None and (settings is None or not sized):
         reason = f"has no {PREPROCESSOR}" if sized else f"has do_resize = false in its {PREPROCESSOR}"
         warnings.warn(f"{checkpoint.name} {reason}; images are resized to {rules.resize}", ModelWarning, stacklevel=3)

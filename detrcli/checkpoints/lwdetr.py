@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import ModelError
 from ..models.lwdetr import SIZES, LwDetrConfig
 from ..models.vit import EPS, PATCH, WINDOWS
-from .config import attention_heads, backbone_config, count_modules, require
+from .config import SettingError, attention_heads, backbone_config, count_modules, require
 from .find import Checkpoint
 
 BATCH_NORM_EPS = 1e-5
@@ -24,7 +24,8 @@ def read_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LwDetr
     that `Family.build` reports.
 
     Raises:
-        ModelError: config.json asks for something that is not supported, or is missing for an unpublished size.
+        SettingError: config.json asks for something that is not supported.
+        ModelError: it is missing for an unpublished size.
     """
     config = checkpoint.config or {}
     nested = backbone_config(config)
@@ -64,7 +65,7 @@ def read_detector(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> d
         tensors: by our names.
 
     Raises:
-        ModelError: config.json says something impossible.
+        SettingError: config.json says something impossible.
     """
     classes, hidden = tensors["class_head.weight"].shape
     stages = range(count_modules(tensors, r"projector\.stages\.(\d+)\."))
@@ -105,11 +106,11 @@ def feature_blocks(outputs: Sequence[int], depth: int) -> tuple[int, ...]:
     """Convert config.json's indices, where 0 is the stem and -1 the last block, to block numbers from 0.
 
     Raises:
-        ModelError: there is no such block.
+        SettingError: there is no such block.
     """
     blocks = tuple(number % (depth + 1) - 1 for number in outputs)
     if -1 in blocks or not all(-depth <= number <= depth for number in outputs):
-        raise ModelError(f"config.json says out_indices = {outputs!r:.80}; blocks 1 to {depth} are supported")
+        raise SettingError("backbone_config.out_indices", outputs, f"the ViT has blocks 1 to {depth}")
     return blocks
 
 

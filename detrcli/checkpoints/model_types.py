@@ -28,13 +28,13 @@ UNSUPPORTED = {
 }
 """`model_type` of similar models → name for messages."""
 *_FIRST, _LAST = SUPPORTED.values()
-ONLY_SUPPORTED = f"only {', '.join(_FIRST)} and {_LAST} are supported"
+ONLY_SUPPORTED = f"only box detection with {', '.join(_FIRST)} and {_LAST} is supported"
 
 _MARKS = (
     ("DETR for panoptic segmentation", r"(?:mask_head|bbox_attention)\."),
     ("RF-DETR for instance segmentation", r"(?:segmentation_head|spatial_features_proj)\."),
     ("RF-DETR for keypoints", r"keypoint_embed\."),
-    ("RF-DETR with LoRA adapters that are not merged", r"base_model\.model\."),
+    ("RF-DETR with LoRA adapters, which must be merged first", r"base_model\.model\."),
     ("DAB-DETR", r"decoder\.ref_anchor_head\."),
     ("Conditional DETR", r"(?:ca_qcontent_proj|q_pos_proj)\."),
     ("Grounding DINO", r"encoder\.(?:fusion_layers\.\d+|layers\.\d+\.fusion_layer)\."),

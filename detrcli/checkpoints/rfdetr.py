@@ -11,7 +11,7 @@ from ..images.resize import Exactly
 from ..models.rfdetr import SIZES, RfDetrConfig
 from ..models.vit import EPS
 from .class_names import Numbering
-from .config import attention_heads, backbone_config, count_modules, require
+from .config import SettingError, attention_heads, backbone_config, count_modules, require
 from .find import Checkpoint
 from .lwdetr import feature_blocks, read_detector, write_detector
 from .preprocessing import MAX_SIDE
@@ -37,7 +37,8 @@ def read_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> RfDetr
     errors that `Family.build` reports.
 
     Raises:
-        ModelError: the files ask for something that is not supported, or lack what an unpublished size needs.
+        SettingError: the files ask for something that is not supported.
+        ModelError: they lack what an unpublished size needs.
     """
     config = _settings(checkpoint)
     nested = backbone_config(config)
@@ -64,7 +65,7 @@ def read_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> RfDetr
         windows = published.windows if windows is None else windows
         outputs = [block + 1 for block in published.features] if outputs is None else outputs
     if type(windows) is not int or windows < 1:
-        raise ModelError(f"{checkpoint.weights} has num_windows = {windows!r:.80}, which is not a number of windows")
+        raise SettingError("backbone_config.num_windows", windows, "it must be a positive whole number")
     features = feature_blocks(outputs, depth)
     within = nested.get("window_block_indexes")
     return RfDetrConfig(
@@ -142,7 +143,7 @@ def resize(config: RfDetrConfig) -> Exactly:
 
 
 def trained_size(checkpoint: Checkpoint) -> Exactly | None:
-    """Return the image size among the training arguments, or None if there is none, or an impossible one."""
+    """Return the image size among the training arguments, or None if there is none."""
     side = (checkpoint.arguments or {}).get("resolution")
     return Exactly(side, side) if type(side) is int and 0 < side <= MAX_SIDE else None
 

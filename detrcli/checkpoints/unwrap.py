@@ -10,8 +10,14 @@ from torch import Tensor
 
 from ..errors import ModelError
 
-WEIGHTS = ("ema_model", "model_ema", "ema", "ema_state_dict", "model", "model_state_dict", "state_dict", "module")
-"""Keys of weights in checkpoints; EMA weights first, as they are preferred."""
+AVERAGED = "average_model_state_dict"
+"""Key of the EMA weights in the state of a Lightning callback, such as RF-DETR's."""
+WEIGHTS = (
+    "ema_model", "model_ema", "ema", "ema_state_dict", "model", "model_state_dict", AVERAGED, "state_dict", "module",
+)  # fmt: skip
+"""Keys of weights in checkpoints; EMA weights first, as they are preferred, unless `model` has the better of both."""
+AVERAGES = "n_averaged"
+"""Counter of PyTorch's `AveragedModel`."""
 ARGUMENTS = ("hyper_parameters", "args", "model_config")
 """Keys of training arguments in checkpoints; where several say the same, the last is used."""
 
@@ -25,10 +31,14 @@ def unwrap_weights(content: object) -> dict[str, Tensor]:
     """Return the tensors of a state dict, or of the one inside a training checkpoint; empty if there are none."""
     if not isinstance(content, dict):
         return {}
+    callbacks = content.get("callbacks")
+    for state in callbacks.values() if isinstance(callbacks, dict) else ():
+        if isinstance(state, dict) and AVERAGED in state:
+            content = content | {AVERAGED: state[AVERAGED]}
     for key in WEIGHTS:
         if isinstance(content.get(key), dict) and (tensors := unwrap_weights(content[key])):
             return tensors
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor) and name != AVERAGES}
 
 
 def training_arguments(content: object) -> Mapping[str, Any] | None:

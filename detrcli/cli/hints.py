@@ -16,6 +16,7 @@ HINTS: dict[type[errors.DetrError] | type[errors.DetrWarning], str] = {
     errors.ExportSizeError: "--precision fp16 halves it",
     errors.ForeignFilesError: "replace them with --overwrite, or choose another --output",
     errors.HubUnreachableError: f"check the network, or name a local folder; {_DEMO}",
+    errors.ImageSizeError: "choose one with --image-size",
     errors.ImageOverwriteError: "--overwrite replaces it",
     errors.JournalError: "choose another --output",
     errors.LoaderKilledError: "continue with --resume and fewer --workers",

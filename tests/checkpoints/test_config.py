@@ -159,8 +159,8 @@ def test_training_arguments_come_before_the_name(name: str, dilation: bool) -> N
     ],
 )
 def test_other_variants_are_refused(name: str, config: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match=r"config\.json says") as caught:
-        read_config(checkpoint(OLD | config), tensors_of(SMALL))
+    with pytest.raises(ModelError, match=r"folder/config\.json says") as caught:
+        DETR.build(checkpoint(OLD | config), tensors_of(SMALL))
     assert name in str(caught.value)
 
 
@@ -178,8 +178,8 @@ def test_other_variants_are_refused(name: str, config: dict[str, Any]) -> None:
     ids=lambda config: json.dumps(config),
 )
 def test_invalid_config(config: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match=r"config\.json"):
-        read_config(checkpoint(OLD | config), tensors_of(SMALL))
+    with pytest.raises(ModelError, match=r"folder/config\.json says"):
+        DETR.build(checkpoint(OLD | config), tensors_of(SMALL))
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_unsupported_models_are_refused_before_download(hub: Hub, user: User) ->
     hub.add(REPO, WHOLE | {"config.json": b'{"model_type": "yolos"}'})
     message = user.refused("--model", REPO)
     assert "'yolos'" in message
-    assert "only DETR" in message
+    assert "only box detection" in message
     assert {name for _, _, name in hub.requests} == {"config.json"}
 
 

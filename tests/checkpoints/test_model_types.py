@@ -114,7 +114,7 @@ def refused(model: Path) -> str:
 
 def test_each_family_is_supported() -> None:
     assert sorted(SUPPORTED.values()) == sorted(family.name for family in FAMILIES)
-    assert ONLY_SUPPORTED == "only DETR, Table Transformer, LW-DETR and RF-DETR are supported"
+    assert ONLY_SUPPORTED == "only box detection with DETR, Table Transformer, LW-DETR and RF-DETR is supported"
 
 
 @pytest.mark.parametrize("name", MODELS)

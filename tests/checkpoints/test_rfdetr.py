@@ -21,7 +21,7 @@ from detrcli.checkpoints.names import known_model
 from detrcli.checkpoints.rfdetr import read_config, resize
 from detrcli.checkpoints.save import save_model
 from detrcli.classes import UNUSED
-from detrcli.errors import ClassNamesWarning, ModelError, ModelWarning
+from detrcli.errors import ClassNamesWarning, ImageSizeError, ModelError, ModelWarning
 from detrcli.images.resize import BilinearSampling, Exactly, PillowFilter
 from detrcli.models.rfdetr import SIZES, RfDetr, RfDetrConfig
 from detrcli.training.initial_model import ARCHITECTURES
@@ -125,7 +125,7 @@ def test_an_antialiasing_processor_is_obeyed(folder: Path) -> None:
 @pytest.mark.parametrize("size", [100, (72, 40)])
 def test_image_sizes_are_multiples_of_patches_and_windows(folder: Path, size: int | tuple[int, int]) -> None:
     width, height = (size, size) if isinstance(size, int) else size
-    with pytest.raises(ModelError, match=rf"multiples of 36, not {width} × {height}$"):
+    with pytest.raises(ModelError, match=rf"multiples of 36, not {width} × {height}; "):
         load_checkpoint(find(str(folder)), size=size)
     assert load_checkpoint(find(str(folder)), size=180).preprocessing.resize == Exactly(180, 180)
 
@@ -139,7 +139,7 @@ def test_image_sizes_are_multiples_of_patches_and_windows(folder: Path, size: in
         ({"backbone_config": ODD_JSON["backbone_config"] | {"patch_size": 16}}, "patch_size = 16"),
         ({"backbone_config": ODD_JSON["backbone_config"] | {"num_windows": 0}}, "num_windows = 0"),
         ({"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": [1, 5]}}, "out_indices = [1, 5]"),
-        ({"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": "ab"}}, "do not describe a RF-DETR"),
+        ({"backbone_config": ODD_JSON["backbone_config"] | {"out_indices": "ab"}}, "do not fit RF-DETR"),
         ({"architectures": ["RfDetrForInstanceSegmentation"]}, "RF-DETR for instance segmentation"),
     ],
 )
@@ -218,6 +218,7 @@ def test_a_lightning_checkpoint(prefix: str, tmp_path: Path) -> None:
     content = {
         "state_dict": {prefix + name: tensor for name, tensor in ORIGINAL.items()}
         | {prefix + "_kp_active_mask": torch.zeros(0, 0, dtype=torch.bool)},
+        "callbacks": {"ModelCheckpoint": {"best_k_models": {}}},
         "hyper_parameters": {"class_names": ["cat", "dog", "cow", "owl"], "resolution": 64},
         "epoch": 3,
         "pytorch-lightning_version": "2.5.0",
@@ -266,9 +267,27 @@ def test_labels_are_cocos_unless_the_file_names_others(names: list[str], tmp_pat
 
 def test_an_impossible_trained_size(tmp_path: Path) -> None:
     path = saved(tmp_path / "weights.pth", {"model": ORIGINAL, "model_config": {"resolution": 100}})
-    with pytest.raises(ModelError, match=r"multiples of 32, not 100 × 100$"):
+    with pytest.raises(ImageSizeError, match=r"weights\.pth is impossible: .* 100 × 100; 96 × 96"):
         load(path)
     assert load_checkpoint(find(str(path)), size=64).preprocessing.resize == Exactly(64, 64)
+
+
+def test_the_ema_of_a_lightning_checkpoint_is_preferred(tmp_path: Path) -> None:
+    average = {f"module.model.{name}": tensor for name, tensor in ORIGINAL.items()} | {"n_averaged": torch.tensor(9)}
+    content = {
+        "state_dict": {f"model.{name}": tensor for name, tensor in OTHER.items()},
+        "callbacks": {"EMA": {"average_model_state_dict": average}},
+        "hyper_parameters": {"resolution": 64},
+    }
+    assert is_original(load(saved(tmp_path / "last.ckpt", content)))
+
+
+@pytest.mark.parametrize(("argument", "value"), [("sa_nheads", 5), ("out_feature_indexes", [3, 99])])
+def test_errors_name_the_training_arguments(argument: str, value: Any, tmp_path: Path) -> None:
+    path = saved(tmp_path / "weights.pth", {"model": ORIGINAL, "args": {argument: value}})
+    says = rf"^the training arguments in {re.escape(str(path))} say {argument} = {re.escape(str(value))}; "
+    with pytest.raises(ModelError, match=says):
+        load(path)
 
 
 def test_transformers_own_names(tmp_path: Path) -> None:
