@@ -1,6 +1,6 @@
 """A complete DETR, small enough for every test: one block or layer of each kind."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ def in_hub_layout(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return DETR_HUB.to_published(tensors)
 
 
-def tiny_network(*, num_classes: int = 7, seed: int = 0, kind: type[DetrConfig] = DetrConfig) -> Detr:
+def tiny_network(*, num_classes: int = 7, seed: int = 0, kind: Callable[..., DetrConfig] = DetrConfig) -> Detr:
     """Make a network whose predictions differ between images, queries and seeds."""
     config = kind(
         num_classes,

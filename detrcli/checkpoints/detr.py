@@ -76,6 +76,7 @@ def read_config_of(kind: type[Config], family: str, checkpoint: Checkpoint, tens
         encoder_layers=count_modules(tensors, r"encoder\.layers\.(\d+)\."),
         decoder_layers=count_modules(tensors, r"decoder\.layers\.(\d+)\."),
         dropout=dropout,
+        norm="pre" if "encoder.norm.weight" in tensors else "post",
     )
 
 
@@ -119,7 +120,23 @@ def hub_layout(config: DetrConfig) -> Layout:
 
 
 def write_config(config: DetrConfig) -> dict[str, Any]:
+    """Return the contents of config.json, without the classes; see `write_config_of`.
+
+    Raises:
+        ModelError: transformers has no such network.
+    """
+    if config.norm == "pre":
+        raise ModelError("a DETR with pre-norm cannot be saved: transformers' DETR has post-norm only")
+    return write_config_of(config, "detr", "DetrForObjectDetection")
+
+
+def write_config_of(config: DetrConfig, model_type: str, architecture: str) -> dict[str, Any]:
     """Return the contents of config.json, without the classes.
+
+    Args:
+        config: the network's configuration.
+        model_type: of the family in transformers.
+        architecture: name of its class in transformers.
 
     Raises:
         ModelError: transformers has no such backbone: it takes dilated ones from timm, in the published depths only.
@@ -144,8 +161,8 @@ def write_config(config: DetrConfig) -> dict[str, Any]:
             )
         backbone = {"backbone": f"resnet{layers}", "use_timm_backbone": True, "dilation": True}
     return backbone | {
-        "model_type": "detr",
-        "architectures": ["DetrForObjectDetection"],
+        "model_type": model_type,
+        "architectures": [architecture],
         "use_pretrained_backbone": False,
         "d_model": config.hidden_dim,
         "num_queries": config.num_queries,

@@ -1,6 +1,6 @@
 """Model families that can be loaded: one table. Adding a family is adding a row, and a module for its config.json."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -71,6 +71,8 @@ class Family(Generic[Config]):
         arguments: training arguments of the authors' package, and the settings in config.json that they correspond to.
         numbering: returns how the authors' training numbers its classes, or None if every label has one.
         notes: lines on properties that no tensor tells.
+        claims: tells from the names of a checkpoint's tensors, which include the mark of one of these layouts, whether
+            it is of this family rather than a later one.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Family(Generic[Config]):
     arguments: Mapping[str, str] = field(default_factory=dict)
     numbering: Callable[[Checkpoint], Numbering | None] = lambda _: None
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda _: ()
+    claims: Callable[[Checkpoint, Collection[str]], bool] = lambda *_: True
 
     def build(self, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> Network:
         """Build the network, with random weights, that fits a checkpoint's tensors (by our names).
@@ -207,6 +210,7 @@ TABLE_TRANSFORMER = Family(
     resize_to=longest_edge,
     datasets=(TABLES, TABLE_STRUCTURE),
     notes=detr.notes,
+    claims=table_transformer.claims,
 )
 FAMILIES: tuple[Family[Any], ...] = (TABLE_TRANSFORMER, DETR, RFDETR, LWDETR)
 """Order matters: a Table Transformer also has DETR's mark, and an RF-DETR LW-DETR's."""

@@ -102,7 +102,7 @@ def _recognize(names: Collection[str], checkpoint: Checkpoint) -> tuple[Family[A
         raise ModelError(f"{checkpoint.weights} is {unsupported}; {ONLY_SUPPORTED}")
     for family in FAMILIES:
         for layout in family.layouts:
-            if layout.mark in names:
+            if layout.mark in names and family.claims(checkpoint, names):
                 _check_type(family, checkpoint)
                 return family, layout
     marks = " or ".join(f"{layout.mark} ({layout.title})" for family in FAMILIES for layout in family.layouts)

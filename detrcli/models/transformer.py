@@ -1,6 +1,6 @@
 """Transformer of DETR (section 3.2 and appendix A.3), with positions added in every layer.
 
-DETR normalizes the output of each sublayer (post-norm); Table Transformer normalizes the input (pre-norm).
+DETR normalizes the output of each sublayer (post-norm) or, as in Table Transformer, the input (pre-norm).
 """
 
 from collections.abc import Callable
