@@ -79,6 +79,7 @@ def read_detector(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> d
         "num_classes": classes,
         "scales": tuple(_scale(tensors, stage) for stage in stages),
         "c2f_depth": count_modules(tensors, r"projector\.stages\.0\.c2f\.bottlenecks\.(\d+)\."),
+        "reduce_before_upsampling": any(_reduces(tensors, stage) for stage in stages),
         "hidden_dim": hidden,
         "num_queries": tensors["object_queries.weight"].shape[0] // groups,
         "num_groups": groups,
@@ -100,6 +101,11 @@ def _scale(tensors: Mapping[str, Tensor], stage: int) -> float:
     if 2 in kernels:
         return 2
     return 0.5 if 3 in kernels else 1
+
+
+def _reduces(tensors: Mapping[str, Tensor], stage: int) -> bool:
+    """Tell whether another convolution precedes a projector stage's transposed one."""
+    return f"projector.stages.{stage}.resamplers.0.1.weight" in tensors
 
 
 def feature_blocks(outputs: Sequence[int], depth: int) -> tuple[int, ...]:

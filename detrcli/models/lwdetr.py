@@ -32,6 +32,7 @@ class LwDetrConfig:
         scales: size of each feature map of the projector relative to the ViT's: 2 (P3), 1 (P4), 0.5 (P5).
         c2f_depth: convolution pairs per block of the projector.
         projector_norm: norm of its convolutions.
+        reduce_before_upsampling: whether a convolution halves the channels of a feature map before it is upsampled.
         hidden_dim: D, the width of the decoder.
         num_queries: Q, the number of object queries in a group.
         num_groups: number of query groups, of which only the first is used for prediction.
@@ -52,6 +53,7 @@ class LwDetrConfig:
     scales: tuple[float, ...] = (1,)
     c2f_depth: int = 3
     projector_norm: NormKind = "batch"
+    reduce_before_upsampling: bool = False
     hidden_dim: int = 256
     num_queries: int = 100
     num_groups: int = 13
@@ -83,7 +85,7 @@ SIZES = {
     "small": _SMALL,
     "medium": _MEDIUM,
     "large": _LARGE,
-    "xlarge": replace(_LARGE, vit_dim=768),
+    "xlarge": replace(_LARGE, vit_dim=768, reduce_before_upsampling=True),
     "nano": _NANO,
 }
 """The published sizes (table 1), and this project's own "nano"."""
@@ -199,7 +201,13 @@ class LwDetr(nn.Module):
         dim, queries = config.hidden_dim, config.num_queries * config.num_groups
         self.backbone = self._make_backbone()
         self.projector = Projector(
-            config.vit_dim, len(config.features), dim, config.scales, config.c2f_depth, config.projector_norm
+            config.vit_dim,
+            len(config.features),
+            dim,
+            config.scales,
+            config.c2f_depth,
+            config.projector_norm,
+            reduce_first=config.reduce_before_upsampling,
         )
         self.proposals = nn.ModuleList(ProposalHead(dim, config.num_classes) for _ in range(config.num_groups))
         self.reference_deltas = nn.Embedding(queries, 4)

@@ -54,9 +54,9 @@ class C2f(nn.Module):
         return torch.as_tensor(self.join(torch.cat(parts, dim=1)))
 
 
-def resampler(dim: int, scale: float, norm: NormKind) -> tuple[nn.Module, int]:
+def resampler(dim: int, scale: float, norm: NormKind, *, reduce_first: bool) -> tuple[nn.Module, int]:
     """Module that resamples a feature map to a scale (2, 1 or 0.5 of the ViT's), and its number of output channels."""
-    if scale == 2 and dim > 512 and norm == "batch":  # LW-DETR-xlarge
+    if scale == 2 and reduce_first:
         return nn.Sequential(
             ConvNorm(dim, dim // 2, 1, norm, nn.ReLU()), nn.ConvTranspose2d(dim // 2, dim // 4, 2, stride=2)
         ), dim // 4
@@ -70,12 +70,14 @@ def resampler(dim: int, scale: float, norm: NormKind) -> tuple[nn.Module, int]:
 
 
 class Stage(nn.Module):
-    """Resample all feature maps to one scale, and aggregate them."""
+    """Resample each feature map to one scale, by a module with a number of output channels, and aggregate them."""
 
-    def __init__(self, dim: int, maps: int, hidden_dim: int, scale: float, depth: int, norm: NormKind) -> None:
+    def __init__(
+        self, resamplers: Sequence[tuple[nn.Module, int]], hidden_dim: int, depth: int, norm: NormKind
+    ) -> None:
         super().__init__()
-        resamplers, channels = zip(*(resampler(dim, scale, norm) for _ in range(maps)), strict=True)
-        self.resamplers = nn.ModuleList(resamplers)
+        modules, channels = zip(*resamplers, strict=True)
+        self.resamplers = nn.ModuleList(modules)
         self.c2f = C2f(sum(channels), hidden_dim, depth, norm)
         self.norm = nn.LayerNorm(hidden_dim, eps=EPS)
 
@@ -96,13 +98,25 @@ class Projector(nn.Module):
         scales: size of each output relative to the ViT's maps: 2 (P3), 1 (P4) or 0.5 (P5).
         depth: convolution pairs per C2f block.
         norm: norm of each convolution: LW-DETR's over the batch, or RF-DETR's over the channels.
+        reduce_first: whether a convolution halves the channels of a map before it is upsampled.
     """
 
     def __init__(
-        self, dim: int, maps: int, hidden_dim: int, scales: Sequence[float], depth: int, norm: NormKind
+        self,
+        dim: int,
+        maps: int,
+        hidden_dim: int,
+        scales: Sequence[float],
+        depth: int,
+        norm: NormKind,
+        *,
+        reduce_first: bool,
     ) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(Stage(dim, maps, hidden_dim, scale, depth, norm) for scale in scales)
+        self.stages = nn.ModuleList()
+        for scale in scales:
+            resamplers = [resampler(dim, scale, norm, reduce_first=reduce_first) for _ in range(maps)]
+            self.stages.append(Stage(resamplers, hidden_dim, depth, norm))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Feature maps (B, D, H, W) → one map (B, H·scale, W·scale, hidden_dim) per scale."""

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 
 import detrcli
 from detrcli.checkpoints.dataset_classes import OBJECTS365
-from detrcli.checkpoints.find import find
-from detrcli.checkpoints.layouts import LWDETR_HUB
+from detrcli.checkpoints.find import Checkpoint, find
+from detrcli.checkpoints.layouts import LWDETR_HUB, LWDETR_ORIGINAL, Layout
 from detrcli.checkpoints.load import load_checkpoint
+from detrcli.checkpoints.lwdetr import read_config
 from detrcli.checkpoints.names import KNOWN_MODELS, known_model
 from detrcli.errors import ImageSizeError, ModelError, ModelWarning
 from detrcli.images.resize import Exactly
@@ -132,6 +133,25 @@ def test_a_published_config(size: str, tmp_path: Path) -> None:
     assert load_checkpoint(find(str(tmp_path / "model.safetensors"))).network.config == SIZES[size]
     (tmp_path / "config.json").write_text((DATA / f"lwdetr-{size}.hub.config.json").read_text())
     assert load_checkpoint(find(str(tmp_path))).network.config == SIZES[size]
+
+
+@pytest.mark.parametrize("layout", [LWDETR_ORIGINAL, LWDETR_HUB], ids=lambda layout: layout.title)
+def test_the_published_sizes_are_known_by_their_tensors(layout: Layout) -> None:
+    for size in ("tiny", "small", "medium", "large", "xlarge"):
+        with torch.device("meta"):
+            published = layout.to_published(LwDetr(SIZES[size]).state_dict())
+        assert read_config(Checkpoint(size, Path(size), None, None), layout.to_ours(published)[0]) == SIZES[size]
+
+
+def test_a_convolution_before_upsampling(folder: Path) -> None:
+    network = LwDetr(replace(ODD, reduce_before_upsampling=True))
+    for layout in (LWDETR_ORIGINAL, LWDETR_HUB):
+        save_file(layout.to_published(network.state_dict()), folder / "model.safetensors")
+        loaded = load_checkpoint(find(str(folder))).network
+        assert loaded.config == network.config
+        tensors = loaded.state_dict()
+        assert tensors["projector.stages.0.resamplers.0.1.weight"].shape == (24, 12, 2, 2)
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in network.state_dict().items())
 
 
 def test_every_size_has_the_published_number_of_parameters() -> None:
