@@ -18,14 +18,13 @@ from .detections import DetectionFilter, Detections, labels_of
 from .errors import ImageError, ModelError, UsageError
 from .host import cores
 from .images.decode import DecodedImage, ImageFile, from_array, from_pillow, open_image_file
-from .images.resize import PILLOW_BILINEAR, Pixels, Resample, ResizeRule, resize_image
+from .images.resize import PILLOW_BILINEAR, Pixels, Resample, ResizeRule, Size, resize_image
 from .inference.backend import Backend, RawDetections
 from .inference.batch_size import BatchSize
 from .inference.pipeline import NetworkInput, OneByOne, Pipeline, Result, Source, Stages
 from .timing import Clock
 
 if TYPE_CHECKING:
-    from .checkpoints.families import Size
     from .inference.torch import Precision
 
 GRAY = 128
@@ -237,7 +236,7 @@ def load(
     *,
     device: str = "auto",
     precision: "Precision" = "auto",
-    size: "Size | None" = None,
+    size: Size | None = None,
     revision: str | None = None,
     offline: bool = False,
     class_names: Sequence[str] | None = None,

@@ -24,7 +24,7 @@ from detrcli.detections import DetectionFilter, Detections
 from detrcli.detector import keep_detections, open_image
 from detrcli.errors import ClassError, ImageError, ModelError, UsageError
 from detrcli.images.decode import ImageFile, from_array
-from detrcli.images.resize import Pixels, ResizeRule
+from detrcli.images.resize import Pixels, ResizeRule, Size
 from detrcli.inference.backend import RawDetections
 from detrcli.inference.batch_size import BatchSize
 
@@ -214,6 +214,9 @@ class AsIs:
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         return width, height
+
+    def for_size(self, size: Size) -> ResizeRule:
+        raise NotImplementedError
 
 
 Source = tuple[int, int] | None  # brightness and width, or one that cannot be read

@@ -15,10 +15,8 @@ from ..images.resize import (
     Resample,
     ResizeRule,
     ShortestEdge,
-    fit_and_pad,
+    Size,
     fixed_size,
-    longest_edge,
-    shortest_edge,
 )
 from ..models.detr import Detr, DetrConfig
 from ..models.lwdetr import LwDetr, LwDetrConfig
@@ -43,8 +41,6 @@ from .layouts import (
 )
 
 Network: TypeAlias = Detr | LwDetr
-Size: TypeAlias = int | tuple[int, int]
-"""One number, whose meaning depends on the family, or width and height."""
 Config = TypeVar("Config")
 
 
@@ -63,7 +59,6 @@ class Family(Generic[Config]):
         image_processor: what preprocessor_config.json says beside the preprocessing; the processor is one that
             antialiases, and is replaced for a model whose images are sampled.
         resize: returns the paper's resize rule.
-        resize_to: returns the resize rule for one number.
         resample: how the pixels of a resized image are computed.
         stride: returns the number that both sides of the network's input must be multiples of.
         trained_size: returns the resize rule that the arguments of a training run say, or None.
@@ -84,7 +79,6 @@ class Family(Generic[Config]):
     hub_layout: Callable[[Config], Layout]
     image_processor: Mapping[str, Any]
     resize: Callable[[Config], ResizeRule]
-    resize_to: Callable[[int], ResizeRule]
     resample: Resample = PILLOW_BILINEAR
     stride: Callable[[Config], int] = lambda _: 1
     trained_size: Callable[[Checkpoint], ResizeRule | None] = lambda _: None
@@ -131,10 +125,7 @@ class Family(Generic[Config]):
         Raises:
             ModelError: the network does not support it.
         """
-        if isinstance(usual, Padded):
-            rule: ResizeRule = fit_and_pad(*((size, size) if isinstance(size, int) else size))
-        else:
-            rule = self.resize_to(size) if isinstance(size, int) else Exactly(*size)
+        rule = (usual if isinstance(usual, Padded) else self.resize(config)).for_size(size)
         self.check(rule, config)
         return rule
 
@@ -164,7 +155,6 @@ DETR = Family(
     hub_layout=detr.hub_layout,
     image_processor={"image_processor_type": "DetrImageProcessor", "do_pad": True},
     resize=lambda _: ShortestEdge(800, 1333),
-    resize_to=shortest_edge,
     notes=detr.notes,
 )
 LWDETR = Family(
@@ -177,7 +167,6 @@ LWDETR = Family(
     hub_layout=lambda _: LWDETR_HUB,
     image_processor={"image_processor_type": "DeformableDetrImageProcessor", "do_pad": False},
     resize=lambda _: Exactly(640, 640),
-    resize_to=lambda side: Exactly(side, side),
     stride=lambda _: PATCH * WINDOWS,
 )
 RFDETR = Family(
@@ -190,7 +179,6 @@ RFDETR = Family(
     hub_layout=lambda _: RFDETR_ORIGINAL,
     image_processor=LWDETR.image_processor,
     resize=rfdetr.resize,
-    resize_to=lambda side: Exactly(side, side),
     resample=BilinearSampling(),
     stride=rfdetr.stride,
     trained_size=rfdetr.trained_size,
@@ -207,7 +195,6 @@ TABLE_TRANSFORMER = Family(
     hub_layout=detr.hub_layout,
     image_processor=DETR.image_processor,
     resize=table_transformer.resize,
-    resize_to=longest_edge,
     datasets=(TABLES, TABLE_STRUCTURE),
     notes=detr.notes,
     claims=table_transformer.claims,

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ImageSizeError, ModelError, ModelWarning
-from ..images.resize import fixed_size
+from ..images.resize import Size, fixed_size
 from .class_names import check_class_names, checkpoint_class_names
-from .families import FAMILIES, Family, Network, Size
+from .families import FAMILIES, Family, Network
 from .find import PREPROCESSOR, Checkpoint, find
 from .layouts import Layout
 from .model_types import ONLY_SUPPORTED, SUPPORTED, unsupported_model
@@ -157,7 +157,7 @@ def _preprocessing(checkpoint: Checkpoint, family: Family[Any], config: Any, siz
     settings = checkpoint.preprocessor
     sized = settings is None or resizes(settings)
     trained, usual = family.trained_size(checkpoint), family.resize(config)
-    rule = trained or (usual if sized or fixed_size(usual) else family.resize_to(DEFAULT_SIZE))
+    rule = trained or (usual if sized or fixed_size(usual) else usual.for_size(DEFAULT_SIZE))
     rules = preprocessing(checkpoint, Preprocessing(rule, family.resample))
     if size is not None:
         return replace(rules, resize=family.rule_for(size, config, rules.resize))

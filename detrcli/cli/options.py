@@ -13,7 +13,7 @@ from ..checkpoints.names import KNOWN_MODELS
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from ..checkpoints.families import Size
+    from ..images.resize import Size
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "tensorrt")
 

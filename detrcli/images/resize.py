@@ -10,6 +10,8 @@ from PIL import Image
 
 Pixels: TypeAlias = NDArray[np.uint8 | np.float32]
 """Resized RGB image, (H, W, 3) in 0…255."""
+Size: TypeAlias = int | tuple[int, int]
+"""One number, whose meaning depends on the resize rule, or width and height."""
 PixelType: TypeAlias = type[np.uint8] | type[np.float32]
 BAND = 32
 """Rows that are interpolated at once, few enough to stay in the CPU's cache."""
@@ -23,6 +25,9 @@ class ResizeRule(Protocol):
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Return the new width and height of an image."""
+
+    def for_size(self, size: Size) -> "ResizeRule":
+        """Return the rule for another size: one number, whose meaning depends on this rule, or width and height."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,10 @@ class ShortestEdge:
             other = min(other, self.longest)
         return (target, other) if width < height else (other, target)
 
+    def for_size(self, size: Size) -> "ShortestEdge | Exactly":
+        """Return the rule for a size; one number is the shorter side, with the ratio to `longest` of the paper."""
+        return ShortestEdge(size, size * 5 // 3) if isinstance(size, int) else Exactly(*size)
+
     def __str__(self) -> str:
         if self.longest is not None and self.longest <= self.shortest:
             return f"a longer side of {self.longest}"
@@ -68,15 +77,14 @@ class ExactLongestEdge(ShortestEdge):
         other = max(1, round(self.longest * short / long))
         return (other, self.longest) if width < height else (self.longest, other)
 
+    def for_size(self, size: Size) -> "ExactLongestEdge | Exactly":
+        """Return the rule for a size; one number is the longer side."""
+        return longest_edge(size) if isinstance(size, int) else Exactly(*size)
+
 
 def longest_edge(longest: int) -> ExactLongestEdge:
     """Rule that scales the longer side, whatever the shorter one."""
     return ExactLongestEdge(longest, longest)
-
-
-def shortest_edge(shortest: int) -> ShortestEdge:
-    """DETR's rule for another size, with the ratio of longest to shortest side of the paper."""
-    return ShortestEdge(shortest, shortest * 5 // 3)
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,10 @@ class Exactly:
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Return the new width and height."""
         return self.width, self.height
+
+    def for_size(self, size: Size) -> "Exactly":
+        """Return the rule for a size; one number is that of a square."""
+        return Exactly(*_sides(size))
 
     def __str__(self) -> str:
         return f"{self.width} × {self.height}"
@@ -105,6 +117,10 @@ class Within:
         """Return the new width and height, which are at least one pixel."""
         scale = min(self.width / width, self.height / height)
         return max(1, int(width * scale)), max(1, int(height * scale))
+
+    def for_size(self, size: Size) -> ResizeRule:
+        """Return the rule for a size; one number means the same as in the paper's rule, which this one replaces."""
+        return ShortestEdge().for_size(size)
 
     def __str__(self) -> str:
         return f"fit {self.width} × {self.height}"
@@ -131,6 +147,10 @@ class Padded:
         fitted_width, fitted_height = self.fit.size(width, height)
         return min(fitted_width, self.width), min(fitted_height, self.height)
 
+    def for_size(self, size: Size) -> "Padded":
+        """Return the rule for a size with padding; one number is that of a square."""
+        return fit_and_pad(*_sides(size))
+
     def filled(self, sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Return the height and width that images fill, from their heights and widths."""
         return [self.size(width, height)[::-1] for height, width in sizes]
@@ -142,6 +162,10 @@ class Padded:
 def fit_and_pad(width: int, height: int) -> Padded:
     """Rule that keeps the aspect ratio, fits a frame and pads to fill it."""
     return Padded(Within(width, height), width, height)
+
+
+def _sides(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 def fixed_size(rule: ResizeRule) -> tuple[int, int] | None:

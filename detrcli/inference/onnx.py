@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -20,12 +20,9 @@ from ..errors import DeviceError, DeviceUnavailableError, DeviceWarning, ModelEr
 from ..export import DEFAULT_OPSET
 from ..export.metadata import parse_metadata
 from ..host import cpu_name, cuda_driver, gpu_name, parallel_images, threads
-from ..images.resize import ExactLongestEdge, Exactly, Padded, Pixels, fixed_size, longest_edge, shortest_edge
+from ..images.resize import Padded, Pixels, Size, fixed_size
 from .backend import CPU_PROBE, GPU_PROBE, RawDetections
 from .memory import enough_memory, for_images, is_out_of_memory
-
-if TYPE_CHECKING:
-    from ..checkpoints.families import Size
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 FATAL = 4
@@ -57,7 +54,7 @@ class OnnxBackend:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto", size: "Size | None" = None
+        self, checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto", size: Size | None = None
     ) -> None:
         path = checkpoint.weights
         self._whole_session, self._device = _start(path, device)
@@ -75,8 +72,7 @@ class OnnxBackend:
         self._fixed_batch = _check_signature(self._session, self.metadata.preprocessing, path)
         if size is not None:
             if canvas is None:
-                edge = longest_edge if isinstance(self.resize, ExactLongestEdge) else shortest_edge
-                self.resize = edge(size) if isinstance(size, int) else Exactly(*size)
+                self.resize = self.resize.for_size(size)
             elif ((size, size) if isinstance(size, int) else size) != canvas:
                 width, height = canvas
                 raise OnnxSettingError(f"{path} only takes {width} × {height} pixels")

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..checkpoints.families import Size, family_of
+from ..checkpoints.families import family_of
 from ..checkpoints.find import find
 from ..checkpoints.load import LoadedModel, load_checkpoint
 from ..checkpoints.preprocessing import Preprocessing
 from ..classes import matching_labels
 from ..errors import ModelError
-from ..images.resize import Exactly, ResizeRule
+from ..images.resize import Exactly, ResizeRule, Size
 from ..models import rfdetr
 from ..models.detr import DetrConfig
 from ..models.lwdetr import SIZES, LwDetrConfig

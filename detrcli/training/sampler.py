@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, Within, fit_and_pad
+from ..images.resize import Exactly, Padded, ResizeRule, ShortestEdge, Within
 
 SCALES = (0.75, 0.875, 1, 1.125, 1.25)
 """Sizes of multi-scale training, relative to the model's own."""
@@ -87,12 +87,9 @@ def multi_scale_rules(rule: ResizeRule, stride: int) -> tuple[ResizeRule, ...]:
         stride: number of which the sides of an image of fixed size must be multiples.
     """
     match rule:
-        case Exactly(width, height):
+        case Exactly(width, height) | Padded(Within(), width, height):
             sizes = {(_round(width * scale, stride), _round(height * scale, stride)) for scale in SCALES}
-            return tuple(Exactly(*size) for size in sorted(sizes))
-        case Padded(Within(), width, height):
-            rules = multi_scale_rules(Exactly(width, height), stride)
-            return tuple(fit_and_pad(one.width, one.height) for one in rules if isinstance(one, Exactly))
+            return tuple(rule.for_size(size) for size in sorted(sizes))
         case ShortestEdge(shortest):
             return tuple(replace(rule, shortest=round(shortest * scale)) for scale in SHORTEST_EDGE_SCALES)
     return (rule,)

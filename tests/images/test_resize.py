@@ -23,7 +23,6 @@ from detrcli.images.resize import (
     fixed_size,
     longest_edge,
     resize_image,
-    shortest_edge,
 )
 
 SHORT = st.integers(1, 100)
@@ -171,6 +170,21 @@ def test_sampled_pixels_are_padded_and_not_rounded() -> None:
     assert not pixels[1].any()
 
 
-def test_longest_side_for_another_shortest_side() -> None:
-    assert shortest_edge(800) == ShortestEdge(800, 1333)
-    assert shortest_edge(480) == ShortestEdge(480, 800)
+@pytest.mark.parametrize(
+    ("rule", "number", "sides"),
+    [
+        (ShortestEdge(800, None), ShortestEdge(480, 800), Exactly(480, 320)),
+        (ExactLongestEdge(800, 1000), ExactLongestEdge(480, 480), Exactly(480, 320)),
+        (Exactly(640, 512), Exactly(480, 480), Exactly(480, 320)),
+        (Within(1333, 1333), ShortestEdge(480, 800), Exactly(480, 320)),
+        (Padded(Within(600, 600), 640, 640), fit_and_pad(480, 480), fit_and_pad(480, 320)),
+    ],
+    ids=str,
+)
+def test_the_rule_for_another_size(rule: ResizeRule, number: ResizeRule, sides: ResizeRule) -> None:
+    assert rule.for_size(480) == number
+    assert rule.for_size((480, 320)) == sides
+
+
+def test_the_longest_side_of_the_paper() -> None:
+    assert ShortestEdge().for_size(800) == ShortestEdge(800, 1333)
