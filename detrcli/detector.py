@@ -254,7 +254,7 @@ def load(
             shorter side for DETR, the longer side for Table Transformer); by default that of the model's files or the
             paper.
         revision: branch, tag or commit on the Hub.
-        offline: whether to use only the Hub's cache.
+        offline: whether to use only the cache.
         class_names: name of each label, for a model whose files lack them or have wrong ones.
 
     Raises:

@@ -24,11 +24,11 @@ class UnknownModelError(ModelError):
 
 
 class NotCachedError(ModelError):
-    """A model that is not in the Hub's cache and may not be downloaded."""
+    """A model that is not in the cache and may not be downloaded."""
 
 
 class HubUnreachableError(ModelError):
-    """A model that is not in the Hub's cache while the Hub cannot be reached."""
+    """A model that is not in the cache while the Hub, or the server that has its file, cannot be reached."""
 
 
 class ImageSizeError(ModelError):

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 import detrcli
-from detrcli.checkpoints.names import known_model
 from detrcli.checkpoints.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from detrcli.images.decode import read_image
 from detrcli.images.resize import (
@@ -108,22 +107,10 @@ RFDETR: dict[str, tuple[int, list[float], list[float]]] = {
 """Side of the images, the first logits and the first numbers of the boxes, both for antialiased images."""
 
 
-@pytest.fixture(scope="module")
-def rfdetr(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Size, and a known name or the path of the published file."""
-    known = known_model(f"rfdetr-{request.param}")
-    assert known is not None
-    if known.url is None:
-        return request.param, known.name
-    path = tmp_path_factory.mktemp("rfdetr") / "rf-detr-large.pth"
-    urllib.request.urlretrieve(known.url, path)
-    return request.param, str(path)
-
-
 @pytest.mark.hub
-@pytest.mark.parametrize("rfdetr", RFDETR, indirect=True)
-def test_rfdetr(cats: Path, rfdetr: tuple[str, str]) -> None:
-    size, model = rfdetr
+@pytest.mark.parametrize("size", RFDETR)
+def test_rfdetr(cats: Path, size: str) -> None:
+    model = f"rfdetr-{size}"
     side, logits, boxes = RFDETR[size]
     detector = detrcli.load(model, device="cpu", precision="fp32")
     (found,) = detector.predict(cats, threshold=0.6)

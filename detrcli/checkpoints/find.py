@@ -11,9 +11,10 @@ from typing import Any
 from ..errors import ModelError, UnknownModelError
 from ..files import read_file
 from .bundled import bundled
+from .download import cache_folder, cached_file, fetch_file
 from .hub import HubRepository
 from .model_types import ONLY_SUPPORTED, SUPPORTED, UNSUPPORTED
-from .names import KNOWN_MODELS, known_model
+from .names import KNOWN_MODELS, KnownModel, known_model
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -48,7 +49,7 @@ class Checkpoint:
 
 
 def find(model: str, *, revision: str | None = None, offline: bool = False) -> Checkpoint:
-    """Find a model's files; download those that are not in the Hub's cache.
+    """Find a model's files; download those that are not in the cache.
 
     Args:
         model: a known name, `org/name` on the Hub, a folder in the Hub's layout, a weights file, or an ONNX file.
@@ -61,8 +62,6 @@ def find(model: str, *, revision: str | None = None, offline: bool = False) -> C
     if (repo := hub_repository(model)) is not None:
         return _from_hub(model, repo, revision, offline)
     known = known_model(model)
-    if known is not None and known.url is not None:
-        raise ModelError(f"{model} is not on the Hub; download {known.url} and name that file as the model")
     path = bundled(known.name) if known else Path(os.path.expanduser(model))
     if known is None and not (model and os.path.exists(path)):
         if _is_path(model):
@@ -70,6 +69,8 @@ def find(model: str, *, revision: str | None = None, offline: bool = False) -> C
         raise _unknown(model)
     if revision is not None:
         raise ModelError(f"{model} has no revisions: it is not on the Hub")
+    if known is not None and known.download is not None:
+        return Checkpoint(known.name, fetch_file(known.name, known.download, offline=offline), None, None)
     return _from_folder(path) if path.is_dir() else _from_file(path)
 
 
@@ -80,6 +81,12 @@ def hub_repository(model: str) -> str | None:
         return known.repo
     named = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not _is_path(model)
     return model if named and not os.path.exists(os.path.expanduser(model)) else None
+
+
+def is_downloaded(model: str) -> bool:
+    """Tell whether a model's files are downloaded, from the Hub or a URL, unless they are in the cache."""
+    known = known_model(model)
+    return hub_repository(model) is not None or (known is not None and known.download is not None)
 
 
 def _is_path(model: str) -> bool:
@@ -161,11 +168,13 @@ def _from_hub(name: str, repo: str, revision: str | None, offline: bool) -> Chec
     return Checkpoint(name, weights, settings, _read_preprocessor(preprocessor.parent) if preprocessor else None)
 
 
-def is_cached(repo: str) -> bool:
-    """Tell whether the weights of a repository are in the Hub's cache."""
+def is_cached(known: KnownModel) -> bool:
+    """Tell whether the weights of a known model are on this machine: in the cache, or bundled."""
     from huggingface_hub import try_to_load_from_cache
 
-    return any(isinstance(try_to_load_from_cache(repo, name), str) for name in WEIGHTS + SHARDED)
+    if known.repo is not None:
+        return any(isinstance(try_to_load_from_cache(known.repo, name), str) for name in WEIGHTS + SHARDED)
+    return known.download is None or cached_file(known.download).is_file()
 
 
 def weight_files(weights: Path) -> list[Path]:
@@ -241,6 +250,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def download_again(path: Path) -> str:
     """Say how to replace a damaged file."""
-    if path.is_symlink():  # as in the Hub's cache
+    if path.is_symlink() or path.parent == cache_folder():  # links in the Hub's cache
         return f"delete {path.resolve()} and load the model again to download it"
     return "download it again"

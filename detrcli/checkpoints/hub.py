@@ -76,7 +76,7 @@ class HubRepository:
             case errors.LocalEntryNotFoundError() if self.offline:
                 return NotCachedError(f"{repo} is not in the cache")
             case errors.LocalEntryNotFoundError(__cause__=errors.HfHubHTTPError() as cause):
-                text = f"the Hub answered with an error for {repo} ({_first_line(cause)}); try again later"
+                text = f"the Hub answered with an error for {repo} ({first_line(cause)}); try again later"
             case errors.LocalEntryNotFoundError():
                 return HubUnreachableError(f"the Hub cannot be reached and {repo} is not in the cache")
             case errors.GatedRepoError():
@@ -89,17 +89,18 @@ class HubRepository:
             case errors.HFValidationError():
                 text = f"{self.name!r} cannot be the name of a model on the Hub"
             case errors.HfHubHTTPError():
-                text = f"the Hub answered with an error for {repo} ({_first_line(error)}); try again later"
+                text = f"the Hub answered with an error for {repo} ({first_line(error)}); try again later"
             case OSError() if error.errno == errno.ENOSPC:
                 text = f"the disk is full: {repo} could not be downloaded; free some space, or set HF_HOME"
             case PermissionError():
                 text = f"the Hub's cache is not writable ({error.filename}); set HF_HOME to a folder that is"
             case _:
-                text = f"the download of {repo} failed ({_first_line(error)}); try again"
+                text = f"the download of {repo} failed ({first_line(error)}); try again"
         return ModelError(text)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text; its class if it has no text."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 

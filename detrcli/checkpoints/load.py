@@ -196,7 +196,7 @@ def load_model(
     Args:
         model: a known name, `org/name` on the Hugging Face Hub, a folder in the Hub's layout, or a weights file.
         revision: branch, tag or commit on the Hub.
-        offline: use only the Hub's cache.
+        offline: use only the cache.
 
     Raises:
         ModelError: the model cannot be found, downloaded, read or built.

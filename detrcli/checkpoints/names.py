@@ -4,6 +4,19 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
+class Download:
+    """A file that is not on the Hub.
+
+    Attributes:
+        url: where it is.
+        md5: MD5 of its content, which tells whether a download is damaged.
+    """
+
+    url: str
+    md5: str
+
+
+@dataclass(frozen=True)
 class KnownModel:
     """A published model.
 
@@ -15,7 +28,7 @@ class KnownModel:
         ap: average precision on COCO val2017 in percent, as published, or None if it is not.
         classes: dataset whose classes it detects.
         license: SPDX identifier of the license of the weights.
-        url: where its file is, if it is not on the Hub.
+        download: its file, if it is only at a URL.
     """
 
     name: str
@@ -25,7 +38,7 @@ class KnownModel:
     ap: float | None
     classes: str
     license: str
-    url: str | None = None
+    download: Download | None = None
 
 
 def _table_transformer(task: str, repo: str) -> KnownModel:
@@ -57,7 +70,11 @@ KNOWN_MODELS = (
     _rfdetr("base", 32.2, 53.3),
     _rfdetr("base-2", 32.2, None),
     replace(
-        _rfdetr("large-2025", 135.6, None), repo=None, url="https://storage.googleapis.com/rfdetr/rf-detr-large.pth"
+        _rfdetr("large-2025", 135.6, None),
+        repo=None,
+        download=Download(
+            "https://storage.googleapis.com/rfdetr/rf-detr-large.pth", md5="992c8e862aa733a7bb2777e45d49f1a0"
+        ),
     ),
     KnownModel("detr-resnet-50", "facebook/detr-resnet-50", 41, 86, 42.0, "COCO", "Apache-2.0"),
     KnownModel("detr-resnet-50-dc5", "facebook/detr-resnet-50-dc5", 41, 187, 43.3, "COCO", "Apache-2.0"),

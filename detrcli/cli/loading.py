@@ -5,7 +5,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
-from ..checkpoints.find import hub_repository
+from ..checkpoints.find import is_downloaded
 from .console import Console, printable
 from .options import load_class_names, parse_size
 
@@ -57,13 +57,13 @@ class _RetryNotice(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self.shown:
-            self.console.info("the Hub does not respond properly; trying again for half a minute")
+            self.console.info("the server does not respond properly; trying again for up to a minute")
             self.shown = True
 
 
 def quiet_hub_logging(model: str, console: Console) -> None:
     """Hide the messages of the Hub's client unless verbose, and its progress bars if quiet or as JSON."""
-    if hub_repository(model) is None:
+    if not is_downloaded(model):
         return
     from huggingface_hub.utils import logging as hub_logging
     from huggingface_hub.utils.tqdm import disable_progress_bars

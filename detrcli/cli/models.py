@@ -16,7 +16,7 @@ def models(log_json: LogJson = False) -> None:  # noqa: ARG001 — `main` reads 
     """
     from ..checkpoints.find import is_cached
 
-    rows = [(model, model.url is None if model.repo is None else is_cached(model.repo)) for model in KNOWN_MODELS]
+    rows = [(model, is_cached(model)) for model in KNOWN_MODELS]
     if not sys.stdout.isatty():
         for model, cached in rows:
             print(json.dumps({**asdict(model), "cached": cached, "default": model.name == DEFAULT_MODEL}))

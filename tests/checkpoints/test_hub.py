@@ -1,22 +1,26 @@
-"""Models from the Hub: the real client, in its own processes, with a local Hub."""
+"""Models from the Hub or a URL: the real client, in its own processes, with a local Hub."""
 
+import hashlib
 import json
 import os
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from detrcli.checkpoints.names import KNOWN_MODELS
 
 from ..detr_process import python
-from ..hub_server import Hub
+from ..hub_server import Fault, Hub
 from ..tiny import save_tiny
+from .test_rfdetr import ORIGINAL
 
 FIND = """
 import json, sys
@@ -66,11 +70,11 @@ class User:
         assert run.returncode == 0, run.stderr
         return json.loads(run.stdout)
 
-    def refused(self, *arguments: str, no_pauses: bool = False, **settings: str) -> str:
+    def refused(self, *arguments: str, no_pauses: bool = False, before: str = "", **settings: str) -> str:
         """Return the one line that `detr predict` fails with."""
         image = self.home.parent / "image.png"
         Image.new("RGB", (8, 8)).save(image)
-        program = NO_PAUSES + DETR if no_pauses else DETR
+        program = before + (NO_PAUSES if no_pauses else "") + DETR
         run = self.python(program, "predict", str(image), "--no-draw", "--device", "cpu", *arguments, **settings)
         assert run.returncode == 2, run.stderr
         assert run.stdout == ""
@@ -406,3 +410,113 @@ def test_models_lists_what_is_in_the_cache(hub: Hub, user: User) -> None:
     hub.requests.clear()
     assert cached() == before | {"detr-resnet-50": True}
     assert not hub.requests
+
+
+LARGE = "rfdetr-large-2025"
+FILE = "rf-detr-large.pth"
+CACHED = ("detrcli", FILE)
+
+
+def published(hub: Hub, content: bytes) -> str:
+    """Publish the file of the model that is only at a URL; return what a program needs to find it there."""
+    hub.add(REPO, {FILE: content})
+    url = f"{hub.url}/{REPO}/resolve/main/{FILE}"
+    return (
+        "from detrcli.checkpoints.names import Download, known_model\n"
+        f"download = Download({url!r}, {hashlib.md5(content).hexdigest()!r})\n"
+        f"object.__setattr__(known_model({LARGE!r}), 'download', download)\n"
+    )
+
+
+def test_a_file_at_a_url_is_downloaded_once(hub: Hub, user: User, tmp_path: Path) -> None:
+    tensors = {name: 0.1 * tensor for name, tensor in ORIGINAL.items()}
+    torch.save({"model": tensors, "args": {"resolution": 64, "class_names": ["cat", "dog", "cow"]}}, tmp_path / FILE)
+    content = (tmp_path / FILE).read_bytes()
+    before = published(hub, content)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    arguments = ("predict", str(tmp_path / "a.png"), "--model", LARGE, "--no-draw", "--device", "cpu", "--quiet")
+    for more in ([], [], ["--offline"]):
+        run = user.python(before + DETR, *arguments, *more, HF_TOKEN="hf_secret")
+        assert (run.returncode, run.stderr) == (0, "")
+        assert json.loads(run.stdout)["model"] == LARGE
+    assert user.home.joinpath(*CACHED).read_bytes() == content
+    assert hub.downloads(REPO) == {FILE: 1}
+    assert hub.authorizations == {REPO: {None}}
+
+
+def test_models_says_whether_a_file_at_a_url_is_in_the_cache(hub: Hub, user: User) -> None:
+    before = published(hub, b"weights")
+    for cached in (False, True):
+        run = user.python(before + DETR, "models")
+        (row,) = (row for line in run.stdout.splitlines() if (row := json.loads(line))["name"] == LARGE)
+        assert row["cached"] is cached
+        user.find(LARGE, before=before)
+
+
+@pytest.mark.parametrize("fault", ["garbage once", "short"])
+def test_a_damaged_file_from_a_url_is_not_kept(hub: Hub, user: User, fault: Fault) -> None:
+    before = published(hub, b"the whole of the weights")
+    hub.faults[REPO, FILE] = fault
+    message = user.refused("--model", LARGE, "--quiet", before=before)
+    assert f"the download of {LARGE} is damaged" in message
+    assert [path for path in (user.home / "detrcli").iterdir() if path.suffix != ".lock"] == []
+    hub.faults.clear()
+    assert user.find(LARGE, before=before)[1] == str(user.home.joinpath(*CACHED))
+
+
+def test_an_interrupted_download_from_a_url_is_retried(hub: Hub, user: User) -> None:
+    content = bytes(range(256)) * 1000
+    before = published(hub, content)
+    hub.faults[REPO, FILE] = "cut once"
+    assert Path(user.find(LARGE, before=NO_PAUSES + before)[1]).read_bytes() == content
+
+
+def test_a_cached_file_that_was_damaged_since(hub: Hub, user: User) -> None:
+    before = published(hub, b"nothing that PyTorch writes")
+    message = user.refused("--model", LARGE, "--quiet", before=before)
+    assert f"delete {user.home.joinpath(*CACHED)} and load the model again" in message
+
+
+@pytest.mark.parametrize("how", ["--offline", "HF_HUB_OFFLINE"])
+def test_a_url_is_not_opened_offline(hub: Hub, user: User, how: str) -> None:
+    before = WATCHED + published(hub, b"weights")
+    if how == "--offline":
+        message = user.refused("--model", LARGE, "--offline", before=before)
+    else:
+        message = user.refused("--model", LARGE, before=before, HF_HUB_OFFLINE="1")
+    assert message.startswith(f"detr: {LARGE} is not in the cache; run once without --offline")
+
+
+def test_an_unreachable_url(hub: Hub, user: User) -> None:
+    before = published(hub, b"weights")
+    hub.faults[REPO, FILE] = "error"
+    message = user.refused("--model", LARGE, before=before)
+    assert message.startswith(f"detr: 127.0.0.1 answered with an error for {LARGE} (")
+    hub.stop()
+    message = user.refused("--model", LARGE, before=before, no_pauses=True)
+    assert message.startswith(f"detr: {LARGE} is not in the cache and cannot be downloaded from 127.0.0.1 (")
+    assert message.endswith("check the network, or name a local folder; --model demo works offline")
+
+
+def test_a_cache_that_cannot_be_written(hub: Hub, user: User) -> None:
+    before = published(hub, b"weights")
+    user.home.mkdir()
+    (user.home / "detrcli").write_bytes(b"")
+    message = user.refused("--model", LARGE, before=before)
+    assert message.startswith(f"detr: cannot write {user.home.joinpath(*CACHED)}: ")
+    assert message.endswith("; HF_HOME moves the cache")
+
+
+def test_a_file_at_a_url_has_no_revisions(hub: Hub, user: User) -> None:
+    message = user.refused("--model", LARGE, "--revision", "main", before=published(hub, b"weights"))
+    assert message == f"detr: {LARGE} has no revisions: it is not on the Hub"
+    assert not hub.requests
+
+
+def test_processes_that_need_the_same_file_download_it_once(hub: Hub, user: User) -> None:
+    content = bytes(range(256)) * 10_000
+    before = published(hub, content)
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(lambda _: user.find(LARGE, before=before), range(3)))
+    assert [Path(weights).read_bytes() for _, weights, *_ in found] == [content] * 3
+    assert hub.downloads(REPO) == {FILE: 1}

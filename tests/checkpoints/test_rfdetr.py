@@ -305,8 +305,7 @@ def test_the_known_models_have_the_published_number_of_parameters(size: str) -> 
     assert count / 1e6 == pytest.approx(known.parameters, rel=0.01)
 
 
-def test_the_large_one_of_2025_is_not_on_the_hub() -> None:
-    with pytest.raises(ModelError, match=r"not on the Hub; download https://\S+/rf-detr-large\.pth and name that file"):
-        find("rfdetr-large-2025")
+def test_there_are_two_large_ones() -> None:
+    assert hub_repository("rfdetr-large-2025") is None
     assert ARCHITECTURES["rfdetr-large-2025"].resize == Exactly(560, 560)
     assert hub_repository("rfdetr-large") == "Roboflow/rf-detr-large"
