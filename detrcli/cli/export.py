@@ -79,10 +79,10 @@ def export(
     from ..export.onnx import export_onnx
     from ..inference.memory import enough_memory
 
+    with sigterm_as_exception():
+        checkpoint = find(model, revision=revision, offline=offline)
     loaded = load_checkpoint(
-        find(model, revision=revision, offline=offline),
-        size=options.parse_size(size),
-        class_names=options.load_class_names(class_names),
+        checkpoint, size=options.parse_size(size), class_names=options.load_class_names(class_names)
     )
     for note in loaded.notes:
         console.detail(printable(f"{loaded.name}: {note}"))

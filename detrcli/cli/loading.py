@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from ..checkpoints.find import is_downloaded
+from ..signals import sigterm_as_exception
 from .console import Console, printable
 from .options import load_class_names, parse_size
 
@@ -31,15 +32,16 @@ def load_detector(
 
     quiet_hub_logging(model, console)
     keep_freed_memory()
-    detector = load(
-        model,
-        device=device,
-        precision=precision,
-        size=parse_size(size),
-        revision=revision,
-        offline=offline,
-        class_names=load_class_names(class_names),
-    )
+    with sigterm_as_exception():  # leaves no part of a download behind
+        detector = load(
+            model,
+            device=device,
+            precision=precision,
+            size=parse_size(size),
+            revision=revision,
+            offline=offline,
+            class_names=load_class_names(class_names),
+        )
     seconds = perf_counter() - began
     console.detail(printable(f"{detector.name} on {detector.backend.description}, loaded in {seconds:.1f} s"))
     for note in detector.notes:

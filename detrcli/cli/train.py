@@ -15,6 +15,7 @@ from ..checkpoints.names import DEFAULT_MODEL
 from ..errors import UsageError
 from ..files import lock_directory
 from ..host import cores
+from ..signals import sigterm_as_exception
 from ..training.files import STATE
 from . import options
 from .console import Console, printable, show_warnings
@@ -238,7 +239,8 @@ def _initial(
     if scratch:
         return from_scratch(model, classes, size=image_size, seed=seed), FROM_SCRATCH
     quiet_hub_logging(model, console)
-    initial, known = pretrained(model, classes, size=image_size, seed=seed, **more)
+    with sigterm_as_exception():
+        initial, known = pretrained(model, classes, size=image_size, seed=seed, **more)
     console.info(printable(f"{initial.name} matches {known} of {len(classes)} classes by name"))
     return initial, fine_tuning_config(initial.network)
 

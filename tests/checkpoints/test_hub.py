@@ -459,7 +459,7 @@ def test_a_damaged_file_from_a_url_is_not_kept(hub: Hub, user: User, fault: Faul
     hub.faults[REPO, FILE] = fault
     message = user.refused("--model", LARGE, "--quiet", before=before)
     assert f"the download of {LARGE} is damaged" in message
-    assert [path for path in (user.home / "detrcli").iterdir() if path.suffix != ".lock"] == []
+    assert [path.suffix for path in (user.home / "detrcli").iterdir()] == [".lock"]
     hub.faults.clear()
     assert user.find(LARGE, before=before)[1] == str(user.home.joinpath(*CACHED))
 
@@ -475,6 +475,26 @@ def test_a_cached_file_that_was_damaged_since(hub: Hub, user: User) -> None:
     before = published(hub, b"nothing that PyTorch writes")
     message = user.refused("--model", LARGE, "--quiet", before=before)
     assert f"delete {user.home.joinpath(*CACHED)} and load the model again" in message
+
+
+TERMINATED = """
+import os, signal, time
+from huggingface_hub import file_download
+def http_get(url, file, **options):
+    file.write(b"some of the weights")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+file_download.http_get = http_get
+"""
+
+
+@pytest.mark.parametrize("command", ["predict", "export"])
+def test_a_terminated_download_leaves_no_part(hub: Hub, user: User, tmp_path: Path, command: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    arguments = [str(tmp_path / "a.png"), "--no-draw"] if command == "predict" else ["--onnx"]
+    run = user.python(published(hub, b"weights") + TERMINATED + DETR, command, *arguments, "--model", LARGE)
+    assert (run.returncode, run.stderr) == (143, "")
+    assert [path.suffix for path in (user.home / "detrcli").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("how", ["--offline", "HF_HUB_OFFLINE"])
