@@ -14,7 +14,7 @@ from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.export.onnx import export_onnx
-from detrcli.images.resize import Exactly, ShortestEdge
+from detrcli.images.resize import BilinearSampling, Exactly, ShortestEdge
 from detrcli.models.table_transformer import TableTransformerConfig
 
 from .detr_process import detr as detr_command
@@ -42,6 +42,11 @@ def lwdetr() -> LoadedModel:
 def rfdetr() -> LoadedModel:
     """RF-DETR, whose images are not rounded to 8 bits."""
     return without_ties(small_rfdetr(decoder_layers=2))
+
+
+def resized_rfdetr() -> LoadedModel:
+    """RF-DETR on images of more patches than it has learned positions for."""
+    return replace(rfdetr(), preprocessing=Preprocessing(Exactly(192, 192), BilinearSampling()))
 
 
 def wide_lwdetr() -> LoadedModel:

@@ -26,7 +26,7 @@ from detrcli.inference.torch import TorchBackend
 from detrcli.models.transformer import Attention
 
 from .. import fill
-from ..exported import Exports, Make, detr, lwdetr, rfdetr, table_transformer, two_scales, wide_lwdetr
+from ..exported import Exports, Make, detr, lwdetr, resized_rfdetr, rfdetr, table_transformer, two_scales, wide_lwdetr
 from ..places import DATA
 
 CUDA: dict[str, Any] = json.loads((DATA / "cuda_kernels.json").read_text())
@@ -38,6 +38,9 @@ TWO_SCALES = pytest.param(two_scales, marks=pytest.mark.slow)  # two exports, ha
 TABLES = pytest.param(table_transformer, marks=pytest.mark.slow)  # two exports, with the operators of DETR
 BARE_RFDETR = pytest.param(rfdetr, marks=pytest.mark.slow)  # another export
 MODELS = pytest.mark.parametrize("make", [detr, lwdetr, rfdetr, TABLES, TWO_SCALES], ids=lambda make: make.__name__)
+ALL_MODELS = pytest.mark.parametrize(
+    "make", [detr, lwdetr, rfdetr, resized_rfdetr, TABLES, TWO_SCALES], ids=lambda make: make.__name__
+)
 BARE_MODELS = pytest.mark.parametrize(
     "make", [detr, lwdetr, BARE_RFDETR, TABLES, TWO_SCALES], ids=lambda make: make.__name__
 )
@@ -59,7 +62,7 @@ def test_the_bare_network_gives_the_same_logits_and_boxes(make: Make, count: int
         np.testing.assert_allclose(actual, expected.numpy(), atol=1e-3)
 
 
-@MODELS
+@ALL_MODELS
 def test_images_of_any_size_give_the_same_detections(make: Make, exported: Exports) -> None:
     model = make()
     detector = detrcli.load(exported(make), device="cpu")
