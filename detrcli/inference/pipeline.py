@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
@@ -151,7 +151,7 @@ class Pipeline(Generic[Source, Result]):
         for thread in (self._feeder, *self._helpers):
             thread.start()
         try:
-            while (job := self._ordered.get()) is not None:
+            while (job := self._next()) is not None:
                 if isinstance(job, BaseException):
                     raise job
                 job.done.wait()
@@ -170,6 +170,12 @@ class Pipeline(Generic[Source, Result]):
             raise
         self._close()
         self._join()
+
+    def _next(self) -> "_Job[Source, Result] | BaseException | None":
+        """Wait for what comes next; a signal that arrives as the wait begins is handled within a second."""
+        while True:
+            with suppress(queue.Empty):
+                return self._ordered.get(timeout=1)
 
     def _close(self) -> None:
         with self._changed:
