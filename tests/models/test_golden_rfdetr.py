@@ -52,7 +52,7 @@ def test_outputs(model: str, network: RfDetr, form: str, dtype: torch.dtype) -> 
     network = copy.deepcopy(network).to(dtype)
     FORMS[form](network)
     steps: dict[str, Tensor] = {}
-    network.proposals[0].class_head.register_forward_hook(
+    network.get_submodule("proposals.0.class_head").register_forward_hook(
         lambda *args: steps.update(enc_scores_mean=args[2].amax(-1).mean())
     )
     network.backbone.register_forward_hook(lambda *args: steps.update(numbered("vit", args[2])))
