@@ -14,7 +14,7 @@ from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.export.onnx import export_onnx
-from detrcli.images.resize import BilinearSampling, Exactly, ShortestEdge
+from detrcli.images.resize import BilinearSampling, ExactLongestEdge, Exactly, ShortestEdge
 from detrcli.models.table_transformer import TableTransformerConfig
 
 from .detr_process import detr as detr_command
@@ -31,7 +31,11 @@ def detr() -> LoadedModel:
 
 
 def table_transformer() -> LoadedModel:
-    return replace(detr(), network=tiny_network(kind=TableTransformerConfig))
+    return replace(
+        detr(),
+        network=tiny_network(kind=TableTransformerConfig),
+        preprocessing=Preprocessing(ExactLongestEdge(64, 96)),
+    )
 
 
 def lwdetr() -> LoadedModel:

@@ -19,9 +19,10 @@ from PIL import Image
 
 import detrcli
 from detrcli.checkpoints.find import find
+from detrcli.checkpoints.preprocessing import Preprocessing, as_json
 from detrcli.errors import DeviceError, DeviceWarning, ModelError, OnnxSettingError
 from detrcli.host import cuda_driver, threads
-from detrcli.images.resize import Exactly, ShortestEdge
+from detrcli.images.resize import ExactLongestEdge, Exactly, ShortestEdge
 from detrcli.inference import onnx as backend
 
 from .. import fill
@@ -57,6 +58,14 @@ def test_sizes_of_a_file_of_dynamic_size(place: Path) -> None:
     np.testing.assert_array_equal(usual.predict(image)[0].boxes, same.predict(image)[0].boxes)
     assert detrcli.load(place / "tiny.onnx", device="cpu", size=(128, 96))._resize == Exactly(128, 96)
     assert len(detrcli.load(place / "tiny.onnx", device="cpu", size=(128, 96)).predict(image, threshold=0)[0])
+
+
+def test_sizes_of_a_table_transformer(place: Path) -> None:
+    file = place / "table.onnx"
+    save_with(file, place / "tiny.onnx", "preprocessing", json.dumps(as_json(Preprocessing(ExactLongestEdge(64, 96)))))
+    assert detrcli.load(file, device="cpu")._resize == ExactLongestEdge(64, 96)
+    assert detrcli.load(file, device="cpu", size=80)._resize == ExactLongestEdge(80, 80)
+    assert detrcli.load(file, device="cpu", size=(128, 96))._resize == Exactly(128, 96)
 
 
 def test_sizes_of_a_file_of_fixed_size(place: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from detrcli.checkpoints.load import LoadedModel
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.datasets import Dataset, read_dataset
-from detrcli.images.resize import BilinearSampling, Exactly, ShortestEdge
+from detrcli.images.resize import BilinearSampling, ExactLongestEdge, Exactly, ShortestEdge
 from detrcli.models.detr import Detr, DetrConfig
 from detrcli.models.lwdetr import SIZES, LwDetr
 from detrcli.models.rfdetr import RfDetr, RfDetrConfig
@@ -112,4 +112,4 @@ def small_detr(classes: tuple[str, ...] = scenes.CLASSES, kind: type[DetrConfig]
 
 def small_table_transformer(classes: tuple[str, ...] = scenes.CLASSES) -> LoadedModel:
     """Return a Table Transformer with random weights."""
-    return small_detr(classes, TableTransformerConfig)
+    return replace(small_detr(classes, TableTransformerConfig), preprocessing=Preprocessing(ExactLongestEdge(128, 128)))

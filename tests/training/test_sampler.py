@@ -2,10 +2,11 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detrcli.images.resize import Exactly, ShortestEdge
+from detrcli.images.resize import ExactLongestEdge, Exactly, ShortestEdge
 from detrcli.training.sampler import Sampler, multi_scale_rules
 
 RULE = Exactly(64, 64)
@@ -37,4 +38,9 @@ def test_each_batch_has_one_size_and_each_epoch_has_all_sizes() -> None:
     drawn = [{draw.rule for draw in batch} for batch in Sampler(100, 2, rules, 0).epoch(0)]
     assert {len(one) for one in drawn} == {1}
     assert set().union(*drawn) == set(rules)
-    assert multi_scale_rules(ShortestEdge(800, 1333), 1)[0] == ShortestEdge(480, 1333)
+
+
+@pytest.mark.parametrize("kind", [ShortestEdge, ExactLongestEdge])
+def test_multi_scale_training_keeps_the_kind_of_rule(kind: type[ShortestEdge]) -> None:
+    shortest = (480, 560, 640, 720, 800)
+    assert multi_scale_rules(kind(800, 1333), 1) == tuple(kind(side, 1333) for side in shortest)
