@@ -14,7 +14,7 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """Convert boxes (…, 4) from cx, cy, w, h to x1, y1, x2, y2; a negative w or h, as in RF-DETR, counts as zero."""
-    center, size = boxes[..., :2], boxes[..., 2:].clamp(min=0)
+    center, size = boxes[..., :2], boxes[..., 2:].relu()
     return torch.cat((center - size / 2, center + size / 2), dim=-1)
 
 
