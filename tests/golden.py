@@ -18,6 +18,18 @@ from . import fill
 from .places import DATA, SHARED
 
 CASES = ("single", "padded")
+IN_ALL_FORMS = pytest.mark.parametrize(
+    ("form", "dtype"),
+    [
+        ("trained", torch.float64),
+        ("trained", torch.float32),
+        pytest.param("fused", torch.float64, marks=pytest.mark.slow),  # twice as long as in float32
+        ("fused", torch.float32),
+        ("packed", torch.float32),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+"""Parameters of a test of the outputs: a form of the network and its dtype."""
 
 
 def smallest_first(models: Sequence[str]) -> list[Any]:

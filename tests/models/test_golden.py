@@ -57,17 +57,7 @@ def check_steps(steps: Mapping[str, Tensor], names: Iterable[str], model: str, c
         )
 
 
-@pytest.mark.parametrize(
-    ("form", "dtype"),
-    [
-        ("trained", torch.float64),
-        ("trained", torch.float32),
-        pytest.param("fused", torch.float64, marks=pytest.mark.slow),  # twice as long as in float32
-        ("fused", torch.float32),
-        ("packed", torch.float32),
-    ],
-    ids=lambda value: getattr(value, "__name__", str(value)),
-)
+@golden.IN_ALL_FORMS
 def test_outputs(model: str, network: Detr, dtype: torch.dtype, form: str) -> None:
     network = copy.deepcopy(network).to(dtype)
     if form != "trained":

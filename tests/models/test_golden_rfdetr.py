@@ -37,17 +37,7 @@ def network(model: str, tmp_path_factory: pytest.TempPathFactory) -> RfDetr:
     return network
 
 
-@pytest.mark.parametrize(
-    ("form", "dtype"),
-    [
-        ("trained", torch.float64),
-        ("trained", torch.float32),
-        pytest.param("fused", torch.float64, marks=pytest.mark.slow),  # twice as long as in float32
-        ("fused", torch.float32),
-        ("packed", torch.float32),
-    ],
-    ids=lambda value: getattr(value, "__name__", str(value)),
-)
+@golden.IN_ALL_FORMS
 def test_outputs(model: str, network: RfDetr, form: str, dtype: torch.dtype) -> None:
     network = copy.deepcopy(network).to(dtype)
     FORMS[form](network)
