@@ -15,7 +15,7 @@ from .checkpoints.class_names import check_class_names
 from .checkpoints.find import ONNX_SUFFIX, find
 from .checkpoints.names import DEFAULT_MODEL, known_model
 from .detections import DetectionFilter, Detections, labels_of
-from .errors import ImageError, ModelError, UsageError
+from .errors import ImageError, ModelError, OnnxFileError, UsageError
 from .host import cores
 from .images.decode import DecodedImage, ImageFile, from_array, from_pillow, open_image_file
 from .images.resize import PILLOW_BILINEAR, Pixels, Resample, ResizeRule, Size, resize_image
@@ -25,6 +25,7 @@ from .inference.pipeline import NetworkInput, OneByOne, Pipeline, Result, Source
 from .timing import Clock
 
 if TYPE_CHECKING:
+    from .inference.engines import Engine
     from .inference.torch import Precision
 
 GRAY = 128
@@ -236,6 +237,7 @@ def load(
     *,
     device: str = "auto",
     precision: "Precision" = "auto",
+    engine: "Engine" = "auto",
     size: Size | None = None,
     revision: str | None = None,
     offline: bool = False,
@@ -246,10 +248,11 @@ def load(
     Args:
         model: known name, `org/name` on the Hugging Face Hub, folder in the Hub's layout, weights file, or ONNX file
             that `export_onnx` wrote.
-        device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps; for an ONNX file also tensorrt, but not mps;
-            or several, separated by commas, which share the work.
-        precision: auto (fp16 on CUDA, bf16 on a CPU with native bf16, else fp32), fp32, fp16 or bf16; an ONNX file
-            has its own.
+        device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps; for an ONNX file also tensorrt and
+            openvino:NAME, but not mps; or several, separated by commas, which share the work.
+        precision: auto (fp16 on CUDA, bf16 on a CPU with native bf16, else fp32), fp32, fp16 or bf16; in ONNX Runtime,
+            an ONNX file has its own.
+        engine: for an ONNX file: onnxruntime, openvino, or auto (OpenVINO on a CPU if it is installed).
         size: size to resize images to: width and height, or one number (the side for LW-DETR and RF-DETR, the
             shorter side for DETR, the longer side for Table Transformer); by default that of the model's files or the
             paper.
@@ -272,6 +275,7 @@ def load(
         os.path.abspath(os.path.expanduser(model)) if local else model,
         device=device,
         precision=precision,
+        engine=engine,
         size=size,
         revision=revision,
         offline=offline,
@@ -279,15 +283,17 @@ def load(
     )
     path, devices = checkpoint.weights, device.split(",")
     if path.suffix.lower() == ONNX_SUFFIX:
-        from .inference.onnx import OnnxBackend
+        from .inference.engines import exported_backend
 
-        runs = [OnnxBackend(checkpoint, device=one, precision=precision, size=size) for one in devices]
+        runs = [exported_backend(checkpoint, engine, device=one, precision=precision, size=size) for one in devices]
         metadata = runs[0].metadata
         rules = metadata.preprocessing
         names = metadata.class_names
         if class_names is not None:
             names = check_class_names(class_names, len(names), checkpoint.name)
         return Detector(checkpoint.name, runs, names, runs[0].resize, rules.resample, path, reload=again)
+    if engine != "auto":
+        raise OnnxFileError(f"{checkpoint.name} is not an ONNX file, which {engine} needs")
     from .checkpoints.load import load_checkpoint
     from .inference.torch import TorchBackend
 

@@ -186,7 +186,7 @@ class Scribe:
     """Backend that records its batches and detects one object as large as the image, scored by the first pixel."""
 
     description = "none"
-    device_type, precision = "cpu", "fp32"
+    device_type, engine, precision = "cpu", "none", "fp32"
     batch_size = 1
     grows = False
     concurrency = 1

@@ -3,19 +3,22 @@
 import json
 import sys
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from ..checkpoints.bundled import sample_image
+from ..checkpoints.find import ONNX_SUFFIX
 from ..checkpoints.names import DEFAULT_MODEL
 from .console import Console, printable, show_warnings
 from .loading import load_detector
-from .options import ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, choices, path_option
+from .options import ENGINES, ImageSize, LogJson, Offline, OneDevice, Quiet, Revision, Verbose, choices, path_option
 from .progress import show_progress
 
 if TYPE_CHECKING:
+    from ..inference.engines import Engine
     from ..inference.torch import Precision
     from .benchmark import BenchmarkCase, Speed
 
@@ -40,6 +43,15 @@ def bench(
             help="fp32, fp16, bf16 or auto (repeatable).  [default: auto]",
         ),
     ] = None,
+    engines: Annotated[
+        list[str] | None,
+        choices(
+            "--engine",
+            values=ENGINES,
+            metavar="ENGINE",
+            help=f"{', '.join(ENGINES[1:])} or auto, for ONNX files (repeatable).  [default: auto]",
+        ),
+    ] = None,
     device: OneDevice = "auto",
     size: ImageSize = None,
     image: Annotated[Path | None, path_option(help="Image to run on.  [default: a bundled one]")] = None,
@@ -61,9 +73,20 @@ def bench(
 
     cases = []
     for model in models or [DEFAULT_MODEL]:
-        for precision in cast("list[Precision]", precisions or ["auto"]):
+        exported = model.lower().endswith(ONNX_SUFFIX)
+        for engine, precision in product(
+            cast("list[Engine]", (engines if exported else None) or ["auto"]),
+            cast("list[Precision]", precisions or ["auto"]),
+        ):
             detector = load_detector(
-                model, console, device=device, precision=precision, size=size, revision=revision, offline=offline
+                model,
+                console,
+                device=device,
+                precision=precision,
+                engine=engine,
+                size=size,
+                revision=revision,
+                offline=offline,
             )
             cases += [BenchmarkCase(detector, batch_size) for batch_size in batch_sizes or [1]]
     with show_progress(console) as progress:
@@ -88,11 +111,12 @@ def _environment() -> dict[str, Any]:
     from .. import __version__
     from ..host import threads
 
-    libraries = {name: sys.modules[name].__version__ for name in ("torch", "onnxruntime") if name in sys.modules}
+    used = [name for name in ("torch", "onnxruntime", "openvino") if name in sys.modules]
     return {
         "machine": platform.machine(),
         "threads": threads(),
-        "versions": {"detrcli": __version__, "python": platform.python_version(), **libraries},
+        "versions": {"detrcli": __version__, "python": platform.python_version()}
+        | {name: sys.modules[name].__version__ for name in used},
     }
 
 

@@ -35,6 +35,7 @@ def evaluate(
     device: options.Device = "auto",
     size: options.ImageSize = None,
     precision: options.Precision = "auto",
+    engine: options.Engine = "auto",
     batch_size: options.BatchSize = None,
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Threads that read images.  [default: the number of cores]")
@@ -70,6 +71,7 @@ def evaluate(
         console,
         device=device,
         precision=precision,
+        engine=engine,
         size=size,
         revision=revision,
         offline=offline,

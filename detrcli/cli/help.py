@@ -23,7 +23,7 @@ PANELS = {
         *("ema-decay", "box-loss", "val-interval", "seed"),
     ),
     "Augmentation": ("multi-scale", "random-crop", "color-jitter", "rotate-flip"),
-    "Compute": ("device", "precision", "batch-size", "workers", "iterations"),
+    "Compute": ("device", "precision", "engine", "batch-size", "workers", "iterations"),
     "Output": (
         *("output", "onnx", "format", "no-postprocess", "opset"),
         *("draw", "font", "image-root", "image-ids", "json", "save-predictions", "resume", "overwrite"),

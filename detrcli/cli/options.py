@@ -15,7 +15,8 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from ..images.resize import Size
 
-DEVICES = ("auto", "cpu", "cuda", "mps", "tensorrt")
+DEVICES = ("auto", "cpu", "cuda", "mps", "tensorrt", "openvino:GPU", "openvino:NPU")
+ENGINES = ("auto", "onnxruntime", "openvino")
 
 
 def complete(values: Collection[str]) -> Callable[[str], list[str]]:
@@ -77,7 +78,7 @@ Revision: TypeAlias = Annotated[
 ]
 Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Use cached models only.")]
 Device: TypeAlias = Annotated[
-    str, _device_option("cpu, cuda, cuda:N, mps, tensorrt or auto; several GPUs as cuda:0,cuda:1.")
+    str, _device_option("cpu, cuda, cuda:N, mps, tensorrt, openvino:NAME or auto; several GPUs as cuda:0,cuda:1.")
 ]
 OneDevice: TypeAlias = Annotated[str, _device_option("cpu, cuda, cuda:N, mps or auto.", _single_device)]
 ImageSize: TypeAlias = Annotated[
@@ -89,6 +90,12 @@ ImageSize: TypeAlias = Annotated[
 Precision: TypeAlias = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],
     typer.Option(metavar="PRECISION", help="fp32, fp16, bf16 or auto (the fastest supported)."),
+]
+Engine: TypeAlias = Annotated[
+    Literal["auto", "onnxruntime", "openvino"],
+    typer.Option(
+        metavar="|".join(ENGINES), help="Engine for ONNX files; auto is OpenVINO on a CPU if it is installed."
+    ),
 ]
 BatchSize: TypeAlias = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Images per batch.  [default: 8 on CUDA, else 1]")

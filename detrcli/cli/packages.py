@@ -12,6 +12,7 @@ INSTALL = {
     "onnx": "'detrcli[export]'",
     "onnxruntime": "onnxruntime",
     "onnxscript": "'detrcli[export]'",
+    "openvino": "'detrcli[openvino]'",
     "PIL": "pillow",
     "pycocotools": "'detrcli[train]'",
     "safetensors": "safetensors",

@@ -69,6 +69,7 @@ def predict(
     device: options.Device = "auto",
     size: options.ImageSize = None,
     precision: options.Precision = "auto",
+    engine: options.Engine = "auto",
     batch_size: Annotated[
         str,
         typer.Option(
@@ -139,6 +140,7 @@ def predict(
         console,
         device=device,
         precision=precision,
+        engine=engine,
         size=size,
         revision=revision,
         offline=offline,
@@ -232,7 +234,7 @@ def _prediction(
     max_pixels: int | None,
     font: Path | None,
 ) -> dict[str, Any]:
-    """Return what `Plan.prediction` holds, with the device and precision that `auto` became."""
+    """Return what `Plan.prediction` holds, with the device, precision and engine that `auto` became."""
     return {
         "threshold": threshold,
         "classes": classes,
@@ -241,6 +243,7 @@ def _prediction(
         "max_pixels": max_pixels,
         "device": ", ".join(sorted({backend.device_type for backend in detector.backends})),
         "precision": detector.backend.precision,
+        "engine": detector.backend.engine,
         "font": None if font is None else str(font),
     }
 

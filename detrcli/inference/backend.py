@@ -31,8 +31,10 @@ class Backend(Protocol):
 
     description: str
     """Device, engine and precision, for people."""
+    engine: str
+    """PyTorch, ONNX Runtime or OpenVINO."""
     device_type: str
-    """cpu, cuda, mps or tensorrt."""
+    """cpu, cuda, mps, tensorrt or openvino."""
     precision: str
     """fp32, fp16 or bf16, in which most is computed."""
     batch_size: int

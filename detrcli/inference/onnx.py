@@ -4,9 +4,9 @@ import io
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,23 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..checkpoints.find import Checkpoint
-from ..checkpoints.preprocessing import Preprocessing
 from ..errors import DeviceError, DeviceUnavailableError, DeviceWarning, ModelError, OnnxFileError, OnnxSettingError
 from ..export import DEFAULT_OPSET
 from ..export.metadata import parse_metadata
-from ..host import cpu_name, cuda_driver, gpu_name, parallel_images, threads
-from ..images.resize import Padded, Pixels, Size, fixed_size
-from .backend import CPU_PROBE, GPU_PROBE, RawDetections
-from .memory import enough_memory, for_images, is_out_of_memory
+from ..host import cpu_name, cuda_driver, gpu_name, threads
+from ..images.resize import Size
+from .backend import CPU_PROBE, GPU_PROBE
+from .exported import OUTPUTS, Arrays, ExportedBackend, Port, open_file
+from .memory import enough_memory, is_out_of_memory
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 FATAL = 4
 """ONNX Runtime's severity of messages that end the process; all else is raised as an exception."""
-OUTPUTS = {"boxes": ("tensor(float)", 3), "scores": ("tensor(float)", 2), "labels": ("tensor(int64)", 2)}
-"""Type and rank of each output of a file."""
+TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
+"""ONNX Runtime's names of types → NumPy's."""
 
 
-class OnnxBackend:
+class OnnxBackend(ExportedBackend):
     """An exported network on one device.
 
     Args:
@@ -39,10 +39,6 @@ class OnnxBackend:
         device: auto (CUDA if it starts, else CPU), cpu, cuda, cuda:N or tensorrt (CUDA for operators it lacks).
         precision: auto, or the one that the file was exported in.
         size: to resize images to, for a file of dynamic size.
-
-    Attributes:
-        metadata: of the file.
-        resize: rule for images.
 
     Raises:
         OnnxFileError: the file is damaged, a bare network, or was not exported by this package.
@@ -53,60 +49,23 @@ class OnnxBackend:
         DeviceWarning: there is a GPU, but the network runs on the CPU.
     """
 
+    engine = "ONNX Runtime"
+
     def __init__(
         self, checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto", size: Size | None = None
     ) -> None:
         path = checkpoint.weights
-        self._whole_session, self._device = _start(path, device)
-        self._session = self._whole_session
+        session, device = _start(path, device)
+        metadata = parse_metadata(session.get_modelmeta().custom_metadata_map, path)
+        if precision not in ("auto", metadata.precision):
+            raise OnnxSettingError(f"{path} computes in {metadata.precision}, not in {precision}")
+        inputs, outputs = (
+            {one.name: _port(one) for one in values} for values in (session.get_inputs(), session.get_outputs())
+        )
+        super().__init__(path, metadata, inputs, outputs, device=device, precision=metadata.precision, size=size)
+        self._session = self._whole_session = session
         self._lock = threading.Lock()
         self._users = 0
-        self.metadata = parse_metadata(self._session.get_modelmeta().custom_metadata_map, path)
-        if self.metadata.form == "raw":
-            raise OnnxFileError(f"{path} was exported without postprocessing, for other programs")
-        if precision not in ("auto", self.metadata.precision):
-            raise OnnxSettingError(f"{path} computes in {self.metadata.precision}, not in {precision}")
-        self.resize = self.metadata.preprocessing.resize
-        canvas = fixed_size(self.resize)
-        self._fixed_size = canvas is not None
-        self._fixed_batch = _check_signature(self._session, self.metadata.preprocessing, path)
-        if size is not None:
-            if canvas is None:
-                self.resize = self.resize.for_size(size)
-            elif ((size, size) if isinstance(size, int) else size) != canvas:
-                width, height = canvas
-                raise OnnxSettingError(f"{path} only takes {width} × {height} pixels")
-        self.description = f"{self._device}, ONNX, {self.metadata.precision}"
-        self.device_type = self._device.partition(":")[0]
-        self.precision: str = self.metadata.precision
-        self.batch_size = self._fixed_batch or (1 if self._device == "cpu" else 8)
-        self.grows = self._fixed_batch is None and self._device != "cpu"
-        self.concurrency = parallel_images() if self._device == "cpu" else 2
-        self._path = path
-
-    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
-        """See `Backend.run`.
-
-        Raises:
-            DeviceMemoryError: the device's memory is too small for the batch.
-            ModelError: the file cannot be run, or its outputs have unexpected shapes.
-        """
-        # on a CPU, a batch is no faster than single images, and needs more memory
-        count = self._fixed_batch or (1 if self._device == "cpu" else len(pixels))
-        detections: list[RawDetections] = []
-        for start in range(0, len(pixels), count):
-            batch = pixels[start : start + count]
-            missing = count - len(batch) if self._fixed_batch else 0
-            with enough_memory(self._device, for_images(batch)):
-                inputs: dict[str, NDArray[Any]] = {"images": np.stack(batch)}
-                inputs["sizes"] = np.array(sizes[start : start + count], dtype=np.float32)
-                if isinstance(self.resize, Padded):
-                    inputs["filled"] = np.array(self.resize.filled(sizes[start : start + count]), dtype=np.float32)
-                for name, value in inputs.items():
-                    inputs[name] = np.pad(value, ((0, missing), *((0, 0),) * (value.ndim - 1)), constant_values=1)
-                outputs = self._run(inputs)
-            detections += [RawDetections(*one) for one in islice(zip(*outputs, strict=True), len(batch))]
-        return detections
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -122,10 +81,6 @@ class OnnxBackend:
                 self._users -= 1
                 if not self._users:
                     self._session = self._whole_session
-
-    def gflops(self, height: int, width: int) -> float | None:
-        """See `Measurable.gflops`; known for files of fixed size only."""
-        return self.metadata.gflops if self._fixed_size else None
 
     def product_gflops(self) -> float | None:
         """See `Measurable.product_gflops`; unknown where the package `onnx` is missing."""
@@ -155,20 +110,15 @@ class OnnxBackend:
         """See `Measurable.processor`."""
         return cpu_name() if self._device == "cpu" else gpu_name(_index(self._device)) or self._device
 
-    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         with _as_model_error(self._path):
-            outputs = self._run_on_cpu(inputs) if self._device == "cpu" else self._run_on_gpu(inputs)
-        boxes, scores, labels = outputs
-        count = len(inputs["images"]), *scores.shape[1:2]
-        if (boxes.shape, scores.shape, labels.shape) != ((*count, 4), count, count):
-            raise OnnxFileError(f"{self._path} has outputs of unexpected shapes")
+            return self._run_on_cpu(inputs) if self._device == "cpu" else self._run_on_gpu(inputs)
+
+    def _run_on_cpu(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        outputs: Arrays = self._session.run(list(OUTPUTS), inputs)
         return outputs
 
-    def _run_on_cpu(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
-        outputs: Sequence[NDArray[Any]] = self._session.run(list(OUTPUTS), inputs)
-        return outputs
-
-    def _run_on_gpu(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+    def _run_on_gpu(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         binding = self._session.io_binding()
         index = _index(self._device)
         for name, value in inputs.items():
@@ -176,27 +126,13 @@ class OnnxBackend:
         for name in OUTPUTS:
             binding.bind_output(name, "cuda", index)
         self._session.run_with_iobinding(binding)
-        copied: Sequence[NDArray[Any]] = binding.copy_outputs_to_cpu()
+        copied: Arrays = binding.copy_outputs_to_cpu()
         return copied
 
 
-def _check_signature(session: onnxruntime.InferenceSession, rules: Preprocessing, path: Path) -> int | None:
-    """Return a file's fixed batch size or None; refuse inputs and outputs that are not ours or do not fit the rules."""
-    inputs, outputs = (
-        {one.name: (one.type, one.shape) for one in values} for values in (session.get_inputs(), session.get_outputs())
-    )
-    kind = "tensor(uint8)" if rules.resample.dtype is np.uint8 else "tensor(float)"
-    expected = {"images": (kind, 4), "sizes": ("tensor(float)", 2)}
-    if isinstance(rules.resize, Padded):
-        expected["filled"] = ("tensor(float)", 2)
-    declared = [{name: (kind, len(shape)) for name, (kind, shape) in values.items()} for values in (inputs, outputs)]
-    if declared == [expected, OUTPUTS]:
-        batch, height, width, channels = inputs["images"][1]
-        sides = [side if isinstance(side, int) else None for side in (width, height)]
-        valid_batch = not isinstance(batch, int) or batch > 0
-        if valid_batch and channels == 3 and sides == list(fixed_size(rules.resize) or (None, None)):
-            return batch if isinstance(batch, int) else None
-    raise OnnxFileError(f"{path} has unexpected inputs or outputs")
+def _port(value: onnxruntime.NodeArg) -> Port:
+    dtype = TYPES.get(value.type, value.type)
+    return Port(dtype, tuple(side if isinstance(side, int) else None for side in value.shape))
 
 
 @contextmanager
@@ -255,10 +191,7 @@ def _start_on_gpu(path: Path, device: str) -> tuple[onnxruntime.InferenceSession
 
 def _session(path: Path, providers: list[Any], count: int | None = None) -> onnxruntime.InferenceSession:
     onnxruntime.set_default_logger_severity(FATAL)
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    open_file(path)
     try:
         return onnxruntime.InferenceSession(path, session_options(count), providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors share no class

@@ -41,6 +41,8 @@ class TorchBackend:
         UsageError: there is no such precision.
     """
 
+    engine: str = "PyTorch"
+
     def __init__(self, model: LoadedModel, *, device: str = "auto", precision: Precision = "auto") -> None:
         self.device = parse_device(device)
         if precision not in ("auto", *DTYPES):

@@ -16,7 +16,7 @@ from .run_files import FAILURES, write_failures, write_for_all
 from .shards import Shard
 from .written import Written
 
-COMPUTING = ("device", "precision")
+COMPUTING = ("device", "precision", "engine")
 """Settings in which shards may differ, because they change no more than the last digits of detections."""
 
 

@@ -31,27 +31,24 @@ def place(tmp_path_factory: pytest.TempPathFactory, exported: Exports) -> Path:
 
 def test_models_and_batch_sizes(place: Path) -> None:
     options = ("--iterations", 2, "--batch-size", 1, "--batch-size", 3, "--device", "cpu", "--image", "a.jpg")
-    run = detr("bench", "tiny", "tiny.onnx", *options, "--precision", "fp32", cwd=place)
+    engines = ("--engine", "onnxruntime", "--engine", "openvino")
+    run = detr("bench", "tiny", "tiny.onnx", *options, *engines, "--precision", "fp32", cwd=place)
     assert run.returncode == 0, run.stderr
     output = json.loads(run.stdout)
     assert output["threads"] == 1
-    assert {"detrcli", "python", "torch", "onnxruntime"} <= output["versions"].keys()
-    assert output["places"].keys() == {"cpu, fp32", "cpu, ONNX, fp32"}
+    places = ("cpu, fp32", "cpu, ONNX Runtime, fp32", "cpu, OpenVINO, fp32")
+    assert {"detrcli", "python", "torch", "onnxruntime", "openvino"} <= output["versions"].keys()
+    assert output["places"].keys() == set(places)
     assert all(place["product_gflops"] > 1 for place in output["places"].values())
     assert {place["processor"] for place in output["places"].values()} == {cpu_name()}
     assert [(one["on"], one["batch"]) for one in output["results"]] == [
-        (on, batch) for on in ("cpu, fp32", "cpu, ONNX, fp32") for batch in (1, 3)
+        (on, batch) for on in places for batch in (1, 3)
     ]
     for one in output["results"]:
         for part in ("network", "whole"):
             assert 0 < one[part]["median"] <= one[part]["p95"]
         assert one["images_per_second"] == pytest.approx(one["batch"] / one["whole"]["median"])
-    assert [one["gflops"] is None for one in output["results"]] == [
-        False,
-        False,
-        True,
-        True,
-    ]
+    assert [one["gflops"] is None for one in output["results"]] == [False] * 2 + [True] * 4
 
 
 def test_an_onnx_file_is_timed_without_torch(place: Path) -> None:
@@ -95,7 +92,7 @@ def test_warmup_and_first_runs_are_not_counted(place: Path, monkeypatch: pytest.
     [
         (("tiny", "--precision", "fp8"), "'fp8' is not one of auto, fp32, fp16, bf16"),
         (("nothing",), "no model is called 'nothing'"),
-        (("tiny.onnx", "--precision", "fp16"), "tiny.onnx computes in fp32"),
+        (("tiny.onnx", "--engine", "onnxruntime", "--precision", "fp16"), "tiny.onnx computes in fp32"),
         (("tiny", "--image", "absent.jpg"), "absent.jpg"),
         (("tiny", "--device", "cpu,cpu"), "single device, not cpu,cpu"),
     ],

@@ -266,7 +266,7 @@ class ConstantBackend:
     """Backend with the same predictions for every image."""
 
     description = "none"
-    device_type, precision = "cpu", "fp32"
+    device_type, engine, precision = "cpu", "none", "fp32"
     batch_size = 1
     grows = False
     concurrency = 1

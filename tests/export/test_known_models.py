@@ -97,7 +97,8 @@ def test_a_known_model_finds_the_same_in_photographs(name: str, tmp_path: Path) 
         (expected,) = reference.predict(photograph, threshold=0)
         threshold = float(expected.scores[0]) / 2
         (expected,) = reference.predict(photograph, threshold=threshold)
-        (found,) = detrcli.load(file, device="cpu").predict(photograph, threshold=threshold - 1e-3)
+        exported = detrcli.load(file, device="cpu", engine="onnxruntime")
+        (found,) = exported.predict(photograph, threshold=threshold - 1e-3)
         for box, score, label in zip(expected.boxes, expected.scores, expected.labels, strict=True):
             near = (np.abs(found.scores - score) <= 1e-3) & (np.abs(found.boxes - box).max(1) <= 0.5)
             assert (near & (found.labels == label)).any()

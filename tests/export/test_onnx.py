@@ -65,7 +65,7 @@ def test_the_bare_network_gives_the_same_logits_and_boxes(make: Make, count: int
 @ALL_MODELS
 def test_images_of_any_size_give_the_same_detections(make: Make, exported: Exports) -> None:
     model = make()
-    detector = detrcli.load(exported(make), device="cpu")
+    detector = detrcli.load(exported(make), device="cpu", engine="onnxruntime")
     backend = TorchBackend(copy.deepcopy(model), device="cpu", precision="fp32")
     rules = model.preprocessing
     reference = detrcli.Detector("tiny", [backend], model.class_names, rules.resize, rules.resample)
@@ -225,7 +225,7 @@ def test_metadata(exported: Exports) -> None:
 def test_images_that_are_not_rounded(exported: Exports) -> None:
     path = exported(rfdetr)
     assert onnx.load(path).graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    detector = detrcli.load(path, device="cpu")
+    detector = detrcli.load(path, device="cpu", engine="onnxruntime")
     image = Image.fromarray(fill.image(0, 300, 200))
     np.testing.assert_array_equal(detector.resized(image), BilinearSampling().resize(image, 128, 128))
 
@@ -238,7 +238,7 @@ def test_partial_batches_are_filled_up_to_the_fixed_size(exported: Exports) -> N
     path = exported(lwdetr, batch_size=2, opset=OPSETS[-1])
     assert shape(onnx.load(path).graph.input[0])[0] == 2
     images = [fill.image(seed, 80, 60) for seed in range(3)]
-    fixed, free = (detrcli.load(one, device="cpu") for one in (path, exported(lwdetr)))
+    fixed, free = (detrcli.load(one, device="cpu", engine="onnxruntime") for one in (path, exported(lwdetr)))
     assert fixed.backend.batch_size == 2
     for batch_size in (1, 2, 3):
         for ours, theirs in zip(fixed.predict(images, batch_size=batch_size), free.predict(images), strict=True):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from .. import fill
 from ..exported import Exports, detr, lwdetr
 from ..fresh_process import RUN_MAIN, loaded
 
+load = partial(detrcli.load, engine="onnxruntime")
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, exported: Exports) -> Path:
@@ -42,8 +45,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, exported: Exports) -> Path:
 
 def test_prediction_needs_no_pytorch(place: Path) -> None:
     Image.fromarray(fill.image(0, 80, 60)).save(place / "a.png")
-    arguments = ["predict", "a.png", "--model", "tiny.onnx", "--device", "cpu", "--format", "csv", "--format", "json"]
-    printed, modules = loaded(RUN_MAIN, *arguments, cwd=place)
+    options = ("--device", "cpu", "--engine", "onnxruntime", "--format", "csv", "--format", "json")
+    printed, modules = loaded(RUN_MAIN, "predict", "a.png", "--model", "tiny.onnx", *options, cwd=place)
     assert json.loads(printed)["model"] == "tiny"
     assert "onnxruntime" in modules
     assert modules & {"torch", "torchvision", "onnx", "safetensors", "huggingface_hub", "rich", "scipy"} == set()
@@ -52,12 +55,12 @@ def test_prediction_needs_no_pytorch(place: Path) -> None:
 
 def test_sizes_of_a_file_of_dynamic_size(place: Path) -> None:
     image = fill.image(0, 90, 120)
-    usual = detrcli.load(place / "tiny.onnx", device="cpu")
+    usual = load(place / "tiny.onnx", device="cpu")
     assert usual._resize == ShortestEdge(64, 96)
-    same = detrcli.load(place / "tiny.onnx", device="cpu", size=64)
+    same = load(place / "tiny.onnx", device="cpu", size=64)
     np.testing.assert_array_equal(usual.predict(image)[0].boxes, same.predict(image)[0].boxes)
-    assert detrcli.load(place / "tiny.onnx", device="cpu", size=(128, 96))._resize == Exactly(128, 96)
-    assert len(detrcli.load(place / "tiny.onnx", device="cpu", size=(128, 96)).predict(image, threshold=0)[0])
+    assert load(place / "tiny.onnx", device="cpu", size=(128, 96))._resize == Exactly(128, 96)
+    assert len(load(place / "tiny.onnx", device="cpu", size=(128, 96)).predict(image, threshold=0)[0])
 
 
 def test_sizes_of_a_table_transformer(place: Path) -> None:
@@ -70,10 +73,10 @@ def test_sizes_of_a_table_transformer(place: Path) -> None:
 
 def test_sizes_of_a_file_of_fixed_size(place: Path) -> None:
     for size in (128, (128, 128)):
-        detrcli.load(place / "square.onnx", device="cpu", size=size)
+        load(place / "square.onnx", device="cpu", size=size)
     for other in (192, (128, 192)):
         with pytest.raises(OnnxSettingError, match=r"square.onnx only takes 128 × 128 pixels"):
-            detrcli.load(place / "square.onnx", device="cpu", size=other)
+            load(place / "square.onnx", device="cpu", size=other)
 
 
 def test_sizes_of_a_file_of_fixed_size_that_is_not_square(place: Path) -> None:
@@ -82,30 +85,30 @@ def test_sizes_of_a_file_of_fixed_size_that_is_not_square(place: Path) -> None:
     model = onnx.load(file)
     redeclare(model.graph, "images", dims=["batch", 128, 192, 3])
     onnx.save(model, file)
-    assert detrcli.load(file, device="cpu", size=(192, 128))._resize == Exactly(192, 128)
+    assert load(file, device="cpu", size=(192, 128))._resize == Exactly(192, 128)
     for other in (128, 192, (128, 192)):
         with pytest.raises(OnnxSettingError, match=r"wide.onnx only takes 192 × 128 pixels"):
-            detrcli.load(file, device="cpu", size=other)
+            load(file, device="cpu", size=other)
 
 
 def test_precision_is_that_of_the_file(place: Path) -> None:
-    assert "fp32" in detrcli.load(place / "tiny.onnx", device="cpu", precision="fp32").backend.description
+    assert "fp32" in load(place / "tiny.onnx", device="cpu", precision="fp32").backend.description
     with pytest.raises(OnnxSettingError, match=r"tiny.onnx computes in fp32, not in fp16"):
-        detrcli.load(place / "tiny.onnx", device="cpu", precision="fp16")
+        load(place / "tiny.onnx", device="cpu", precision="fp16")
 
 
 @pytest.mark.parametrize("device", ["gpu", "mps", "cuda:x", ""])
 def test_no_such_device(place: Path, device: str) -> None:
     with pytest.raises(DeviceError, match="runs on auto, cpu, cuda, cuda:N or tensorrt"):
-        detrcli.load(place / "tiny.onnx", device=device)
+        load(place / "tiny.onnx", device=device)
 
 
 @pytest.mark.skipif(cuda_driver() is not None, reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "tensorrt"])
 def test_a_missing_gpu_is_an_error_unless_the_device_is_auto(place: Path, device: str) -> None:
     with pytest.raises(DeviceError, match=r"no CUDA device|no support for"):
-        detrcli.load(place / "tiny.onnx", device=device)
-    assert detrcli.load(place / "tiny.onnx").backend.description == "cpu, ONNX, fp32"
+        load(place / "tiny.onnx", device=device)
+    assert load(place / "tiny.onnx").backend.description == "cpu, ONNX Runtime, fp32"
 
 
 def test_a_gpu_that_does_not_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,10 +116,10 @@ def test_a_gpu_that_does_not_start(place: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(backend, "cuda_driver", object)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
     with pytest.warns(DeviceWarning, match="running on the CPU"):
-        detector = detrcli.load(place / "tiny.onnx")
+        detector = load(place / "tiny.onnx")
     assert len(detector.predict(fill.image(0, 80, 60), threshold=0)[0])
     with pytest.raises(DeviceError, match="could not start cuda"):
-        detrcli.load(place / "tiny.onnx", device="cuda")
+        load(place / "tiny.onnx", device="cuda")
 
 
 def test_a_gpu_that_fails_is_distinguished_from_a_damaged_file(
@@ -133,18 +136,18 @@ def test_a_gpu_that_fails_is_distinguished_from_a_damaged_file(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     with pytest.warns(DeviceWarning, match=r"could not start cuda .*no CUDA-capable device.*running on the CPU"):
-        detrcli.load(place / "tiny.onnx")
+        load(place / "tiny.onnx")
     with pytest.raises(DeviceError, match="could not start cuda"):
-        detrcli.load(place / "tiny.onnx", device="cuda")
+        load(place / "tiny.onnx", device="cuda")
     (place / "damaged.onnx").write_bytes(b"no model")
     with pytest.raises(ModelError, match="cannot read"):
-        detrcli.load(place / "damaged.onnx", device="cuda")
+        load(place / "damaged.onnx", device="cuda")
     assert capsys.readouterr().out == ""
 
 
 def test_the_suffix_may_be_in_capitals(place: Path) -> None:
     (place / "TINY.ONNX").write_bytes((place / "tiny.onnx").read_bytes())
-    assert "ONNX" in detrcli.load(place / "TINY.ONNX", device="cpu").backend.description
+    assert "ONNX" in load(place / "TINY.ONNX", device="cpu").backend.description
 
 
 def test_messages_about_missing_libraries_do_not_reach_stdout(
@@ -154,7 +157,7 @@ def test_messages_about_missing_libraries_do_not_reach_stdout(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [backend.CUDA, backend.CPU])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas.so"))
     with pytest.warns(DeviceWarning, match="running on the CPU"):
-        detrcli.load(place / "tiny.onnx")
+        load(place / "tiny.onnx")
     assert capsys.readouterr().out == ""
 
 
@@ -190,7 +193,7 @@ def test_damaged_and_foreign_files(place: Path) -> None:
         ("absent", "no such file"),
     ):
         with pytest.raises(ModelError, match=complaint) as caught:
-            detrcli.load(place / f"{name}.onnx", device="cpu")
+            load(place / f"{name}.onnx", device="cpu")
         assert len(str(caught.value).splitlines()) == 1
         assert f"{name}.onnx" in str(caught.value)
 
@@ -204,7 +207,7 @@ def save_with(target: Path, source: Path, key: str, value: str) -> None:
 
 def test_a_file_that_names_too_few_classes(place: Path) -> None:
     save_with(place / "few.onnx", place / "tiny.onnx", "classes", '["one"]')
-    detector = detrcli.load(place / "few.onnx", device="cpu")
+    detector = load(place / "few.onnx", device="cpu")
     with pytest.raises(ModelError, match=r"few.onnx finds classes that it has no names for; export it anew"):
         detector.predict([fill.image(seed, 80, 60) for seed in range(4)], threshold=0)
 
@@ -240,13 +243,13 @@ def test_invalid_metadata(place: Path, key: str, value: str) -> None:
     if key == "detrcli":
         save_with(place / "invalid.onnx", place / "invalid.onnx", "classes", "{")
     with pytest.raises(ModelError, match=r"invalid.onnx (has unexpected|was exported by) [^\n]{1,160}$"):
-        detrcli.load(place / "invalid.onnx", device="cpu")
+        load(place / "invalid.onnx", device="cpu")
 
 
 def test_long_class_names_are_cut(place: Path) -> None:
     names = ["x" * 1_000_000, "two\nlines\x1b[31m", *map(str, range(5))]
     save_with(place / "long.onnx", place / "tiny.onnx", "classes", json.dumps(names))
-    first, second, *_ = detrcli.load(place / "long.onnx", device="cpu").class_names
+    first, second, *_ = load(place / "long.onnx", device="cpu").class_names
     assert first == "x" * 199 + "…"
     assert second == "two lines [31m"
 
@@ -299,7 +302,7 @@ def test_a_file_with_invalid_outputs(place: Path, outputs: dict[str, NDArray[Any
     replace_outputs(model.graph, **outputs)
     onnx.save(model, place / "nonsense.onnx")
     with pytest.raises(ModelError, match=rf"nonsense.onnx [^\n]*{complaint}[^\n]*$"):
-        detrcli.load(place / "nonsense.onnx", device="cpu").predict(fill.image(0, 80, 60), threshold=0)
+        load(place / "nonsense.onnx", device="cpu").predict(fill.image(0, 80, 60), threshold=0)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +324,7 @@ def test_a_file_with_unexpected_inputs(place: Path, name: str, change: dict[str,
     redeclare(model.graph, name, **change)
     onnx.save(model, place / "other.onnx")
     with pytest.raises(ModelError, match=r"other.onnx[^\n]*$"):
-        detrcli.load(place / "other.onnx", device="cpu").predict(fill.image(0, 80, 60), threshold=0)
+        load(place / "other.onnx", device="cpu").predict(fill.image(0, 80, 60), threshold=0)
 
 
 def test_a_file_that_cannot_be_opened(place: Path) -> None:
@@ -333,8 +336,9 @@ def test_onnx_runtime_sends_no_telemetry(place: Path, tmp_path: Path) -> None:
     """Otherwise, it stores an identifier and pending reports in files."""
     Image.fromarray(fill.image(0, 80, 60)).save(tmp_path / "a.png")
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    options = ("--model", place / "tiny.onnx", "--device", "cpu", "--engine", "onnxruntime")
     subprocess.run(
-        [sys.executable, "-m", "detrcli", "predict", "a.png", "--model", place / "tiny.onnx", "--device", "cpu"],
+        [sys.executable, "-m", "detrcli", "predict", "a.png", *options],
         cwd=tmp_path,
         env={**kept, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
         check=True,
@@ -375,8 +379,8 @@ def test_threads_are_divided_until_no_backend_is_shared(place: Path, monkeypatch
 def test_a_gpu_gives_the_detections_of_the_cpu(exported: Exports) -> None:
     images = [fill.image(seed, 200, 300) for seed in range(4)]
     file = exported.demo()[0]
-    here = detrcli.load(file, device="cpu").predict(images, threshold=0.05)
-    detector = detrcli.load(file, device="cuda")
+    here = load(file, device="cpu").predict(images, threshold=0.05)
+    detector = load(file, device="cuda")
     assert detector.backend.description.startswith("cuda")
     for ours, theirs in zip(detector.predict(images, threshold=0.05, batch_size=4), here, strict=True):
         np.testing.assert_allclose(ours.scores, theirs.scores, atol=2e-3)

@@ -31,7 +31,7 @@ class Echo:
     """Backend that detects each image's first pixel as its label, with memory for a limited batch."""
 
     description = "none"
-    device_type, precision = "cpu", "fp32"
+    device_type, engine, precision = "cpu", "none", "fp32"
     batch_size = 1
     grows = False
 
