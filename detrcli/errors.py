@@ -43,6 +43,10 @@ class OnnxFileError(ModelError):
     """An ONNX file that cannot be used for prediction: damaged, foreign, or a bare network."""
 
 
+class EngineVersionError(ModelError):
+    """A version of an engine that gives wrong detections."""
+
+
 class DeviceError(DetrError):
     """A device that is missing, or cannot run the model as requested."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("tests/images", "tests/test_detections.py", "tests/cli/test_log_json.py", "tests/cli/test_export.py")
-INSTALLED = ("", "train", "export", "heif", "supervision")
+INSTALLED = ("", "train", "export", "openvino", "heif", "supervision")
 """Extras that the tests need; `""` stands for the dependencies of all."""
 TOOLS = ("fonttools", "hypothesis", "pytest")
 """What they need of the extra `test`; the rest of it requires newer versions of our dependencies."""
@@ -84,7 +84,8 @@ def main() -> None:
     run(detr, "--help", cwd=place)
     run(detr, "predict", "--model", "demo", "--format", "coco", "--format", "csv", cwd=place)
     run(detr, "export", "--onnx", "--model", "demo", "demo.onnx", cwd=place)
-    run(detr, "bench", "demo", "demo.onnx", "--iterations", "1", cwd=place)
+    engines = ("--engine", "onnxruntime", "--engine", "openvino")
+    run(detr, "bench", "demo", "demo.onnx", *engines, "--iterations", "1", cwd=place)
     run(programs / "python", "-m", "pytest", *arguments.pytest)
 
     programs, install = environment(folder / "onnx")

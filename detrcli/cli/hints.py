@@ -13,6 +13,7 @@ HINTS: dict[type[errors.DetrError] | type[errors.DetrWarning], str] = {
     errors.DeviceMemoryError: "use a smaller --batch-size or --image-size",
     errors.DeviceUnavailableError: "use --device auto or --device cpu",
     errors.DivergedError: "try a lower --lr, or --precision fp32",
+    errors.EngineVersionError: "`pip install 'detrcli[openvino]'` installs a newer one",
     errors.ExportSizeError: "--precision fp16 halves it",
     errors.ForeignFilesError: "replace them with --overwrite, or choose another --output",
     errors.HubUnreachableError: f"check the network, or name a local folder; {_DEMO}",

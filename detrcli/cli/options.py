@@ -80,7 +80,10 @@ Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Use cached 
 Device: TypeAlias = Annotated[
     str, _device_option("cpu, cuda, cuda:N, mps, tensorrt, openvino:NAME or auto; several GPUs as cuda:0,cuda:1.")
 ]
-OneDevice: TypeAlias = Annotated[str, _device_option("cpu, cuda, cuda:N, mps or auto.", _single_device)]
+OneDevice: TypeAlias = Annotated[
+    str, _device_option("cpu, cuda, cuda:N, mps, tensorrt, openvino:NAME or auto.", _single_device)
+]
+TrainingDevice: TypeAlias = Annotated[str, _device_option("cpu, cuda, cuda:N, mps or auto.", _single_device)]
 ImageSize: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -114,7 +114,7 @@ def train(
         bool,
         typer.Option("--rotate-flip", help="Random 90° rotations and flips, for images without a fixed orientation."),
     ] = False,
-    device: options.OneDevice = "auto",
+    device: options.TrainingDevice = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
         typer.Option(

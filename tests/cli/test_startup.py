@@ -19,7 +19,7 @@ from ..fresh_process import RUN_MAIN, loaded
 from ..tiny import save_tiny
 
 HEAVY = {"torch", "torchvision", "PIL", "numpy", "rich", "huggingface_hub", "safetensors", "onnxruntime"}
-HEAVY |= {"pycocotools", "yaml", "scipy", "matplotlib"}
+HEAVY |= {"openvino", "pycocotools", "yaml", "scipy", "matplotlib"}
 IMPORT = """
 import importlib, json, sys
 importlib.import_module(sys.argv[1])

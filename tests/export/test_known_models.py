@@ -1,4 +1,4 @@
-"""Every known model, with reproducible weights, gives the same predictions in ONNX Runtime as in PyTorch."""
+"""Every known model, with reproducible weights, gives the same predictions in other engines as in PyTorch."""
 
 import copy
 from pathlib import Path
@@ -86,6 +86,9 @@ def test_a_known_model_finds_the_same_in_photographs(name: str, tmp_path: Path) 
     rules = model.preprocessing
     backend = TorchBackend(copy.deepcopy(model), device="cpu", precision="fp32")
     reference = detrcli.Detector(name, [backend], model.class_names, rules.resize, rules.resample)
+    exported = [
+        detrcli.load(file, device="cpu", engine=engine, precision="fp32") for engine in ("onnxruntime", "openvino")
+    ]
     module = EndToEnd(model.network, postprocess_for(model.network), scale=rules.scale, mean=rules.mean, std=rules.std)
 
     def gap(photograph: Path) -> float:
@@ -97,12 +100,12 @@ def test_a_known_model_finds_the_same_in_photographs(name: str, tmp_path: Path) 
         (expected,) = reference.predict(photograph, threshold=0)
         threshold = float(expected.scores[0]) / 2
         (expected,) = reference.predict(photograph, threshold=threshold)
-        exported = detrcli.load(file, device="cpu", engine="onnxruntime")
-        (found,) = exported.predict(photograph, threshold=threshold - 1e-3)
-        for box, score, label in zip(expected.boxes, expected.scores, expected.labels, strict=True):
-            near = (np.abs(found.scores - score) <= 1e-3) & (np.abs(found.boxes - box).max(1) <= 0.5)
-            assert (near & (found.labels == label)).any()
-        assert (found.scores > threshold + 1e-3).sum() <= len(expected) <= len(found)
+        for one in exported:
+            (found,) = one.predict(photograph, threshold=threshold - 1e-3)
+            for box, score, label in zip(expected.boxes, expected.scores, expected.labels, strict=True):
+                near = (np.abs(found.scores - score) <= 1e-3) & (np.abs(found.boxes - box).max(1) <= 0.5)
+                assert (near & (found.labels == label)).any()
+            assert (found.scores > threshold + 1e-3).sum() <= len(expected) <= len(found)
         compared += len(expected)
     assert compared > 0
     print(f"{name}: {compared} detections are the same")

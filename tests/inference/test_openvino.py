@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,12 +10,15 @@ import pytest
 from PIL import Image
 
 import detrcli
+from detrcli.checkpoints.bundled import sample_image
 from detrcli.detections import Detections
-from detrcli.errors import DeviceError, DeviceUnavailableError, OnnxFileError, OnnxSettingError
+from detrcli.errors import DeviceError, DeviceUnavailableError, EngineVersionError, OnnxFileError, OnnxSettingError
 from detrcli.host import cuda_driver
 from detrcli.images.resize import Exactly, ShortestEdge
+from detrcli.inference import engines
 
 from .. import fill
+from ..detr_process import python
 from ..exported import Exports, Make, detr, lwdetr, rfdetr, table_transformer, two_scales
 from ..fresh_process import RUN_MAIN, loaded
 
@@ -91,8 +93,17 @@ def test_openvino_is_the_default_on_a_cpu(tiny: Path, monkeypatch: pytest.Monkey
     assert detrcli.load(tiny, device="cpu", engine="onnxruntime").backend.engine == "ONNX Runtime"
     if cuda_driver() is None:
         assert detrcli.load(tiny).backend.engine == "OpenVINO"
-    monkeypatch.setattr("detrcli.inference.engines.find_spec", lambda _: None)
+
+
+@pytest.mark.parametrize("version", [None, (2026, 0), (2025, 4)])
+def test_openvino_that_is_missing_or_gives_wrong_boxes(
+    version: tuple[int, int] | None, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_openvino_version", lambda: version)
     assert detrcli.load(tiny, device="cpu").backend.engine == "ONNX Runtime"
+    if version is not None:
+        with pytest.raises(EngineVersionError, match=rf"^OpenVINO {version[0]}\.{version[1]} gives wrong boxes"):
+            detrcli.load(tiny, device="cpu", engine="openvino")
 
 
 def test_sizes_of_files_of_dynamic_and_fixed_size(tiny: Path, exported: Exports) -> None:
@@ -167,8 +178,8 @@ def test_the_command_line(tiny: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "tiny.onnx", "compiled"}
 
 
-def test_openvino_that_is_not_installed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "detrcli.inference.openvino", raising=False)
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ModuleNotFoundError, match="openvino"):
-        detrcli.load(tiny, engine="openvino")
+def test_openvino_that_is_not_installed(tiny: Path, tmp_path: Path) -> None:
+    script = "import sys; sys.modules['openvino'] = None; from detrcli.cli import main; main()"
+    run = python(script, "predict", sample_image(), "--model", tiny, "--engine", "openvino", cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "detr: this needs openvino; `pip install 'detrcli[openvino]'`\n"
