@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -31,6 +31,8 @@ HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 """Precisions, and OpenVINO's names of them."""
 CACHE_VARIABLE = "OV_CACHE_DIR"
 """Environment variable with the folder of compiled networks; empty for none."""
+MAX_CACHED_BYTES = 2**30
+"""Size that the folder in the user's cache is kept below."""
 
 
 class OpenVinoBackend(ExportedBackend):
@@ -122,13 +124,16 @@ class OpenVinoBackend(ExportedBackend):
 
     def _compile(self, streams: int) -> "_Compiled":
         try:
-            return _Compiled(self._core.compile_model(self._model, self._plugin, self._settings(streams)))
+            compiled = self._core.compile_model(self._model, self._plugin, self._settings(streams))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
             raise DeviceError(
                 f"OpenVINO {_version()} cannot compile {self._path} for {self._plugin} ({_reason(error)})"
             ) from error
+        if CACHE_VARIABLE not in os.environ:
+            remove_oldest(_own_cache())
+        return _Compiled(compiled)
 
     def _settings(self, streams: int) -> dict[str, Any]:
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[self.precision]}
@@ -169,12 +174,27 @@ def cache_folder() -> Path | None:
     named = os.environ.get(CACHE_VARIABLE)
     if named == "":
         return None
-    folder = _user_cache() / "detrcli" / "openvino" if named is None else Path(named)
+    folder = _own_cache() if named is None else Path(named)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK) else None
+
+
+def remove_oldest(folder: Path) -> None:
+    """Remove the networks that were compiled first until the others fit into `MAX_CACHED_BYTES`."""
+    with suppress(OSError):  # another process removes the same ones
+        files = [(path, path.stat()) for path in folder.glob("*.blob")]
+        size = 0
+        for path, found in sorted(files, key=lambda one: one[1].st_mtime, reverse=True):
+            size += found.st_size
+            if size > MAX_CACHED_BYTES:
+                path.unlink()
+
+
+def _own_cache() -> Path:
+    return _user_cache() / "detrcli" / "openvino"
 
 
 def _user_cache() -> Path:

@@ -1,6 +1,7 @@
 """OpenVINO backend: the detections of ONNX Runtime, devices, precisions, its cache, and no telemetry."""
 
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from detrcli.detections import Detections
 from detrcli.errors import DeviceError, DeviceUnavailableError, EngineVersionError, OnnxFileError, OnnxSettingError
 from detrcli.host import cuda_driver
 from detrcli.images.resize import Exactly, ShortestEdge
-from detrcli.inference import engines
+from detrcli.inference import engines, openvino
 
 from .. import fill
 from ..detr_process import python
@@ -163,6 +164,24 @@ def test_compiled_networks_are_kept(tiny: Path, cache: Path, tmp_path: Path, mon
     for folder in ("", str(tmp_path / "file" / "below")):
         monkeypatch.setenv("OV_CACHE_DIR", folder)
         assert_same(detections(), expected, boxes=0, scores=0)
+
+
+def test_the_cache_is_bounded(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OV_CACHE_DIR")
+    monkeypatch.setattr(openvino, "_user_cache", lambda: tmp_path)
+    folder = tmp_path / "detrcli" / "openvino"
+    folder.mkdir(parents=True)
+    for age, name in enumerate(("new", "old", "oldest"), 1):
+        (folder / f"{name}.blob").write_bytes(bytes(1000))
+        os.utime(folder / f"{name}.blob", (1e9 - age, 1e9 - age))
+
+    def compiled() -> set[str]:
+        detrcli.load(tiny, device="cpu", engine="openvino").predict(fill.image(0, 90, 120))
+        return {path.stem for path in folder.iterdir()}
+
+    (mine,) = compiled() - {"new", "old", "oldest"}
+    monkeypatch.setattr(openvino, "MAX_CACHED_BYTES", (folder / f"{mine}.blob").stat().st_size + 2000)
+    assert compiled() == {mine, "new", "old"}
 
 
 def test_the_command_line(tiny: Path, tmp_path: Path) -> None:
