@@ -3,8 +3,8 @@
     python -m tests.bench.labeling_speed PHOTOGRAPHS [--images N] [--iterations N]
 
 PHOTOGRAPHS is a folder; its images are repeated to N. The same random weights everywhere, 640 × 640, on the CPU:
-transformers and the ONNX file in float32, PyTorch in the precision that `detr` chooses. Whole processes are timed in
-turn, and the median of the iterations counts.
+transformers and ONNX Runtime in float32, PyTorch and OpenVINO in the precision that `detr` chooses. Whole processes are
+timed in turn, and the median of the iterations counts.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -66,7 +65,7 @@ def main() -> None:
         repeat(options.photographs, folder, options.images)
         save_model(from_scratch("lwdetr-tiny", COCO, size=None, seed=0), weights)
         onnx = export_onnx(load_checkpoint(find(str(weights))), root / "tiny.onnx", source="random").path
-        networks = networks_alone([weights, onnx])
+        networks = networks_alone(weights, onnx)
         print("images/s of the network alone:", {name: round(rate, 2) for name, rate in networks.items()}, flush=True)
         commands = {
             f"transformers, {workers} loading processes": [
@@ -75,8 +74,13 @@ def main() -> None:
             for workers in (0, 1)
         }  # fmt: skip
         predict = [*DETR, "predict", str(folder), "--device", "cpu", "--format", "json"]
-        for name, model, draw in (("torch", weights, False), ("onnx", onnx, False), ("torch, drawn", weights, True)):
-            commands[name] = [*predict, "--model", str(model), "--draw" if draw else "--no-draw", "--output"]
+        for name, model, *more in (
+            ("torch", weights, "--no-draw"),
+            ("onnxruntime", onnx, "--no-draw", "--engine", "onnxruntime"),
+            ("openvino", onnx, "--no-draw", "--engine", "openvino"),
+            ("torch, drawn", weights, "--draw"),
+        ):
+            commands[name] = [*predict, "--model", str(model), *more, "--output"]
         taken: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(options.iterations):
             for name, command in commands.items():
@@ -94,11 +98,12 @@ def main() -> None:
         print(line if network is None else f"{line}, {rate / network:.2f} of the network's rate")
 
 
-def networks_alone(models: Sequence[Path]) -> dict[str, float]:
-    """Images per second of each model's network at batch size 1, from `detr bench`."""
-    bench = [*DETR, "bench", *map(str, models), "--device", "cpu"]
+def networks_alone(weights: Path, file: Path) -> dict[str, float]:
+    """Images per second of the network in each engine at batch size 1, from `detr bench`."""
+    engines = ("onnxruntime", "openvino")
+    bench = [*DETR, "bench", str(weights), str(file), "--device", "cpu", *(f"--engine={one}" for one in engines)]
     results = json.loads(subprocess.run(bench, check=True, capture_output=True).stdout)["results"]
-    return dict(zip(("torch", "onnx"), (1 / one["network"]["median"] for one in results), strict=True))
+    return dict(zip(("torch", *engines), (1 / one["network"]["median"] for one in results), strict=True))
 
 
 def repeat(photographs: Path, folder: Path, count: int) -> None:
