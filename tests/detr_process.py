@@ -268,6 +268,9 @@ def main() -> None:
         if isinstance(stop.code, int | None):
             codes.append(stop.code or 0)
         raise
+    except KeyboardInterrupt:
+        codes.append(-signal.SIGINT)
+        raise
     codes.append(0)
 
 
@@ -287,6 +290,9 @@ def _leave(codes: Sequence[int]) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         for code in codes:
+            if code < 0:  # the interpreter forgets it if what is called at exit, such as TorchDynamo's, calls eval
+                signal.signal(-code, signal.SIG_DFL)
+                os.kill(os.getpid(), -code)
             os._exit(code)
 
 
