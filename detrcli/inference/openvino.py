@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -58,7 +59,7 @@ class OpenVinoBackend(ExportedBackend):
         self, checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto", size: Size | None = None
     ) -> None:
         path = checkpoint.weights
-        self._core = openvino.Core()
+        self._core = _core()
         self._plugin = _plugin(self._core, device)
         self._model = _read(self._core, path)
         metadata = parse_metadata(_metadata(self._model), path)
@@ -203,6 +204,13 @@ def _user_cache() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+@cache
+def _core() -> openvino.Core:
+    # Each core's plugin for CPUs replaces the stack on which signals are handled, and takes its own back when it goes.
+    # Where two come and go, signals are left with one that is gone, and the next Ctrl+C crashes.
+    return openvino.Core()
 
 
 def _plugin(core: openvino.Core, device: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -182,6 +183,28 @@ def test_the_cache_is_bounded(tiny: Path, tmp_path: Path, monkeypatch: pytest.Mo
     (mine,) = compiled() - {"new", "old", "oldest"}
     monkeypatch.setattr(openvino, "MAX_CACHED_BYTES", (folder / f"{mine}.blob").stat().st_size + 2000)
     assert compiled() == {mine, "new", "old"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are delivered to handlers on POSIX systems alone")
+def test_ctrl_c_after_detectors_are_gone(tiny: Path, tmp_path: Path) -> None:
+    """Interrupts the process, rather than crashing it, where two detectors were used one after the other."""
+    script = """
+import faulthandler, os, signal, sys
+import numpy as np
+import detrcli
+faulthandler.enable()
+first, second = (detrcli.load(sys.argv[1], device="cpu", engine="openvino") for _ in range(2))
+for detector in (first, second):
+    detector.predict(np.zeros((90, 120, 3), np.uint8))
+del detector, first
+del second
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    run = python(script, tiny, cwd=tmp_path)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "interrupted\n", "")
 
 
 def test_the_command_line(tiny: Path, tmp_path: Path) -> None:
