@@ -12,6 +12,7 @@ import detrcli
 from detrcli.checkpoints.bundled import bundled, sample_image
 from detrcli.datasets import Dataset, read_dataset
 from detrcli.evaluation.average_precision import evaluate
+from detrcli.inference.engines import Engine
 
 from . import scenes
 from .exported import Exports, demo
@@ -57,12 +58,16 @@ def test_bf16_hardly_lowers_ap(held_out: Dataset, ap: float) -> None:
 
 
 @pytest.mark.slow  # 500 scenes each
-@pytest.mark.parametrize(("options", "loss"), [({}, 0.001), ({"precision": "fp16"}, 0.003)], ids=["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("options", "engine", "loss"),
+    [({}, "onnxruntime", 0.001), ({"precision": "fp16"}, "onnxruntime", 0.003), ({}, "openvino", 0.003)],
+    ids=["fp32", "fp16", "OpenVINO's own precision"],
+)
 def test_onnx_export_hardly_changes_ap(
-    options: dict[str, str], loss: float, held_out: Dataset, ap: float, exported: Exports
+    options: dict[str, str], engine: Engine, loss: float, held_out: Dataset, ap: float, exported: Exports
 ) -> None:
     file = exported(demo, **options) if options else exported.demo()[0]
-    assert evaluate(detrcli.load(file, device="cpu"), held_out)[0].ap == pytest.approx(ap, abs=loss)
+    assert evaluate(detrcli.load(file, device="cpu", engine=engine), held_out)[0].ap == pytest.approx(ap, abs=loss)
 
 
 def test_the_model_fits_into_the_repository() -> None:
