@@ -14,7 +14,7 @@ from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import LoadedModel, load_checkpoint
 from detrcli.checkpoints.preprocessing import Preprocessing
 from detrcli.export.onnx import export_onnx
-from detrcli.images.resize import BilinearSampling, ExactLongestEdge, Exactly, ShortestEdge
+from detrcli.images.resize import BilinearSampling, ExactLongestEdge, Exactly, Padded, ShortestEdge, Within
 from detrcli.models.table_transformer import TableTransformerConfig
 
 from .detr_process import detr as detr_command
@@ -55,6 +55,11 @@ def resized_rfdetr() -> LoadedModel:
 
 def wide_lwdetr() -> LoadedModel:
     return replace(lwdetr(), preprocessing=Preprocessing(Exactly(192, 128)))
+
+
+def padded_lwdetr() -> LoadedModel:
+    """LW-DETR, whose images keep their aspect ratio."""
+    return replace(lwdetr(), preprocessing=Preprocessing(Padded(Within(192, 128), 192, 128)))
 
 
 def two_scales() -> LoadedModel:

@@ -197,7 +197,7 @@ class Scribe:
     def shared(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]], **_: Any) -> list[RawDetections]:
         self.batches.append([one.shape for one in pixels])
         return [
             RawDetections(
@@ -272,7 +272,7 @@ class Liar(Scribe):
         super().__init__()
         self.always, self.raw = always, raw
 
-    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]], **_: Any) -> list[RawDetections]:
         results = super().run(pixels, sizes)
         for one, raw in zip(pixels, results, strict=True):
             if self.always or one[0, 0, 0] < 100:

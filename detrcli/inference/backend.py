@@ -44,12 +44,15 @@ class Backend(Protocol):
     concurrency: int
     """Number of threads that should run batches at the same time, within `shared`."""
 
-    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(
+        self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]], *, settled: bool = True
+    ) -> list[RawDetections]:
         """Detect objects in each image.
 
         Args:
             pixels: resized images, all of one shape and type.
             sizes: height and width of each image before it was resized.
+            settled: whether batches of this size are likely to follow, so that preparing for them pays.
         """
 
     def shared(self) -> AbstractContextManager[None]:

@@ -30,6 +30,11 @@ class BatchSize:
         """The largest batch size to use now."""
         return self._current
 
+    @property
+    def settled(self) -> bool:
+        """Whether no other sizes will be tried."""
+        return not self._grows
+
     def record(self, images: int, work: float, seconds: float) -> None:
         """Record the time of a batch.
 

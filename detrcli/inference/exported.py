@@ -91,7 +91,9 @@ class ExportedBackend(ABC):
         self.grows = self._fixed_batch is None and not on_cpu
         self.concurrency = parallel_images() if on_cpu else 2
 
-    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(
+        self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]], *, settled: bool = True
+    ) -> list[RawDetections]:
         """See `Backend.run`.
 
         Raises:

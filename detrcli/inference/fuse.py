@@ -15,6 +15,9 @@ from ..models.projector import ChannelNorm, ConvNorm
 from ..models.resnet import BasicBlock, Bottleneck, FrozenBatchNorm, ResNet
 from ..models.vit import WINDOWS, Block, LayerScale, PatchEmbedding, SelfAttention, ViT, to_windows
 
+MAX_CACHED_SIZES = 8
+"""Sizes of images whose positions are kept."""
+
 
 def fuse(network: Detr | LwDetr) -> Detr | LwDetr:
     """Fuse a network of any family in place."""
@@ -117,7 +120,7 @@ class FusedPatchEmbedding(nn.Module):
         assert patches.bias is not None
         self.bias = _constant(patches.bias)
         self.positions = positions.requires_grad_(False)
-        self._cache: tuple[tuple[object, ...], Tensor] = (), torch.empty(0)
+        self._cache: dict[tuple[object, ...], Tensor] = {}
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) → tokens (B, H·W/patch², D), window by window."""
@@ -131,10 +134,11 @@ class FusedPatchEmbedding(nn.Module):
 
     def _cached_positions(self, height: int, width: int) -> Tensor:
         key = (height, width, self.weight.device, self.weight.dtype)
-        cached_key, positions = self._cache  # read at once, since another thread may replace both
-        if key != cached_key:
+        positions = self._cache.get(key)
+        if positions is None:
             positions = to_windows(self.positions(height, width) + self.bias, self.windows)
-            self._cache = key, positions
+            if len(self._cache) < MAX_CACHED_SIZES:  # and none is replaced, since a CUDA graph may read it
+                self._cache[key] = positions
         return positions
 
 

@@ -303,7 +303,8 @@ class Pipeline(Generic[Source, Result]):
 
     def _raw_detections(self, backend: Backend, images: Sequence[NetworkInput]) -> list[RawDetections]:
         try:
-            return backend.run([one.pixels for one in images], [one.size for one in images])
+            settled = self._batch_size.settled
+            return backend.run([one.pixels for one in images], [one.size for one in images], settled=settled)
         except DeviceMemoryError:
             if len(images) == 1:
                 raise

@@ -52,7 +52,8 @@ class EndToEnd(nn.Module):
         predictions = self.network(self.normalize(images, filled).to(next(self.network.parameters()).dtype))
         scores, labels, boxes = self.postprocess(Predictions(*(output.float() for output in predictions)))
         if filled is not None:
-            sizes = sizes * filled.new_tensor(images.shape[1:3]) / filled
+            height, width = images.shape[1:3]
+            sizes = torch.stack((sizes[:, 0] * height, sizes[:, 1] * width), dim=1) / filled
         return cxcywh_to_xyxy(boxes) * sizes.flip(1).repeat(1, 2)[:, None], scores, labels
 
     def normalize(self, images: Tensor, filled: Tensor | None = None) -> Tensor:

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from ..checkpoints.load import LoadedModel
-from ..errors import DeviceError, DeviceUnavailableError, UsageError
+from ..errors import DeviceError, DeviceMemoryError, DeviceUnavailableError, UsageError
 from ..host import cpu_name, parallel_images
 from ..images.resize import Padded, Pixels
 from ..models.lwdetr import LwDetr
 from .backend import CPU_FP16_PROBE, CPU_PROBE, GPU_PROBE, RawDetections
 from .cpu import flop_formulas, pack_linears, use_exp2_attention
+from .cuda_graphs import CapturedModule
 from .fuse import fuse
 from .memory import enough_memory, for_images
 from .postprocess import EndToEnd, images_dtype, postprocess_for
@@ -71,8 +72,11 @@ class TorchBackend:
         self.network = network
         module = EndToEnd(self.network, postprocess_for(network), scale=rules.scale, mean=rules.mean, std=rules.std)
         self._module = module.to(self.device).eval()
+        self._captured = CapturedModule(self._module) if on_gpu else None
 
-    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(
+        self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]], *, settled: bool = True
+    ) -> list[RawDetections]:
         """See `Backend.run`.
 
         Raises:
@@ -81,6 +85,14 @@ class TorchBackend:
         if self.device.type == "cpu" and len(pixels) > 1:
             # on a CPU, a batch is no faster than single images, and needs more memory
             return [self.run([one], [size])[0] for one, size in zip(pixels, sizes, strict=True)]
+        try:
+            return self._run(pixels, sizes, settled=settled)
+        except DeviceMemoryError:
+            if self._captured is None or not self._captured.release():
+                raise
+        return self._run(pixels, sizes, settled=False)
+
+    def _run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]], *, settled: bool) -> list[RawDetections]:
         with enough_memory(self.device, for_images(pixels)), torch.inference_mode():
             on_gpu = self.device.type == "cuda"
             batch = torch.empty((len(pixels), *pixels[0].shape), dtype=self._dtype, pin_memory=on_gpu)
@@ -90,8 +102,12 @@ class TorchBackend:
             filled = None
             if self._padded is not None:
                 filled = torch.tensor(self._padded.filled(sizes), dtype=torch.float32).to(self.device)
-            outputs = [output.cpu().numpy() for output in self._module(images, heights_widths, filled)]
-        return [RawDetections(*one) for one in zip(*outputs, strict=True)]
+            if self._captured is None:
+                outputs = self._module(images, heights_widths, filled)
+            else:
+                outputs = self._captured(images, heights_widths, filled, settled=settled)
+            arrays = [output.cpu().numpy() for output in outputs]
+        return [RawDetections(*one) for one in zip(*arrays, strict=True)]
 
     @contextmanager
     def shared(self) -> Iterator[None]:

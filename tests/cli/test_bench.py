@@ -65,7 +65,7 @@ def test_warmup_and_first_runs_are_not_counted(place: Path, monkeypatch: pytest.
     class Backend:
         description, batch_size = "slow", 1
 
-        def run(self, pixels: Any, sizes: Any) -> Any:
+        def run(self, pixels: Any, sizes: Any, **_: Any) -> Any:
             runs[0] += 1
             now[0] += 60 if runs[0] <= 4 * bench.WARMUP else {1: 30, 2: 2, 3: 30, 0: 1}[runs[0] % 4]
             return []

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -278,7 +279,7 @@ class ConstantBackend:
     def shared(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]], **_: Any) -> list[RawDetections]:
         self.batches.append(len(pixels))
         return [RawDetections(self.predicted.boxes, self.predicted.scores, self.predicted.labels) for _ in pixels]
 

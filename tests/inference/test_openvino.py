@@ -21,7 +21,7 @@ from detrcli.inference import engines, openvino
 
 from .. import fill
 from ..detr_process import python
-from ..exported import Exports, Make, detr, lwdetr, rfdetr, table_transformer, two_scales
+from ..exported import Exports, Make, detr, lwdetr, padded_lwdetr, rfdetr, table_transformer, two_scales
 from ..fresh_process import RUN_MAIN, loaded
 
 
@@ -46,7 +46,7 @@ def assert_same(found: Detections, expected: Detections, *, boxes: float, scores
         assert (near & (found.labels == label)).any()
 
 
-@pytest.mark.parametrize("make", [detr, table_transformer, lwdetr, rfdetr, two_scales])
+@pytest.mark.parametrize("make", [detr, table_transformer, lwdetr, padded_lwdetr, rfdetr, two_scales])
 def test_detections_are_those_of_onnx_runtime(make: Make, exported: Exports) -> None:
     file = exported(make)
     images = [fill.image(seed, 90, 120 + 10 * seed) for seed in range(3)]

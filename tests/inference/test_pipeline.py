@@ -44,7 +44,7 @@ class Echo:
     def shared(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
+    def run(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]], **_: Any) -> list[RawDetections]:
         if len(pixels) > self.holds:
             raise DeviceMemoryError("too many at once")
         self.batches.append(len(pixels))
@@ -119,7 +119,7 @@ def test_several_backends_share_the_work() -> None:
     meet = threading.Barrier(2, timeout=PATIENCE)
 
     class Sociable(Echo):
-        def run(self, pixels: Any, sizes: Any) -> list[RawDetections]:
+        def run(self, pixels: Any, sizes: Any, **_: Any) -> list[RawDetections]:
             if not self.seen:
                 meet.wait()  # both have to come
             return super().run(pixels, sizes)
@@ -145,7 +145,7 @@ def test_a_single_image_too_large_for_the_memory_is_an_error() -> None:
 
 @pytest.mark.parametrize("where", ["sources", "open", "prepare", "run", "write"])
 def test_an_error_in_any_stage_ends_the_pipeline(where: str) -> None:
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError(where)
 
     def sources() -> Iterator[int]:
@@ -154,7 +154,7 @@ def test_an_error_in_any_stage_ends_the_pipeline(where: str) -> None:
             fail()
 
     class Failing(Echo):
-        run = fail  # type: ignore[assignment]
+        run = fail
 
     results: list[Any] = []
     run = pipeline(
@@ -250,7 +250,7 @@ def test_the_memory_of_an_image_that_is_not_kept_is_free_once_it_is_resized(monk
     both_prepared = threading.Event()
 
     class Waiting(Echo):
-        def run(self, pixels: Any, sizes: Any) -> list[RawDetections]:
+        def run(self, pixels: Any, sizes: Any, **_: Any) -> list[RawDetections]:
             assert both_prepared.wait(PATIENCE)
             return super().run(pixels, sizes)
 
@@ -311,7 +311,7 @@ def test_the_batch_size_learns_how_long_batches_take() -> None:
             assert images * 0.001 <= seconds < time.perf_counter() - began
 
     class Slow(Echo):
-        def run(self, pixels: Any, sizes: Any) -> list[RawDetections]:
+        def run(self, pixels: Any, sizes: Any, **_: Any) -> list[RawDetections]:
             time.sleep(len(pixels) * 0.001)
             return super().run(pixels, sizes)
 
@@ -319,6 +319,18 @@ def test_the_batch_size_learns_how_long_batches_take() -> None:
     echo, began = Slow(), time.perf_counter()
     assert list(pipeline(range(40), echo, batch=Noting(4))) == expected(40)
     assert noted == [(count, 12 * count) for count in echo.batches]
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_a_backend_knows_whether_other_batch_sizes_will_be_tried(grows: bool) -> None:
+    class Noting(Echo):
+        def run(self, pixels: Any, sizes: Any, **others: Any) -> list[RawDetections]:
+            noted.append(others["settled"])
+            return super().run(pixels, sizes)
+
+    noted: list[bool] = []
+    list(pipeline(range(4), Noting(), batch=BatchSize(2, grows=grows)))
+    assert set(noted) == {not grows}
 
 
 def test_a_backend_is_shared_while_it_runs() -> None:
@@ -329,7 +341,7 @@ def test_a_backend_is_shared_while_it_runs() -> None:
             yield
             self.inside = False
 
-        def run(self, pixels: Any, sizes: Any) -> list[RawDetections]:
+        def run(self, pixels: Any, sizes: Any, **_: Any) -> list[RawDetections]:
             assert self.inside
             return super().run(pixels, sizes)
 
@@ -402,7 +414,7 @@ def test_stopping_finishes_only_the_images_under_way() -> None:
 
 def test_the_clock_times_the_network() -> None:
     class Slow(Echo):
-        def run(self, pixels: Any, sizes: Any) -> list[RawDetections]:
+        def run(self, pixels: Any, sizes: Any, **_: Any) -> list[RawDetections]:
             time.sleep(0.01)
             return super().run(pixels, sizes)
 
