@@ -1,5 +1,6 @@
 """Export of a model to an ONNX file, which is checked against PyTorch before it is written."""
 
+import ast
 import copy
 import logging
 import warnings
@@ -33,6 +34,8 @@ MIN_MATCHING = {"fp32": 0.95, "fp16": 0.9}
 """Share of the predictions that must match; where proposals or classes tie, rounding decides which is chosen."""
 MAX_BYTES = 2**31
 """Of an ONNX file."""
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""PyTorch's note on a node: the names of the modules that it is in, and its own."""
 TRACED_SIZE = (800, 608)
 """Width and height of the images to trace and compare with, where the file's size is dynamic."""
 
@@ -106,6 +109,53 @@ def export_onnx(
         ExportError: the predictions in ONNX Runtime differ from those in PyTorch.
         OutputError: the file cannot be written.
     """
+    with atomic_file(path) as file:
+        graph = trace(
+            model,
+            source=source,
+            license=license,
+            postprocess=postprocess,
+            batch_size=batch_size,
+            precision=precision,
+            opset=opset,
+        )
+        content = graph.proto.SerializeToString()
+        file.write(content)
+    return ExportResult(
+        path, len(graph.proto.graph.node), len(content), graph.compared, graph.matching, graph.difference
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class TracedModel:
+    """A model as an ONNX graph that has been compared with PyTorch.
+
+    Attributes:
+        proto: the graph; the name of each node begins with that of its PyTorch module.
+        reference: the same in PyTorch, with postprocessing.
+        compared: number of predictions compared with PyTorch's.
+        matching: number of these that match.
+        difference: largest difference between matching predictions, of scores and of boxes relative to the image.
+    """
+
+    proto: onnx.ModelProto
+    reference: EndToEnd
+    compared: int
+    matching: int
+    difference: float
+
+
+def trace(
+    model: LoadedModel,
+    *,
+    source: str,
+    license: str,
+    postprocess: bool,
+    batch_size: int | None,
+    precision: Literal["fp32", "fp16"],
+    opset: int,
+) -> TracedModel:
+    """Turn a model into an ONNX graph and compare its predictions with PyTorch's; see `export_onnx`."""
     if opset not in OPSETS:
         raise UsageError(f"opset must be from {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
     network, rules = fuse(copy.deepcopy(model.network)), model.preprocessing
@@ -129,32 +179,29 @@ def export_onnx(
         gflops=count_gflops(network, height, width),
     )
     padded = postprocess and isinstance(rules.resize, Padded)
-    with atomic_file(path) as file:
-        dtype = images_dtype(rules.resample) if postprocess else None
-        inputs = _inputs(dtype, batch_size, height, width, padded=padded)
-        proto = _trace(module, inputs, batch_size=batch_size, fixed_size=canvas is not None, opset=opset)
-        for key, value in metadata.to_strings().items():
-            proto.metadata_props.add(key=key, value=value)
-        onnx.checker.check_model(onnx.shape_inference.infer_shapes(proto, strict_mode=True), full_check=True)
-        content = proto.SerializeToString()
-        all_differences = differences(
-            content,
-            reference,
-            postprocess=postprocess,
-            batch_size=batch_size,
-            width=width,
-            height=height,
-            padded=padded,
-            resample=rules.resample,
+    dtype = images_dtype(rules.resample) if postprocess else None
+    inputs = _inputs(dtype, batch_size, height, width, padded=padded)
+    proto = _trace(module, inputs, batch_size=batch_size, fixed_size=canvas is not None, opset=opset)
+    for key, value in metadata.to_strings().items():
+        proto.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(onnx.shape_inference.infer_shapes(proto, strict_mode=True), full_check=True)
+    all_differences = differences(
+        proto.SerializeToString(),
+        reference,
+        postprocess=postprocess,
+        batch_size=batch_size,
+        width=width,
+        height=height,
+        padded=padded,
+        resample=rules.resample,
+    )
+    compared, matching = len(all_differences), all_differences[all_differences <= TOLERANCES[precision]]
+    if not len(matching) or len(matching) < MIN_MATCHING[precision] * compared:
+        raise ExportError(
+            f"{compared - len(matching)} of {compared} predictions of ONNX Runtime differ from PyTorch's by more "
+            f"than {TOLERANCES[precision]:g}; nothing was written"
         )
-        compared, matching = len(all_differences), all_differences[all_differences <= TOLERANCES[precision]]
-        if not len(matching) or len(matching) < MIN_MATCHING[precision] * compared:
-            raise ExportError(
-                f"{compared - len(matching)} of {compared} predictions of ONNX Runtime differ from PyTorch's by more "
-                f"than {TOLERANCES[precision]:g}; nothing was written"
-            )
-        file.write(content)
-    return ExportResult(path, len(proto.graph.node), len(content), compared, len(matching), float(matching.max()))
+    return TracedModel(proto, reference, compared, len(matching), float(matching.max()))
 
 
 def _inputs(
@@ -196,8 +243,19 @@ def _trace(
     assert program is not None
     proto = program.model_proto
     _remove_allowzero(proto.graph)
+    _name_nodes(proto.graph)
     proto.producer_name, proto.producer_version = "detrcli", __version__
     return proto
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Name nodes by their PyTorch modules, and remove the exporter's notes, which have local paths."""
+    for node in graph.node:
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        *modules, _ = ast.literal_eval(notes.get(SCOPES, "['', '']"))
+        node.name = f"{modules[-1]}/{node.name.removeprefix('node_')}"
+    for one in (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output, graph):
+        del one.metadata_props[:]
 
 
 def _remove_allowzero(graph: onnx.GraphProto) -> None:

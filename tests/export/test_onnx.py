@@ -138,6 +138,17 @@ def test_types_without_a_kernel_are_noticed() -> None:
     assert not has_kernel(node, {"choose": kinds.BOOL} | dict.fromkeys(("one", "other", "taken"), kinds.BOOL), 18)
 
 
+def test_nodes_have_the_names_of_their_modules_and_no_traces_of_where_they_were_made(exported: Exports) -> None:
+    content = exported(lwdetr).read_bytes()
+    assert str(Path(detrcli.__file__).parent).encode() not in content
+    assert b"pkg.torch" not in content
+    names = [node.name for node in onnx.load_from_string(content).graph.node]
+    assert len(set(names)) == len(names)
+    assert {"network.backbone.embedding", "network.decoder.layers.1.cross_attention.offsets"} <= {
+        name.partition("/")[0] for name in names
+    }
+
+
 @MODELS
 def test_the_graph_has_nothing_redundant(make: Make, exported: Exports) -> None:
     graph = onnx.load(exported(make)).graph
