@@ -188,6 +188,10 @@ class ExportSizeError(ExportError):
     """A model that does not fit in an ONNX file."""
 
 
+class Int8LossError(ExportError):
+    """A model that loses too much accuracy in int8."""
+
+
 class DetrWarning(UserWarning):
     """Base of all warnings for the user."""
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -12,6 +13,7 @@ import detrcli
 from detrcli.checkpoints.bundled import bundled, sample_image
 from detrcli.datasets import Dataset, read_dataset
 from detrcli.evaluation.average_precision import evaluate
+from detrcli.export.int8 import export_int8
 from detrcli.inference.engines import Engine
 
 from . import scenes
@@ -68,6 +70,15 @@ def test_onnx_export_hardly_changes_ap(
 ) -> None:
     file = exported(demo, **options) if options else exported.demo()[0]
     assert evaluate(detrcli.load(file, device="cpu", engine=engine), held_out)[0].ap == pytest.approx(ap, abs=loss)
+
+
+@pytest.mark.slow  # 500 scenes twice, and 100 to calibrate
+def test_int8_hardly_lowers_ap(held_out: Dataset, ap: float, tmp_path: Path) -> None:
+    scenes.write(tmp_path / "scenes", 100, seed=1, first=0)
+    images = read_dataset(tmp_path / "scenes", "val")
+    export_int8(demo(), tmp_path / "demo.onnx", images, source="tests")
+    for engine in get_args(Engine):
+        assert evaluate(detrcli.load(tmp_path / "demo.onnx", device="cpu", engine=engine), held_out)[0].ap >= ap - 0.01
 
 
 def test_the_model_fits_into_the_repository() -> None:

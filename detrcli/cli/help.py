@@ -25,7 +25,7 @@ PANELS = {
     "Augmentation": ("multi-scale", "random-crop", "color-jitter", "rotate-flip"),
     "Compute": ("device", "precision", "engine", "batch-size", "workers", "iterations"),
     "Output": (
-        *("output", "onnx", "format", "no-postprocess", "opset"),
+        *("output", "onnx", "format", "no-postprocess", "opset", "calibrate", "max-ap-loss"),
         *("draw", "font", "image-root", "image-ids", "json", "save-predictions", "resume", "overwrite"),
     ),
 }

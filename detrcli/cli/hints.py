@@ -19,6 +19,7 @@ HINTS: dict[type[errors.DetrError] | type[errors.DetrWarning], str] = {
     errors.HubUnreachableError: f"check the network, or name a local folder; {_DEMO}",
     errors.ImageSizeError: "choose one with --image-size",
     errors.ImageOverwriteError: "--overwrite replaces it",
+    errors.Int8LossError: "calibrate with more images like those that you have, or allow more with --max-ap-loss",
     errors.JournalError: "choose another --output",
     errors.LoaderKilledError: "continue with --resume and fewer --workers",
     errors.LockedError: "wait for it, or choose another --output",

@@ -8,6 +8,7 @@ INSTALL = {
     "fsspec": "fsspec",
     "huggingface_hub": "huggingface-hub",
     "matplotlib": "'detrcli[train]'",
+    "nncf": "'detrcli[int8]'",
     "numpy": "numpy",
     "onnx": "'detrcli[export]'",
     "onnxruntime": "onnxruntime",

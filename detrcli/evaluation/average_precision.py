@@ -87,8 +87,8 @@ def evaluate(
         MissingClassError: objects of the dataset have classes that the detector lacks.
         ImageError: an image cannot be read.
     """
-    dataset_labels = _dataset_labels(detector.class_names, dataset)
-    detection_filter = DetectionFilter(threshold=0, labels=frozenset(np.flatnonzero(dataset_labels >= 0).tolist()))
+    labels = dataset_labels(detector.class_names, dataset)
+    detection_filter = DetectionFilter(threshold=0, labels=frozenset(np.flatnonzero(labels >= 0).tolist()))
     predictions: list[ImagePredictions] = []
     for found in detector.stream(
         dataset.examples,
@@ -100,13 +100,21 @@ def evaluate(
     ):
         if isinstance(found, ImageError):
             raise found
-        predictions.append(ImagePredictions(found.boxes, found.scores, dataset_labels[found.labels]))
+        predictions.append(ImagePredictions(found.boxes, found.scores, labels[found.labels]))
         on_progress(len(predictions))
     return average_precision(dataset, predictions), predictions
 
 
-def _dataset_labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
-    """Return the dataset's label for each label of the detector, or -1."""
+def dataset_labels(names: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
+    """Return the dataset's label for each label of the detector, or -1.
+
+    Args:
+        names: class names of the detector.
+        dataset: dataset with the true objects.
+
+    Raises:
+        MissingClassError: objects of the dataset have classes that the detector lacks.
+    """
     matches = matching_labels(names, dataset.classes)
     labels = np.array([match[0] if match else -1 for match in matches], dtype=np.int64)
     needed = {int(label) for example in dataset.examples for label in example.labels}

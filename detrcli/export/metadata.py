@@ -12,10 +12,11 @@ from ..errors import OnnxFileError
 
 VERSION_KEY = "detrcli"
 """Marks a file as exported by this package."""
+PRECISION_KEY = "precision"
 Form = Literal["detections", "raw"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 FORMS: dict[str, Form] = {"detections": "detections", "raw": "raw"}
-PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16"}
+PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class OnnxMetadata:
             "source": self.source,
             "license": self.license,
             "form": self.form,
-            "precision": self.precision,
+            PRECISION_KEY: self.precision,
             "classes": json.dumps(self.class_names, ensure_ascii=False),
             "preprocessing": json.dumps(as_json(self.preprocessing)),
             "gflops": f"{self.gflops:.3f}",
@@ -78,7 +79,7 @@ def parse_metadata(strings: Mapping[str, str], path: Path) -> OnnxMetadata:
             source=strings["source"],
             license=strings["license"],
             form=FORMS[strings["form"]],
-            precision=PRECISIONS[strings["precision"]],
+            precision=PRECISIONS[strings[PRECISION_KEY]],
             class_names=tuple(map(clean_name, names)),
             preprocessing=from_json(rules, Preprocessing()),
             gflops=finite(strings["gflops"]),

@@ -105,17 +105,20 @@ class ExportedBackend(ABC):
         detections: list[RawDetections] = []
         for start in range(0, len(pixels), count):
             batch = pixels[start : start + count]
-            missing = count - len(batch) if self._fixed_batch else 0
             with enough_memory(self._device, for_images(batch)):
-                inputs: dict[str, NDArray[Any]] = {"images": np.stack(batch)}
-                inputs["sizes"] = np.array(sizes[start : start + count], dtype=np.float32)
-                if isinstance(self.resize, Padded):
-                    inputs["filled"] = np.array(self.resize.filled(sizes[start : start + count]), dtype=np.float32)
-                for name, value in inputs.items():
-                    inputs[name] = np.pad(value, ((0, missing), *((0, 0),) * (value.ndim - 1)), constant_values=1)
-                outputs = self._checked(inputs)
+                outputs = self._checked(self.inputs(batch, sizes[start : start + count]))
             detections += [RawDetections(*one) for one in islice(zip(*outputs, strict=True), len(batch))]
         return detections
+
+    def inputs(self, pixels: Sequence[Pixels], sizes: Sequence[tuple[int, int]]) -> dict[str, NDArray[Any]]:
+        """Inputs of the file for a batch, see `run`; a batch smaller than a fixed size is filled up with ones."""
+        inputs: dict[str, NDArray[Any]] = {"images": np.stack(pixels), "sizes": np.array(sizes, dtype=np.float32)}
+        if isinstance(self.resize, Padded):
+            inputs["filled"] = np.array(self.resize.filled(sizes), dtype=np.float32)
+        missing = self._fixed_batch - len(pixels) if self._fixed_batch else 0
+        for name, value in inputs.items():
+            inputs[name] = np.pad(value, ((0, missing), *((0, 0),) * (value.ndim - 1)), constant_values=1)
+        return inputs
 
     def gflops(self, height: int, width: int) -> float | None:
         """See `Measurable.gflops`; known for files of fixed size only."""

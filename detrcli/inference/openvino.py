@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +17,13 @@ from ..errors import DeviceError, DeviceUnavailableError, ModelError, OnnxFileEr
 from ..export.metadata import parse_metadata
 from ..host import cpu_name, threads
 from ..images.resize import Size, fixed_size
+from ..telemetry import disable_openvino_telemetry
 from .backend import CPU_PROBE
 from .engines import OPENVINO
 from .exported import OUTPUTS, Arrays, ExportedBackend, Port, open_file
 from .memory import enough_memory, is_out_of_memory
 
-# without this package, which importing OpenVINO would load, OpenVINO reports nothing to its vendor
-sys.modules.setdefault("openvino_telemetry", cast("ModuleType", None))
+disable_openvino_telemetry()
 import openvino  # noqa: E402
 
 CPU = "CPU"
@@ -44,7 +43,8 @@ class OpenVinoBackend(ExportedBackend):
     Args:
         checkpoint: the file.
         device: auto or cpu, or openvino:NAME with OpenVINO's name of another device, such as GPU.
-        precision: auto (the fastest that the device computes in natively), fp32, fp16 or bf16.
+        precision: auto (the fastest that the device computes in natively), fp32, fp16 or bf16; of an int8 file, this is
+            what is not int8.
         size: to resize images to, for a file of dynamic size.
 
     Raises:
@@ -63,13 +63,15 @@ class OpenVinoBackend(ExportedBackend):
         self._plugin = _plugin(self._core, device)
         self._model = _read(self._core, path)
         metadata = parse_metadata(_metadata(self._model), path)
+        computes = _precision(self._core, self._plugin, precision)
+        self._hint = HINTS[computes]
         super().__init__(
             path,
             metadata,
             {port.get_any_name(): _port(port) for port in self._model.inputs},
             {port.get_any_name(): _port(port) for port in self._model.outputs},
             device="cpu" if self._plugin == CPU else device,
-            precision=_precision(self._core, self._plugin, precision),
+            precision=f"int8+{computes}" if metadata.precision == "int8" else computes,
             size=size,
         )
         canvas = fixed_size(self.resize)
@@ -137,17 +139,19 @@ class OpenVinoBackend(ExportedBackend):
         return _Compiled(compiled)
 
     def _settings(self, streams: int) -> dict[str, Any]:
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[self.precision]}
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self._hint}
         cache = cache_folder()
         if cache is not None:
             settings["CACHE_DIR"] = str(cache)
         if self._plugin != CPU:
             return settings | {"PERFORMANCE_HINT": "THROUGHPUT"}
-        # pinned threads of two processes may wait for the same core while others idle
         return settings | {
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": threads(),
+            # pinned threads of two processes may wait for the same core while others idle
             "ENABLE_CPU_PINNING": False,
+            # what an int8 file multiplies in floating point stays so
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
 
 

@@ -18,6 +18,12 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     return torch.cat((center - size / 2, center + size / 2), dim=-1)
 
 
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """(…, 4) as x1, y1, x2, y2 → cx, cy, w, h."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat(((low + high) / 2, high - low), dim=-1)
+
+
 def apply_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
     """Shift centers by a multiple of the size, and scale sizes by an exponential.
 

@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from ..checkpoints.preprocessing import Preprocessing
 from ..images.resize import Pixels
+from ..models.boxes import xyxy_to_cxcywh
 from .matcher import Target
 
 Transform: TypeAlias = v2.Transform | v2.Compose
@@ -82,4 +83,4 @@ def normalize(image: Tensor, preprocessing: Preprocessing) -> Tensor:
 def make_target(image: Image.Image, objects: dict[str, Tensor]) -> Target:
     """Return the objects of a transformed image with boxes as relative cx, cy, w, h."""
     boxes = objects["boxes"].as_subclass(Tensor) / torch.tensor([image.width, image.height] * 2)
-    return Target(objects["labels"], torch.cat(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]), dim=1))
+    return Target(objects["labels"], xyxy_to_cxcywh(boxes))
