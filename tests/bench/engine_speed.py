@@ -30,6 +30,8 @@ from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model
+from detrcli.datasets.unlabeled import read_unlabeled
+from detrcli.export.int8 import export_int8
 from detrcli.export.onnx import export_onnx
 from detrcli.host import keep_freed_memory
 from detrcli.images.resize import Pixels
@@ -72,6 +74,9 @@ def main() -> None:
             save_model(from_scratch(name, COCO, size=None, seed=0), weights)
             model = load_checkpoint(find(str(weights)))
             files = [export_onnx(model, Path(place) / "fp32.onnx", source="random").path]
+            if options.calibrate is not None:
+                images = read_unlabeled(options.calibrate)
+                files.append(export_int8(model, Path(place) / "int8.onnx", images, source="random").path)
             for batch in options.batch_size:
                 networks(weights, files, batch, options.iterations)
             if name == options.models[0]:

@@ -3,8 +3,8 @@
     python -m tests.bench.labeling_speed PHOTOGRAPHS [--images N] [--iterations N]
 
 PHOTOGRAPHS is a folder; its images are repeated to N. The same random weights everywhere, 640 × 640, on the CPU:
-transformers and ONNX Runtime in float32, PyTorch and OpenVINO in the precision that `detr` chooses. Whole processes are
-timed in turn, and the median of the iterations counts.
+transformers and ONNX Runtime in float32, PyTorch and OpenVINO in the precision that `detr` chooses, and OpenVINO with
+an int8 file. Whole processes are timed in turn, and the median of the iterations counts.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from detrcli.checkpoints.dataset_classes import COCO
 from detrcli.checkpoints.find import find
 from detrcli.checkpoints.load import load_checkpoint
 from detrcli.checkpoints.save import save_model
+from detrcli.datasets.unlabeled import read_unlabeled
+from detrcli.export.int8 import export_int8
 from detrcli.export.onnx import export_onnx
 from detrcli.training.initial_model import from_scratch
 
@@ -64,8 +66,10 @@ def main() -> None:
         folder, weights = root / "images", root / "tiny"
         repeat(options.photographs, folder, options.images)
         save_model(from_scratch("lwdetr-tiny", COCO, size=None, seed=0), weights)
-        onnx = export_onnx(load_checkpoint(find(str(weights))), root / "tiny.onnx", source="random").path
-        networks = networks_alone(weights, onnx)
+        loaded = load_checkpoint(find(str(weights)))
+        onnx = export_onnx(loaded, root / "tiny.onnx", source="random").path
+        int8 = export_int8(loaded, root / "int8.onnx", read_unlabeled(options.photographs), source="random").path
+        networks = networks_alone(weights, onnx, int8)
         print("images/s of the network alone:", {name: round(rate, 2) for name, rate in networks.items()}, flush=True)
         commands = {
             f"transformers, {workers} loading processes": [
@@ -78,6 +82,7 @@ def main() -> None:
             ("torch", weights, "--no-draw"),
             ("onnxruntime", onnx, "--no-draw", "--engine", "onnxruntime"),
             ("openvino", onnx, "--no-draw", "--engine", "openvino"),
+            ("openvino int8", int8, "--no-draw", "--engine", "openvino"),
             ("torch, drawn", weights, "--draw"),
         ):
             commands[name] = [*predict, "--model", str(model), *more, "--output"]
@@ -98,12 +103,15 @@ def main() -> None:
         print(line if network is None else f"{line}, {rate / network:.2f} of the network's rate")
 
 
-def networks_alone(weights: Path, file: Path) -> dict[str, float]:
+def networks_alone(weights: Path, file: Path, int8: Path) -> dict[str, float]:
     """Images per second of the network in each engine at batch size 1, from `detr bench`."""
-    engines = ("onnxruntime", "openvino")
-    bench = [*DETR, "bench", str(weights), str(file), "--device", "cpu", *(f"--engine={one}" for one in engines)]
-    results = json.loads(subprocess.run(bench, check=True, capture_output=True).stdout)["results"]
-    return dict(zip(("torch", *engines), (1 / one["network"]["median"] for one in results), strict=True))
+    rates = {}
+    for name, model in (("torch", weights), ("onnxruntime", file), ("openvino", file), ("openvino int8", int8)):
+        engine = [] if name == "torch" else ["--engine", name.partition(" ")[0]]
+        bench = [*DETR, "bench", str(model), "--device", "cpu", *engine]
+        (result,) = json.loads(subprocess.run(bench, check=True, capture_output=True).stdout)["results"]
+        rates[name] = 1 / result["network"]["median"]
+    return rates
 
 
 def repeat(photographs: Path, folder: Path, count: int) -> None:
