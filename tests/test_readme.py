@@ -58,6 +58,8 @@ OTHERS = {
     "--group",
     "--no-deps",
     "--batch",
+    "--minutes",
+    "--quick",
     "--rounds",
     "--train",
     "--val",

@@ -62,7 +62,7 @@ def export(
     ] = None,
     max_ap_loss: Annotated[
         float,
-        typer.Option(min=0, max=100, metavar="POINTS", help="For int8 and a dataset: largest loss of AP, in percent."),
+        typer.Option(min=0, max=100, metavar="POINTS", help="For int8 and a dataset: largest loss in points of AP."),
     ] = 2,
     opset: Annotated[
         int,

@@ -120,18 +120,16 @@ def export_int8(
         float_file.write_bytes(graph.SerializeToString())
         float_detector = load(float_file, device="cpu", engine="onnxruntime")
         inputs = CalibrationInputs(float_detector, calibration, on_unreadable, on_progress)
+        exact = dict(_detections(float_detector, others, "detecting in float32", on_unreadable, on_progress))
+        if len(exact) < MIN_IMAGES // 2 or next(iter(inputs), None) is None:
+            raise UsageError(f"{images.name} has too few images that can be read")
         content = quantize(graph, inputs, len(calibration)).SerializeToString()
         int8_file.write_bytes(content)
         int8_detector = load(int8_file, device="cpu", engine="onnxruntime")
-
-        exact = dict(_detections(float_detector, others, "detecting in float32", on_unreadable, on_progress))
         rounded = dict(_detections(int8_detector, list(exact), "detecting in int8", on_unreadable, on_progress))
-        if len(rounded) < MIN_IMAGES // 2:
-            raise UsageError(f"{images.name} has too few images that can be read")
         found, differences = agreement([exact[one] for one in rounded], list(rounded.values()))
-        ap = None
-        if labels is not None:
-            dataset = replace(images, examples=tuple(rounded))
+        ap, dataset = None, replace(images, examples=tuple(rounded))
+        if labels is not None and _has_objects(dataset):
             before = _average_precision(dataset, [exact[one] for one in rounded], labels)
             after = _average_precision(dataset, [*rounded.values()], labels)
             ap = before, after

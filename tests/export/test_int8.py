@@ -153,6 +153,17 @@ def test_too_few_images(tmp_path: Path, folder: Path) -> None:
     assert not [*tmp_path.iterdir()]
 
 
+def test_images_of_which_none_can_be_read(exported: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "trace", lambda *_, **__: SimpleNamespace(proto=onnx.load(exported(lwdetr))))
+    for number in range(24):
+        (tmp_path / f"{number}.png").write_bytes(b"no image")
+    told: list[ImageError] = []
+    with pytest.raises(UsageError, match=r" has too few images that can be read$"):
+        export_int8(lwdetr(), tmp_path / "x.onnx", read_unlabeled(tmp_path), source="tests", on_unreadable=told.append)
+    assert len(told) == 12
+    assert not (tmp_path / "x.onnx").exists()
+
+
 def test_a_file_that_loses_accuracy_is_not_written(
     exported: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
