@@ -2,12 +2,7 @@
 
 import ast
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +22,7 @@ from . import DEFAULT_OPSET, OPSETS
 from .compare import differences
 from .metadata import OnnxMetadata
 from .operators import operators
+from .quiet import quiet
 
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.1}
 """Largest accepted difference from PyTorch in float32, of scores and of boxes relative to the image."""
@@ -34,6 +30,7 @@ MIN_MATCHING = {"fp32": 0.95, "fp16": 0.9}
 """Share of the predictions that must match; where proposals or classes tie, rounding decides which is chosen."""
 MAX_BYTES = 2**31
 """Of an ONNX file."""
+EXPORTER_LOGGERS = ("torch.onnx", "torch.export", "torch._guards", "onnxscript", "onnx_ir")
 SCOPES = "pkg.torch.onnx.name_scopes"
 """PyTorch's note on a node: the names of the modules that it is in, and its own."""
 TRACED_SIZE = (800, 608)
@@ -226,9 +223,9 @@ def _trace(
         "sizes": (batch, None),
         "filled": (batch, None),
     }
-    with torch.inference_mode(), _quiet_exporter():
+    with torch.inference_mode(), quiet(*EXPORTER_LOGGERS):
         module(*inputs.values())  # so that what the network caches for a size becomes a constant of the graph
-    with torch.no_grad(), _quiet_exporter():
+    with torch.no_grad(), quiet(*EXPORTER_LOGGERS):
         program = torch.onnx.export(
             module,
             tuple(inputs.values()),
@@ -270,22 +267,3 @@ def _remove_allowzero(graph: onnx.GraphProto) -> None:
 
 def _nonzero(tensor: onnx.TensorProto) -> bool:
     return bool(onnx.numpy_helper.to_array(tensor).all())
-
-
-_VERBOSE_LOGGERS = ("torch.onnx", "torch.export", "torch._guards", "onnxscript", "onnx_ir")
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Suppress the exporter's messages, which are for its developers; its failures are exceptions."""
-    loggers = [logging.getLogger(name) for name in _VERBOSE_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), redirect_stdout(StringIO()):  # ONNX Script prints the number of its rewrites
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -4,10 +4,7 @@ NNCF quantizes, since its models keep their accuracy by a scale for each channel
 OpenVINO. The graphs have ONNX's standard QDQ form, which ONNX Runtime runs, too.
 """
 
-import contextlib
-import io
-import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,11 +14,13 @@ from onnx import numpy_helper
 
 from ..telemetry import disable_openvino_telemetry
 from .metadata import PRECISION_KEY
+from .quiet import quiet
 
 disable_openvino_telemetry()
-logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # NNCF looks for CUDA's compiler
 import nncf  # noqa: E402
 
+LOGGERS = ("nncf", "torch.utils.cpp_extension")
+"""Of NNCF, and of what it loads to look for CUDA's compiler."""
 QUANTIZED = ("backbone", "input_projection", "projector", "encoder")
 """Modules that multiply in int8: those that see the whole image, which take most of the time.
 
@@ -43,8 +42,9 @@ def quantize(graph: onnx.ModelProto, inputs: Iterable[Mapping[str, NDArray[Any]]
         count: at least the number of these.
     """
     graph = _fold_products(graph)
+    _separate_weights(graph.graph)
     kept = [one.name for one in graph.graph.node if not any(f".{module}" in one.name for module in QUANTIZED)]
-    with _quiet_nncf():
+    with quiet(*LOGGERS):
         quantized: onnx.ModelProto = nncf.quantize(
             graph,
             nncf.Dataset(inputs),
@@ -79,6 +79,22 @@ def _fold_products(graph: onnx.ModelProto) -> onnx.ModelProto:
             folded.graph.node.remove(node)
     _remove_unused(folded.graph)
     return folded
+
+
+def _separate_weights(graph: onnx.GraphProto) -> None:
+    """Give each product a matrix of its own where several share one, which NNCF fails on."""
+    constants = {one.name: one for one in graph.initializer}
+    taken: set[str] = set()
+    for node in graph.node:
+        if node.op_type != "MatMul":
+            continue
+        for position, name in enumerate(node.input):
+            if name in taken:
+                own = graph.initializer.add()
+                own.CopyFrom(constants[name])
+                own.name = node.input[position] = f"{name}_of_{node.name}"
+            elif name in constants:
+                taken.add(name)
 
 
 def _products_without_weights(graph: onnx.GraphProto) -> list[str]:
@@ -120,11 +136,3 @@ def _remove_unused(graph: onnx.GraphProto) -> None:
     kept = [one for one in graph.initializer if one.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-
-
-@contextlib.contextmanager
-def _quiet_nncf() -> Iterator[None]:
-    """Suppress NNCF's messages and bars, some of which go to stdout; its failures are exceptions."""
-    nncf.set_log_level(logging.CRITICAL)
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield

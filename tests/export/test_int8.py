@@ -99,6 +99,21 @@ def test_what_sees_the_whole_image_is_quantized(
         assert 0 < np.abs(one.scores[:3] - exact.scores[:3]).max() < 0.25
 
 
+def test_weights_that_layers_share(exported: Exports, folder: Path) -> None:
+    graph = onnx.load(exported(lwdetr))
+    layers = [f"network.{one}" for one in ("decoder.layers.0.self_attention", "decoder.layers.1.self_attention")]
+    layers += ["network.backbone.blocks.0.attention", "network.backbone.blocks.1.attention"]
+    outputs = [
+        one
+        for one in graph.graph.node
+        if one.op_type == "MatMul" and one.name.startswith(tuple(f"{x}.output/" for x in layers))
+    ]
+    assert len(outputs) == 4
+    outputs[1].input[1], outputs[3].input[1] = outputs[0].input[1], outputs[2].input[1]
+    quantized = quantize(graph, inputs(exported(lwdetr), folder), 6)
+    assert len([one for one in quantized.graph.initializer if one.data_type == onnx.TensorProto.INT8]) > 20
+
+
 @given(st.integers(20, 4000))
 def test_images_that_calibrate_are_not_compared(count: int) -> None:
     empty: Any = np.empty(0)
