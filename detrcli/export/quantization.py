@@ -41,8 +41,7 @@ def quantize(graph: onnx.ModelProto, inputs: Iterable[Mapping[str, NDArray[Any]]
         inputs: of the graph, for each of the images that ranges of values are found with; iterated over repeatedly.
         count: at least the number of these.
     """
-    graph = _fold_products(graph)
-    _separate_weights(graph.graph)
+    graph = _fold(graph)
     kept = [one.name for one in graph.graph.node if not any(f".{module}" in one.name for module in QUANTIZED)]
     with quiet(*LOGGERS):
         quantized: onnx.ModelProto = nncf.quantize(
@@ -67,34 +66,25 @@ def quantize(graph: onnx.ModelProto, inputs: Iterable[Mapping[str, NDArray[Any]]
     return quantized
 
 
-def _fold_products(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy of a graph without products of two constants, which NNCF fails on."""
+def _fold(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy of a graph without products of two constants, and without transposed weights, which NNCF fails on."""
     folded = onnx.ModelProto()
     folded.CopyFrom(graph)
-    constants = {one.name: one for one in folded.graph.initializer}
+    constants = {one.name: numpy_helper.to_array(one) for one in folded.graph.initializer}
     for node in graph.graph.node:
-        if node.op_type == "MatMul" and constants.keys() >= set(node.input):
-            product = np.matmul(*(numpy_helper.to_array(constants[name]) for name in node.input))
-            folded.graph.initializer.append(numpy_helper.from_array(product, node.output[0]))
-            folded.graph.node.remove(node)
+        if node.op_type not in ("MatMul", "Transpose") or not constants.keys() >= set(node.input):
+            continue
+        operands = [constants[name] for name in node.input]
+        if node.op_type == "MatMul":
+            value = np.matmul(*operands)
+        else:
+            value = operands[0].transpose(next((list(one.ints) for one in node.attribute), None))
+        (name,) = node.output
+        constants[name] = value
+        folded.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        folded.graph.node.remove(node)
     _remove_unused(folded.graph)
     return folded
-
-
-def _separate_weights(graph: onnx.GraphProto) -> None:
-    """Give each product a matrix of its own where several share one, which NNCF fails on."""
-    constants = {one.name: one for one in graph.initializer}
-    taken: set[str] = set()
-    for node in graph.node:
-        if node.op_type != "MatMul":
-            continue
-        for position, name in enumerate(node.input):
-            if name in taken:
-                own = graph.initializer.add()
-                own.CopyFrom(constants[name])
-                own.name = node.input[position] = f"{name}_of_{node.name}"
-            elif name in constants:
-                taken.add(name)
 
 
 def _products_without_weights(graph: onnx.GraphProto) -> list[str]:
